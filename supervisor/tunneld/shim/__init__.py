@@ -1,0 +1,1 @@
+"""The datagram half: UDP sockets and streams around the core."""

@@ -1,0 +1,117 @@
+"""The log: one event per transition, in past tense, with `tunnel=`; structlog over the standard library's handlers.
+
+On a terminal lines are for reading, elsewhere logfmt; JSON on request. asyncssh and asyncio say their warnings in the
+same format. Tracebacks are the plain ones: others print local variables, and keys are among those.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Hashable
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+FORMATS = ("console", "logfmt", "json")
+
+# Repetitions told apart at most; a relay that words each refusal differently must not grow the daemon.
+MOST_REPEATED = 64
+
+
+def configure(format: str | None = None, *, stream: TextIO | None = None, debug: bool = False) -> None:
+    """Set the process's log up. `format` is one of FORMATS; None asks whether `stream` (stderr) is a terminal."""
+    stream = sys.stderr if stream is None else stream
+    chosen = format or ("console" if stream.isatty() else "logfmt")
+    ours: list[Processor] = [*_shared(chosen), structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+    structlog.configure(
+        processors=ours,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    output = logging.StreamHandler(stream)
+    output.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_ending(chosen, stream)],
+            foreign_pre_chain=_shared(chosen),
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [output]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("tunneld").setLevel(logging.DEBUG)  # structlog has filtered by then
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # below that it tells every channel's life
+    logging.raiseExceptions = False  # a terminal that was closed must not end the tunnels
+
+
+def logger() -> FilteringBoundLogger:
+    """The daemon's logger, as configure() set it up."""
+    log: FilteringBoundLogger = structlog.get_logger("tunneld")
+    return log
+
+
+def _shared(format: str) -> list[Processor]:
+    """What happens to every event, ours or another library's."""
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
+    if "JOURNAL_STREAM" not in os.environ:  # the journal keeps its own, better, time
+        shared.append(
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if format == "console" else "iso", utc=format != "console")
+        )
+    return [*shared, _rounded, _printable]
+
+
+def _ending(format: str, stream: TextIO) -> list[Processor]:
+    """From an event to its line."""
+    if format == "console":
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain, sort_keys=False)]
+    if format == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    order = ["timestamp", "level", "event", "tunnel"]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.LogfmtRenderer(key_order=order, drop_missing=True),
+    ]
+
+
+def _rounded(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Seconds to a tenth: nobody reads further."""
+    return {key: round(value, 1) if isinstance(value, float) else value for key, value in event.items()}
+
+
+def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A relay's own words go into the log; its escape sequences must not reach a terminal."""
+    return {key: _escaped(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+class Repeats:
+    """Which repetitions of an event deserve a line: the 1st, 2nd, 4th, 8th ...; a day of retries makes a dozen."""
+
+    def __init__(self) -> None:
+        self._times: dict[Hashable, int] = {}
+        self.hidden = 0  # how many got no line since the last forget()
+
+    def count(self, key: Hashable) -> int:
+        """Count one more of these; its number if it deserves a line, else 0."""
+        if key not in self._times and len(self._times) >= MOST_REPEATED:
+            key = None
+        times = self._times[key] = self._times.get(key, 0) + 1
+        if times & (times - 1) == 0:
+            return times
+        self.hidden += 1
+        return 0
+
+    def forget(self) -> int:
+        """Start again from the first; how many had no line."""
+        hidden, self.hidden = self.hidden, 0
+        self._times.clear()
+        return hidden

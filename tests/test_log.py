@@ -1,0 +1,151 @@
+"""The log as a person, a journal and a program read it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tunneld.log import Repeats, configure, logger
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's logging as it was."""
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_lines_for_reading() -> None:
+    """On a terminal the event comes first, in colour, with a time of day."""
+    screen = Terminal()
+    configure(stream=screen)
+    logger().info("session_lost", tunnel="pi-home", retry_in=1.2345)
+    assert "session_lost" in screen.getvalue()
+    assert "\x1b[" in screen.getvalue()
+    assert "1.2" in screen.getvalue()
+    assert "1.23" not in screen.getvalue()
+
+
+def test_a_file_gets_logfmt() -> None:
+    """Anywhere else a line is key=value, in a fixed order, with a UTC time."""
+    out = io.StringIO()
+    configure(stream=out)
+    logger().info("session_lost", reason="relay away", tunnel="pi-home")
+    time, rest = out.getvalue().split(" ", 1)
+    assert time.startswith("timestamp=20")
+    assert time.endswith("Z")
+    assert rest == 'level=info event=session_lost tunnel=pi-home reason="relay away"\n'
+
+
+def test_the_journal_gets_no_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under systemd the journal stamps each line itself."""
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    out = io.StringIO()
+    configure(stream=out)
+    logger().info("tunnel_started", tunnel="pi-home")
+    assert out.getvalue() == "level=info event=tunnel_started tunnel=pi-home\n"
+
+
+def test_json_is_one_object_a_line() -> None:
+    """On request every line is JSON, also on a terminal, also with a traceback."""
+    screen = Terminal()
+    configure("json", stream=screen)
+    try:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
+        logger().exception("tunnel_failed", tunnel="pi-home")
+    line = json.loads(screen.getvalue())
+    assert line["event"] == "tunnel_failed"
+    assert "RuntimeError: two" in line["exception"]
+
+
+@pytest.mark.parametrize("format", ["console", "logfmt", "json"])
+def test_tracebacks_never_show_local_variables(format: str) -> None:
+    """A key in a local variable stays out of the log, in every format."""
+    out = io.StringIO()
+    configure(format, stream=out)
+    key_in_memory = "-----BEGIN " + "SECRET-----"
+    try:
+        raise RuntimeError(f"with a key of {len(key_in_memory)}")
+    except RuntimeError:
+        logger().exception("tunnel_failed")
+    assert "RuntimeError" in out.getvalue()
+    assert key_in_memory not in out.getvalue()
+
+
+def test_asyncssh_speaks_in_the_same_format_and_only_warns() -> None:
+    """The library's own lines carry the tunnel's name, and its chatter is left out."""
+    out = io.StringIO()
+    configure(stream=out)
+    with structlog.contextvars.bound_contextvars(tunnel="pi-home"):
+        logging.getLogger("asyncssh").info("Opening channel")
+        logging.getLogger("asyncssh").warning("Something odd")
+    assert "Opening" not in out.getvalue()
+    assert 'level=warning event="Something odd" tunnel=pi-home' in out.getvalue()
+
+
+def test_a_relays_words_cannot_drive_the_terminal() -> None:
+    """Control characters from the other side arrive as text."""
+    out = io.StringIO()
+    configure("console", stream=out)
+    logger().info("session_lost", reason="bye\x1b]0;owned\x07\nnext")
+    assert "\x1b" not in out.getvalue()
+    assert out.getvalue().count("\n") == 1
+
+
+def test_a_closed_output_does_not_raise() -> None:
+    """The terminal may go away; the tunnels stay."""
+    out = io.StringIO()
+    configure(stream=out)
+    out.close()
+    logger().info("session_lost")
+
+
+def test_debug_is_shown_on_request() -> None:
+    """Retries without a line of their own are there for who looks for them."""
+    quiet, full = io.StringIO(), io.StringIO()
+    configure(stream=quiet)
+    logger().debug("session_lost")
+    configure(stream=full, debug=True)
+    logger().debug("session_lost")
+    assert quiet.getvalue() == ""
+    assert "session_lost" in full.getvalue()
+
+
+def test_repetitions_get_a_line_at_growing_intervals() -> None:
+    """A day of the same failure makes a dozen lines, each with its number."""
+    repeats = Repeats()
+    assert [n for n in (repeats.count("refused") for _ in range(1500)) if n] == [2**k for k in range(11)]
+    assert repeats.hidden == 1500 - 11
+
+
+def test_each_reason_is_counted_for_itself_until_forgotten() -> None:
+    """Another failure is news; after a stable session the first is news again."""
+    repeats = Repeats()
+    assert [repeats.count(key) for key in "aabaa"] == [1, 2, 1, 0, 4]
+    assert repeats.forget() == 1
+    assert [repeats.count(key) for key in "ab"] == [1, 1]
+
+
+def test_ever_new_reasons_are_counted_together() -> None:
+    """A relay that words each refusal differently fills neither memory nor journal."""
+    repeats = Repeats()
+    lines = [repeats.count(f"port {n} away") for n in range(10_000)]
+    assert sum(bool(line) for line in lines) < 64 + 15

@@ -71,8 +71,6 @@ class StreamCarrier:
     def say(self, control: Frame) -> None:
         """Send a frame that is not a datagram, ahead of all datagrams."""
         self._control += control.encode()
-        if len(self._control) > MAX_CONTROL:
-            raise ProtocolError("the peer does not read what it asks for")
 
     def ping(self, now: float) -> None:
         """Measure the round trip, and let the peer hear that we live; nothing while the last ping has no answer."""
@@ -92,6 +90,11 @@ class StreamCarrier:
             self._credit.sent(now)
             self.sent += 1
         return bytes(data)
+
+    @property
+    def is_choked(self) -> bool:
+        """The peer asks for more than it reads; the carrier is of no more use."""
+        return len(self._control) > MAX_CONTROL
 
     def forget(self, flow: int) -> None:
         self._queue.forget(flow)

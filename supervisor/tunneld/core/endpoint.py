@@ -142,8 +142,8 @@ class Ingress(Endpoint):
     def __init__(self) -> None:
         super().__init__(Bounds())
 
-    def arrive(self, port: int, peer: tuple[Any, ...], datagram: bytes, now: float) -> list[Happening]:
-        """A datagram came to an ingress port; `peer` is a socket address, its host first."""
+    def arrive(self, port: int, peer: Any, datagram: bytes, now: float, *, source: object) -> list[Happening]:
+        """A datagram came to an ingress port from `peer`, a socket address; flows are bounded for each `source`."""
         if len(datagram) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return []
@@ -155,7 +155,7 @@ class Ingress(Endpoint):
         flow = self.flows.find((port, peer))
         if flow is None:
             number = self.flows.fresh_number(port)
-            flow, evicted = self.flows.admit(number, now, key=(port, peer), group=peer[0])
+            flow, evicted = self.flows.admit(number, now, key=(port, peer), group=source)
             events += [self.close(other, now) for other in evicted]
             if flow is None:
                 return events

@@ -1,0 +1,300 @@
+"""One life of the agent: the outlet here, the ingress there, and the streams between them.
+
+The control stream is a session channel of the tunnel's own SSH connection; it starts the agent and carries datagrams
+until better ones are there. While flows exist, two more SSH connections carry one dedicated stream each, so that
+neither a bulk copy through a forward nor one lost segment delays a keystroke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import asyncssh
+from structlog.typing import FilteringBoundLogger
+
+from tunneld.core import frame
+from tunneld.core.carrier import StreamCarrier
+from tunneld.core.endpoint import Deliver, Ended, Happening, Message, Outlet
+from tunneld.core.flow import Flow
+from tunneld.errors import TunneldError
+from tunneld.shim.sockets import FlowSockets
+from tunneld.ssh import bootstrap, remote
+from tunneld.ssh.failure import SessionError
+from tunneld.status import CarrierStatus
+
+CONTROL = "control"
+DEDICATED = ("stream-1", "stream-2")
+
+START_TIMEOUT = 15.0
+"""Seconds for the far side to start Python and to greet: as long as a login may take."""
+
+TICK = 0.5
+"""Seconds between two looks at the streams: the granularity of the time-outs below."""
+
+STALLED = 3.0
+"""Seconds without an answer after which a dedicated stream is opened anew, if another one answers."""
+
+UNUSED = 60.0
+"""Seconds without a flow after which the dedicated connections are closed."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds at most between two attempts to open a dedicated stream."""
+
+Dial = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
+
+
+class AgentError(TunneldError):
+    """The agent could not be started, or it ended; the text says why mosh is not available."""
+
+
+class AgentLink:
+    """Starts the agent over an SSH connection and serves until it ends."""
+
+    def __init__(
+        self, *, bind: str, ports: range, host: str, interval: float, silence: float, log: FilteringBoundLogger
+    ) -> None:
+        """`host` is mosh-server's numeric address; `interval` and `silence` (between pings, and until the agent gives
+        up on us) are seconds."""
+        self.outlet = Outlet(ports)
+        self.reported: Mapping[str, int] = {}
+        self._serve = {"bind": bind, "ports": [ports[0], ports[-1]], "silence": silence}
+        self._interval = interval
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._sockets = FlowSockets(host, self._answered, self._refused)
+        self._programs: dict[str, remote.RemoteProgram] = {}
+        self._faults: dict[str, str] = {}
+        self._serving: dict[str, Any] | None = None
+        self._spoken = asyncio.Event()
+        self._used = self._loop.time() - UNUSED
+        self._in_use = asyncio.Event()
+
+    async def run(self, connection: asyncssh.SSHClientConnection, *, dial: Dial, ready: Callable[[], None]) -> None:
+        """Serve; `ready` is called once the ingress is open.
+
+        Raises:
+            AgentError: always, in the end: the agent is gone, or was never there.
+        """
+        try:
+            control = await self._open(connection, CONTROL, bootstrap.agent_program())
+            door = await self._start_serving(control)
+            ready()
+            async with asyncio.TaskGroup() as group:
+                programs = {name: bootstrap.join_program(door, name) for name in DEDICATED}
+                tasks = [group.create_task(self._keep(name, program, dial)) for name, program in programs.items()]
+                tasks.append(group.create_task(self._tick()))
+                await control.ended.wait()
+                for task in tasks:
+                    task.cancel()
+            raise AgentError(self._why_ended(control))
+        finally:
+            for name in list(self._programs):
+                self._drop(name)
+            self._sockets.close_all()
+
+    def carriers(self) -> Iterable[CarrierStatus]:
+        now = self._loop.time()
+        return [
+            CarrierStatus(
+                name=carrier.name,
+                rtt=carrier.rtt,
+                stalled=carrier.is_late(now),
+                queued=carrier.queued,
+                sent=carrier.sent,
+                received=carrier.received,
+            )
+            for carrier in self.outlet.carriers.values()
+        ]
+
+    # Streams
+
+    async def _open(self, connection: asyncssh.SSHClientConnection, name: str, program: bytes) -> remote.RemoteProgram:
+        """Start a program on the far side and make a carrier of it; back once the far side has greeted."""
+        carrier = StreamCarrier(name, self._loop.time(), dedicated=name != CONTROL)
+        settled = asyncio.Event()
+
+        def received(data: bytes) -> None:
+            self._received(name, data)
+            if carrier.greeted:
+                settled.set()
+
+        def lost() -> None:
+            settled.set()
+            self._spoken.set()
+
+        opened = remote.RemoteProgram(received, lost)
+        self.outlet.attach(carrier)
+        self._programs[name] = opened
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await remote.start(connection, program, opened)
+                self._flush()
+                await settled.wait()
+        except TimeoutError:
+            self._drop(name)
+            raise AgentError(f"the relay did not start our agent within {START_TIMEOUT:g} s{_said(carrier)}") from None
+        except asyncssh.ChannelOpenError as error:
+            self._drop(name)
+            raise AgentError(f"the relay runs no commands for us ({error.reason or 'refused'})") from None
+        except BaseException:
+            self._drop(name)
+            raise
+        if not carrier.greeted:
+            self._drop(name)
+            raise AgentError(self._why_not_started(opened, carrier))
+        return opened
+
+    async def _start_serving(self, control: remote.RemoteProgram) -> str:
+        """Have the ingress opened; the path at which further streams join."""
+        self.outlet.carriers[CONTROL].say(frame.message(frame.SERVE, self._serve))
+        self._flush()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while self._serving is None and not control.ended.is_set():
+                    await self._spoken.wait()
+                    self._spoken.clear()
+        except TimeoutError:
+            raise AgentError(f"the agent did not open the ingress within {START_TIMEOUT:g} s") from None
+        answer = self._serving
+        if answer is None:
+            raise AgentError(self._why_ended(control))
+        if "error" in answer:
+            raise AgentError(f"the relay's ingress: {_shown(answer['error'])}")
+        if not isinstance(answer.get("join"), str):
+            raise AgentError("the agent does not say where further streams join")
+        return str(answer["join"])
+
+    async def _keep(self, name: str, program: bytes, dial: Dial) -> None:
+        """Hold one dedicated stream open while there are flows."""
+        pause = 1.0
+        while True:
+            await self._in_use.wait()
+            opened = self._loop.time()
+            connection = None
+            try:
+                connection = await dial()
+                stream = await self._open(connection, name, program)
+                self._log.debug("stream_opened", stream=name)
+                await self._watch(name, stream)
+            except (SessionError, AgentError, asyncssh.Error) as error:
+                self._log.info("stream_failed", stream=name, reason=str(error), retry_in=pause)
+            finally:
+                self._drop(name)
+                if connection:
+                    connection.abort()
+            pause = 1.0 if self._loop.time() - opened > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    async def _watch(self, name: str, stream: remote.RemoteProgram) -> None:
+        """Back when the stream has ended, answers no more, or is needed no more."""
+        carrier = self.outlet.carriers[name]
+        while self._in_use.is_set():
+            try:
+                async with asyncio.timeout(TICK):
+                    await stream.ended.wait()
+                return
+            except TimeoutError:
+                now = self._loop.time()
+                others_answer = any(
+                    not other.is_late(now) for other in self.outlet.carriers.values() if other is not carrier
+                )
+                if carrier.waited(now) > STALLED and others_answer:
+                    return
+
+    async def _tick(self) -> None:
+        next_ping = 0.0
+        while True:
+            now = self._loop.time()
+            if len(self.outlet.flows):
+                self._used = now
+            if now - self._used >= UNUSED:
+                self._in_use.clear()
+            if now >= next_ping:
+                next_ping = now + self._interval
+                for carrier in self.outlet.carriers.values():
+                    if carrier.greeted:
+                        carrier.ping(now)
+            self._apply(self.outlet.tick(now))
+            self._flush()
+            await asyncio.sleep(TICK if self._in_use.is_set() else self._interval)
+
+    def _received(self, name: str, data: bytes) -> None:
+        if name not in self.outlet.carriers:
+            return
+        try:
+            self._apply(self.outlet.receive(name, data, self._loop.time()))
+        except frame.ProtocolError as error:
+            self._faults[name] = str(error)
+            self.outlet.counts["streams_malformed"] += 1
+            self._drop(name)
+        self._flush()
+
+    def _flush(self) -> None:
+        now = self._loop.time()
+        for name, program in self._programs.items():
+            carrier = self.outlet.carriers.get(name)
+            if carrier is None or program.is_full:
+                continue
+            data = carrier.outgoing(now)
+            if data:
+                program.write(data)
+
+    def _drop(self, name: str) -> None:
+        self.outlet.detach(name)
+        program = self._programs.pop(name, None)
+        if program:
+            program.close()
+
+    # Datagrams
+
+    def _apply(self, events: Iterable[Happening]) -> None:
+        for event in events:
+            match event:
+                case Deliver(flow, datagram):
+                    self._in_use.set()
+                    self._sockets.send(flow, datagram)
+                case Ended(flow):
+                    self._sockets.close(flow)
+                case Message(frame.SERVING, body):
+                    self._serving = body
+                    self._spoken.set()
+                case Message(frame.REPORT, body):
+                    self.reported = {str(k)[:64]: v for k, v in list(body.items())[:64] if isinstance(v, int)}
+
+    def _answered(self, flow: Flow, datagram: bytes) -> None:
+        self.outlet.answer(flow, datagram, self._loop.time())
+        self._flush()
+
+    def _refused(self, flow: Flow) -> None:
+        """Nothing listens on the flow's port on this side: no mosh-server, or no more."""
+        self.outlet.counts["flows_refused_by_target"] += 1
+        self._apply([self.outlet.close(flow, self._loop.time())])
+        self._flush()
+
+    # Words
+
+    def _why_not_started(self, program: remote.RemoteProgram, carrier: StreamCarrier) -> str:
+        if fault := self._faults.pop(carrier.name, None):
+            return f"the agent on the relay broke the protocol: {fault}"
+        if program.exit_status == bootstrap.NO_PYTHON:
+            return "the relay has no python3; install Python 3.9 or newer there"
+        said = f" (it said: {program.last_words})" if program.last_words else _said(carrier)
+        status = "" if program.exit_status is None else f" with exit status {program.exit_status}"
+        return f"the relay did not start our agent: the command ended{status}{said}"
+
+    def _why_ended(self, program: remote.RemoteProgram) -> str:
+        if fault := self._faults.pop(CONTROL, None):
+            return f"the agent on the relay broke the protocol: {fault}"
+        return f"the agent on the relay ended{f' (it said: {program.last_words})' if program.last_words else ''}"
+
+
+def _said(carrier: StreamCarrier) -> str:
+    """What came on standard output in the agent's place, fit to be shown."""
+    text = carrier.noise.decode("utf-8", "replace").strip()
+    return f" (it said: {_shown(text)})" if text else ""
+
+
+def _shown(text: object) -> str:
+    return "".join(c if c.isprintable() else " " for c in str(text))[:200]

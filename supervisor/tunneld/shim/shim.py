@@ -1,0 +1,105 @@
+"""The shim of one tunnel: keeps the agent on the relay running, over whichever session the tunnel has."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import asyncssh
+from structlog.typing import FilteringBoundLogger
+
+from tunneld.profile import Keepalive, Mosh
+from tunneld.shim.link import AgentError, AgentLink, Dial
+from tunneld.status import MoshState, MoshStatus
+
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 300.0
+"""Seconds between two starts of the agent: a port may become free soon, Python is seldom installed meanwhile."""
+
+SHORTEST_SILENCE = 20.0
+"""Seconds: the agent must outlive a daemon whose machine is busy for a moment."""
+
+
+class Shim:
+    """`dial` opens one more SSH connection to the same relay."""
+
+    def __init__(self, mosh: Mosh, *, dial: Dial, keepalive: Keepalive, log: FilteringBoundLogger) -> None:
+        self._mosh = mosh
+        self._dial = dial
+        self._keepalive = keepalive
+        self._log = log
+        self._state: MoshState = "starting"
+        self._reason = ""
+        self._logged = ""
+        self._link: AgentLink | None = None
+
+    async def run(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Serve mosh over this session until cancelled or until the connection has ended.
+
+        Trouble with the agent never raises: it is logged once, shown by `status`, and the agent is started again.
+        """
+        pause = FIRST_PAUSE
+        while not connection.is_closed():
+            try:
+                await self._serve(connection)
+            except AgentError as error:
+                if connection.is_closed():
+                    break
+                pause = FIRST_PAUSE if self._state == "ready" else pause
+                self._unavailable(str(error), pause)
+            except asyncssh.Error:
+                break  # the connection ended in the middle of something
+            finally:
+                self._link = None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._state, self._reason = "starting", "waiting for the tunnel"
+
+    def status(self) -> MoshStatus:
+        link = self._link
+        if link is None:
+            return MoshStatus(self._state, self._reason, str(self._mosh.ports))
+        here = {f"host_{name}": count for name, count in link.outlet.counters().items()}
+        there = {f"relay_{name}": count for name, count in link.reported.items()}
+        return MoshStatus(
+            state=self._state,
+            reason=self._reason,
+            ports=str(self._mosh.ports),
+            flows=len(link.outlet.flows),
+            counters=dict(sorted({**here, **there}.items())),
+            carriers=tuple(link.carriers()),
+        )
+
+    async def _serve(self, connection: asyncssh.SSHClientConnection) -> None:
+        silence = max(SHORTEST_SILENCE, self._keepalive.interval * (self._keepalive.count + 1))
+        self._link = AgentLink(
+            bind=self._mosh.bind,
+            ports=range(self._mosh.ports.first, self._mosh.ports.last + 1),
+            host=await self._resolve(),
+            interval=min(self._keepalive.interval, silence / 4),
+            silence=silence,
+            log=self._log,
+        )
+        await self._link.run(connection, dial=self._dial, ready=self._ready)
+
+    async def _resolve(self) -> str:
+        """mosh-server's numeric address.
+
+        Raises:
+            AgentError: the name has none.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._mosh.to, None, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise AgentError(f"no address for {self._mosh.to}, where mosh-server is to listen: {error}") from None
+        return str(found[0][4][0])
+
+    def _ready(self) -> None:
+        self._state, self._reason, self._logged = "ready", "", ""
+        self._log.info("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
+
+    def _unavailable(self, reason: str, pause: float) -> None:
+        if reason != self._logged:
+            self._log.warning("mosh_unavailable", reason=reason, retry_in=pause)
+        self._state, self._reason, self._logged = "unavailable", reason, reason

@@ -1,0 +1,28 @@
+"""The lab's fixtures. A machine that cannot run it skips with a reason; where `CI` is set that is a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import requirements
+from tests.lab.net import Lab
+
+
+@pytest.fixture(scope="session")
+def _able() -> None:
+    lacks = "; ".join(requirements.missing())
+    if lacks and os.environ.get("CI"):
+        pytest.fail(f"the lab cannot run, and CI may not skip it: {lacks}")
+    if lacks:
+        pytest.skip(f"the lab cannot run: {lacks}")
+
+
+@pytest.fixture
+def lab(_able: None, tmp_path: Path) -> Iterator[Lab]:
+    """A new internet for one test."""
+    with Lab(tmp_path) as built:
+        yield built

@@ -1,0 +1,126 @@
+"""A place where programs run: this machine, or one of the lab's hosts.
+
+Everything that was started here is ended by its own process id when the machine is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+
+
+def wait_until(true: Callable[[], object], *, what: str, timeout: float = 10, every: float = 0.01) -> None:
+    """Return as soon as `true()` holds, asked every `every` seconds.
+
+    Raises:
+        TimeoutError: it did not within `timeout` seconds; the text says `what` was awaited.
+    """
+    deadline = time.monotonic() + timeout
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout:g} s")
+        time.sleep(every)
+
+
+class Machine:
+    """This machine. `lab.net.Host` is the same, inside a network namespace."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory  # this machine's own files; exists
+        directory.mkdir(parents=True, exist_ok=True)
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def command(self, argv: Sequence[str | Path]) -> list[str]:
+        """What to execute, from anywhere, so that `argv` runs here and dies with us."""
+        return ["setpriv", "--pdeathsig", "KILL", *map(str, argv)]
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Ours without what would leak a desktop or an agent into the lab, and with `extra`."""
+        leaks = ("SSH_AUTH_SOCK", "SSH_CONNECTION", "SSH_TTY", "TMUX", "DISPLAY", "LC_ALL", "LANGUAGE")
+        kept = {name: value for name, value in os.environ.items() if name not in leaks}
+        return kept | {"LANG": "C.UTF-8", "TERM": "xterm"} | dict(extra or {})
+
+    def popen(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = subprocess.DEVNULL,
+        stderr: int | IO[bytes] | None = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program; its process id is the program's own (each wrapper replaces itself)."""
+        process = subprocess.Popen(
+            self.command(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=self.environment(env)
+        )
+        self._started.append(process)
+        return process
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        check: bool = True,
+        timeout: float = 30,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end and capture what it says.
+
+        Raises:
+            AssertionError: it failed although `check` is set; the text carries its output.
+        """
+        done = subprocess.run(
+            self.command(argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=self.environment(env),
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{list(map(str, argv))} ended {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Sockets that are created inside the block belong to this machine's network. Never await in it."""
+        yield
+
+    def close(self) -> None:
+        for process in reversed(self._started):
+            end(process)
+        self._started.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program to stop, insist after `GRACE` seconds, and reap it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            # A pipe whose reader is gone cannot be flushed, and need not be.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()

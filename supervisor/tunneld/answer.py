@@ -1,0 +1,73 @@
+"""The status socket of one tunnel: whoever connects gets one line of JSON, then the end; what it sends is ignored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+# Clients at once. An answer takes a millisecond, so more than this are not waiting for one.
+MOST_CLIENTS = 32
+
+# Seconds for a client to take its line (2 KB, which the kernel's buffer holds: only who has a full buffer waits).
+PATIENCE = 2.0
+
+
+class Client(asyncio.Protocol):
+    """One who asks."""
+
+    def __init__(self, say: Callable[[], str], clients: set[asyncio.Transport]) -> None:
+        self._say = say
+        self._clients = clients
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if len(self._clients) >= MOST_CLIENTS:
+            self._transport.abort()
+            return
+        self._clients.add(self._transport)
+        self._end = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
+        self._transport.write(self._say().encode() + b"\n")
+        self._transport.close()  # after the line has gone out
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._clients.discard(self._transport)
+        if self._end is not None:
+            self._end.cancel()
+
+
+class Answers:
+    """Listens at `path` (which its owner holds the claim to, so that an old socket there is a dead daemon's)."""
+
+    def __init__(self, path: Path, say: Callable[[], str]) -> None:
+        self._path = path
+        self._say = say
+        self._clients: set[asyncio.Transport] = set()
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Listen; only the owner of the process (and root) can ask."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that nobody slips in
+            listener.bind(str(self._path))
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: Client(self._say, self._clients), sock=listener)
+        except BaseException:
+            listener.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening, drop whoever is still reading, remove the socket."""
+        if self._server is not None:
+            self._server.close()
+        for each in list(self._clients):
+            each.abort()
+        with contextlib.suppress(OSError):
+            self._path.unlink()

@@ -1,0 +1,99 @@
+"""`tunneld status [NAME]`: what the running daemons say about their tunnels, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+
+from tunneld import runtime
+from tunneld.cli.words import describe
+from tunneld.core.lifecycle import State
+from tunneld.errors import RightsError, UnavailableError
+from tunneld.status import TunnelStatus, from_json, to_json
+
+# Seconds for a daemon's answer, which takes milliseconds.
+PATIENCE = 5.0
+
+# Bytes of an answer at most; a tunnel with a thousand forwards says 200 KB.
+LONGEST = 1 << 22
+
+NOT_UP = 1
+
+
+class NotRunningError(UnavailableError):
+    """No daemon holds this tunnel."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not running; start it with `tunneld run {name}`")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a profile's name (all that run, if left out)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON for each tunnel")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every tunnel asked for is up, 1 when one is not.
+
+    Raises:
+        UnavailableError: it does not run, or nothing does.
+        RightsError: it runs as somebody else.
+    """
+    found = [ask(_find(args.name))] if args.name else _all()
+    for status in found:
+        print(to_json(status) if args.json else describe(status))
+    return 0 if all(status.state is State.UP for status in found) else NOT_UP
+
+
+def ask(path: Path) -> TunnelStatus:
+    """The status that the daemon at this socket gives.
+
+    Raises:
+        NotRunningError: nobody listens there.
+        UnavailableError: what is answered is no status.
+        RightsError: we may not ask.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(PATIENCE)
+            asking.connect(str(path))
+            return from_json(_everything(asking))
+    except PermissionError:
+        raise RightsError(f"{path} is another user's: ask as that user, or as root") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NotRunningError(path.stem) from None
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"the daemon of {path.stem} gives no usable answer: {error}") from None
+
+
+def _everything(asking: socket.socket) -> bytes:
+    answer = bytearray()
+    while len(answer) < LONGEST and (part := asking.recv(65536)):
+        answer += part
+    return bytes(answer)
+
+
+def _find(name: str) -> Path:
+    """The socket of this tunnel; a profile's path names it as well."""
+    name = Path(name).name.removesuffix(".toml")
+    for folder in runtime.directories():
+        path = folder / f"{name}.sock"
+        if path.exists():
+            return path
+    raise NotRunningError(name)
+
+
+def _all() -> list[TunnelStatus]:
+    """Every tunnel that runs; sockets of daemons that were killed are passed over."""
+    paths = [path for folder in runtime.directories() for path in sorted(folder.glob("*.sock"))]
+    found = []
+    for path in paths:
+        try:
+            found.append(ask(path))
+        except NotRunningError:
+            continue
+    if not found:
+        looked = " and ".join(map(str, runtime.directories()))
+        raise UnavailableError(f"no tunnel is running (looked in {looked}); start one with `tunneld run NAME`")
+    return found

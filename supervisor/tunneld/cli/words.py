@@ -1,0 +1,118 @@
+"""A tunnel's status in words for a person: how it is, what listens where, what went wrong last, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunneld.core.lifecycle import Failure, State
+from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+
+ADVICE = {
+    Failure.NETWORK: "check this host's network and the relay's address; it is tried again by itself",
+    Failure.REFUSED: "check that sshd runs on the relay, and on this port; it is tried again by itself",
+    Failure.AUTHENTICATION: "add this host's public key to the user's authorized_keys on the relay, "
+    "or name the right identity in the profile",
+    Failure.HOST_KEY: "compare the relay's key with one you trust, then put it into known_hosts; "
+    "until then nothing is sent to it",
+    Failure.FORWARD_BUSY: "find out what holds the port where it listens; if that is this tunnel's own stale session, "
+    "ClientAliveInterval in the relay's sshd_config lets go of it sooner",
+    Failure.FORWARD_FORBIDDEN: "allow it on the relay: AllowTcpForwarding, PermitListen, "
+    "and permitlisten in authorized_keys",
+    Failure.PROTOCOL: "look at both sides' logs; the two do not agree on how to talk",
+}
+FAULT = "restart the daemon, and report what its log says"
+
+HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
+
+STATES = {
+    State.IDLE: "not started",
+    State.DIALING: "dialing",
+    State.UP: "up",
+    State.BACKOFF: "down",
+    State.DRAINING: "stopping",
+    State.STOPPED: "stopped",
+    State.FAILED: "FAILED",
+}
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+WHERE = {"remote": "on the relay", "local": "here", "dynamic": "here (SOCKS)"}
+
+
+def describe(status: TunnelStatus) -> str:
+    """Several lines, the first with the tunnel's name and state."""
+    lines = [headline(status), f"  relay     {status.relay}, {_history(status)}"]
+    lines += [f"  forward   {forward_line(each)}" for each in status.forwards]
+    lines += [f"  mosh      {mosh_line(status.mosh)}"] if status.mosh.state != "off" else []
+    lines += [f"  carrier   {carrier_line(each)}" for each in status.mosh.carriers]
+    lines += list(_trouble(status))
+    return "\n".join(lines)
+
+
+def headline(status: TunnelStatus) -> str:
+    words = f"{STATES[status.state]} for {duration(status.since)}"
+    if status.state is not State.UP and status.failure and status.failure.failure in HUMAN:
+        words = f"NEEDS YOU: {status.failure.failure.value}, {words}"
+    if status.next_try_in is not None:
+        words += f", next try in {duration(status.next_try_in)}"
+    return f"{status.name}: {words}"
+
+
+def _history(status: TunnelStatus) -> str:
+    sessions, attempts = _count(status.sessions, "session"), _count(status.attempts, "attempt")
+    return f"{sessions} from {attempts} in {duration(status.running)}"
+
+
+def forward_line(forward: ForwardStatus) -> str:
+    to = f" -> {forward.to}" if forward.to else ""
+    optional = "" if forward.required else " (optional)"
+    line = f"{forward.listening or forward.listen} {WHERE.get(forward.direction, '')}{to}{optional}: "
+    if forward.state == "listening":
+        line += f"listening, {_count(forward.connections, 'connection')} ({forward.total} in all)"
+        return f"{line}; last target fault: {forward.target}" if forward.target else line
+    if forward.failure is None:
+        return line + "waits for the session"
+    again = "" if forward.next_try_in is None else f"; next try in {duration(forward.next_try_in)}"
+    return f"{line}NOT listening: {forward.failure.text}{again}"
+
+
+def mosh_line(mosh: MoshStatus) -> str:
+    line = f"{mosh.state}, UDP ports {mosh.ports} on the relay" if mosh.ports else mosh.state
+    if mosh.state == "ready":
+        return f"{line}, {_count(mosh.flows, 'flow')}"
+    return f"{line}: {mosh.reason}" if mosh.reason else line
+
+
+def carrier_line(carrier: CarrierStatus) -> str:
+    rtt = "no measured delay yet" if carrier.rtt is None else f"{carrier.rtt * 1000:.0f} ms"
+    line = f"{carrier.name}: {rtt}, {carrier.sent} sent, {carrier.received} received"
+    return f"{line}, {carrier.queued} queued, STALLED" if carrier.stalled else line
+
+
+def _trouble(status: TunnelStatus) -> Iterator[str]:
+    """The last failure; what to do about it only while it lasts."""
+    if status.failure is None:
+        return
+    yield f"  last fault  {_told(status.failure)}"
+    if status.state is not State.UP:
+        kind = status.failure.failure
+        yield f"  to do       {ADVICE[kind] if kind else FAULT}"
+
+
+def _told(failure: FailureStatus) -> str:
+    kind = f"{failure.failure.value}: " if failure.failure else ""
+    return f"{duration(failure.ago)} ago, {kind}{failure.text}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `3 min 20 s`, `9 d 3 h`: the two largest units."""
+    rest, parts = round(seconds), []
+    for unit, size in UNITS:
+        number, rest = divmod(rest, size)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2]) or "0 s"

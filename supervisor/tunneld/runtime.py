@@ -1,0 +1,94 @@
+"""Where running tunnels are found: a folder with `NAME.sock` to ask and `NAME.lock` so that one daemon holds a tunnel.
+
+Nothing but the standard library and no asyncio: `tunneld status` starts with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from tunneld.errors import BusyError, RightsError, UsageError
+
+SYSTEM = Path("/run/tunneld")
+
+# sockaddr_un.sun_path holds 108 bytes, one of them the end (unix(7)).
+LONGEST_PATH = 107
+
+
+def own_directory() -> Path:
+    """The folder for this process's sockets; systemd's RuntimeDirectory= wins, then root's, the user's, /tmp."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return SYSTEM
+    session = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(session, "tunneld") if session else Path(f"/tmp/tunneld-{os.geteuid()}")
+
+
+def directories() -> list[Path]:
+    """Where a reader looks: the own folder, then the system's."""
+    return list(dict.fromkeys([own_directory(), SYSTEM]))
+
+
+def prepare(folder: Path) -> Path:
+    """Make the folder, for its owner only, and return it.
+
+    Raises:
+        RightsError: it cannot be made, or somebody else could put things into it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise RightsError(f"cannot make {folder}: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise RightsError(f"{folder} is no folder; remove it")
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise RightsError(f"{folder} belongs to, or can be written by, somebody else; remove it, or chmod it to 0700")
+    return folder
+
+
+def socket_path(folder: Path, name: str) -> Path:
+    """
+    Raises:
+        UsageError: longer than the kernel takes.
+    """
+    path = folder / f"{name}.sock"
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise UsageError(
+            f"{path} is too long for a socket (at most {LONGEST_PATH} bytes): give the profile a shorter name"
+        )
+    return path
+
+
+class Claim:
+    """The right to run one tunnel, for as long as this process lives: an flock, which the kernel ends with us.
+
+    The file stays behind: whoever removed it could let two daemons lock two files of the same name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """
+        Raises:
+            BusyError: another daemon holds it; the text names its process.
+        """
+        self._file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 20, 0).decode(errors="replace").strip()
+            os.close(self._file)
+            raise BusyError(
+                f"{name} is already running, in process {holder or '(just starting)'}: stop that one, or ask it with "
+                f"`tunneld status {name}`"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.ftruncate(self._file, 0)
+        os.close(self._file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,17 @@ class Machine:
     def entered(self) -> Iterator[None]:
         """Sockets that are created inside the block belong to this machine's network. Never await in it."""
         yield
+
+    def listener(self, kind: socket.SocketKind, *, port: int = 0, address: str = "0.0.0.0") -> socket.socket:
+        """A socket of this machine, bound; a stream listens. Whoever else wants the port is told that it is busy."""
+        with self.entered():
+            made = socket.socket(socket.AF_INET, kind)
+        if kind is socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+        if kind is socket.SOCK_STREAM:
+            made.listen()
+        return made
 
     def close(self) -> None:
         for process in reversed(self._started):

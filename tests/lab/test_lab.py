@@ -42,16 +42,18 @@ def test_jitter_spreads_the_delay(lab: Lab) -> None:
     with reflector(lab.relay), udp_socket(lab.pi) as asking:
         taken = round_trips(asking, RELAY, count=60)
     assert min(taken) < 6
-    assert 14 < max(taken) < 26
+    assert statistics.median(taken) == pytest.approx(10, abs=4)
+    assert max(taken) > 14
 
 
 def test_a_link_loses_by_what_it_was_told(lab: Lab) -> None:
     """Of 2,000 datagrams at 10 %, 200 are lost, give or take four standard deviations; each way by itself."""
     lab.home_link.set("up", loss=0.1)
     with udp_socket(lab.pi) as sending, udp_socket(lab.relay, port=PORT) as receiving:
-        for _ in range(2000):
-            sending.sendto(b"x", RELAY)
-        wait_until(lambda: lab.home_link.counters()["up"]["frames"] >= 2000, what="all have crossed")
+        for sent in range(100, 2001, 100):  # the kernel drops what exceeds a thousand frames at once
+            for _ in range(100):
+                sending.sendto(b"x", RELAY)
+            _wait_for_frames(lab, sent)
         arrived = 0
         while receive(receiving, timeout=0.2) is not None:
             arrived += 1
@@ -223,6 +225,10 @@ def test_leftovers_of_a_dead_run_are_swept(tmp_path: Path) -> None:
         assert (namespace.RUN_NETNS / alive).exists()
     finally:
         namespace.delete(alive)
+
+
+def _wait_for_frames(lab: Lab, count: int) -> None:
+    wait_until(lambda: lab.home_link.counters()["up"]["frames"] >= count, what=f"{count} frames have come")
 
 
 def _relay(lab: Lab, *keys: str, **options: str) -> Sshd:

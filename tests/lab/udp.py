@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator
 
 from tests.lab.machine import Machine
+from tests.lab.wire import SO_RCVBUFFORCE
 
 PORT = 7000
 SIZE = 2048
 
 
 def udp_socket(machine: Machine, *, port: int = 0, address: str = "0.0.0.0") -> socket.socket:
-    """A non-blocking socket on the machine, bound."""
-    with machine.entered():
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    made.bind((address, port))
+    """A non-blocking UDP socket on the machine, bound, with room for a burst."""
+    made = machine.listener(socket.SOCK_DGRAM, port=port, address=address)
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
     made.setblocking(False)
     return made
 

@@ -21,12 +21,13 @@ import time
 from dataclasses import dataclass, field
 
 SOL_PACKET = 263
+SO_RCVBUFFORCE = 33  # asm/socket.h; beyond net.core.rmem_max, else a burst is lost before the dice are thrown
 PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h
 ETH_P_ALL = 3
 ARP = b"\x08\x06"
 FRAME = 65536
 BURST = 64  # frames taken from one side before the other is looked at
-SOCKET_BUFFER = 8 << 20
+SOCKET_BUFFER = 16 << 20
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Wire:
 def tap(interface: str) -> socket.socket:
     tapped = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     tapped.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    tapped.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+    tapped.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER)
     tapped.bind((interface, ETH_P_ALL))
     tapped.setblocking(False)
     return tapped

@@ -1,0 +1,55 @@
+"""`tunneld profile`: check, show and describe profiles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from tunneld import profile
+from tunneld.errors import Problem, ProfileError, UsageError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    check = actions.add_parser("check", help="say what is wrong with profiles; exit 78 when anything is")
+    check.add_argument(
+        "names", nargs="*", metavar="NAME", help="a profile's name or path (default: all that are found)"
+    )
+    show = actions.add_parser("show", help="print a profile as TOML, with every default filled in")
+    show.add_argument("name", metavar="NAME", help="a profile's name or path")
+    actions.add_parser("schema", help="print the JSON Schema of profiles, for editors")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "check":
+        _check(args.names or _every_name())
+    elif args.action == "show":
+        print(profile.as_toml(profile.load(args.name)), end="")
+    else:
+        print(json.dumps(profile.schema(), indent=2))
+    return 0
+
+
+def _every_name() -> list[str]:
+    files = profile.found()
+    if not files:
+        raise UsageError(f"there are no profiles in {' nor in '.join(map(str, profile.directories()))}")
+    return list(map(str, files))
+
+
+def _check(names: list[str]) -> None:
+    """A line for each good profile; the problems of all the others at once."""
+    good: list[profile.Profile] = []
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            good.append(profile.load(name))
+        except ProfileError as error:
+            problems += error.problems
+    conflicts = profile.conflicts(good)
+    in_conflict = {problem.file for problem in conflicts}
+    for each in good:
+        if each.file not in in_conflict:
+            print(f"{each.name}: ok ({each.file})")
+    if problems or conflicts:
+        raise ProfileError((*problems, *conflicts))

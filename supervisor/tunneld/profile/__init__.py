@@ -1,0 +1,60 @@
+"""Profiles: what the user wrote, one TOML file per tunnel, read and checked.
+
+The values are plain frozen dataclasses. pydantic is imported by load(), load_all() and schema() alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunneld.profile.address import Address, PortRange, TcpAddress, UnixAddress, parse_address
+from tunneld.profile.overlap import conflicts
+from tunneld.profile.places import directories, find, found, name_of
+from tunneld.profile.text import as_toml
+from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mosh, Profile, Relay
+
+__all__ = [
+    "Address",
+    "Backoff",
+    "Direction",
+    "Forward",
+    "Keepalive",
+    "Mosh",
+    "PortRange",
+    "Profile",
+    "Relay",
+    "TcpAddress",
+    "UnixAddress",
+    "as_toml",
+    "conflicts",
+    "directories",
+    "find",
+    "found",
+    "load",
+    "load_all",
+    "name_of",
+    "parse_address",
+    "schema",
+]
+
+
+def load(name_or_path: str) -> Profile:
+    """The profile of this name or path. Raises ProfileError with every problem."""
+    from tunneld.profile import read
+
+    return read.load(name_or_path)
+
+
+def load_all(names: Sequence[str]) -> tuple[Profile, ...]:
+    """Profiles that run side by side. Raises ProfileError with every problem, conflicts among them included."""
+    from tunneld.profile import read
+
+    return read.load_all(names)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a profile."""
+    from tunneld.profile import document
+
+    return document.schema()

@@ -1,0 +1,298 @@
+"""A profile's shape as pydantic models: types, ranges, defaults, each value's rule, and the JSON Schema.
+
+Only load() and schema() import this module, since pydantic is slow to import and nothing else needs it.
+A validation's context is the profile's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticKnownError, core_schema
+
+from tunneld.profile import rules
+from tunneld.profile.address import HIGHEST_PORT, Address, PortRange
+from tunneld.profile.values import Direction
+
+A_DAY = 86400  # seconds; no wait of ours should be longer
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return cast(Path, info.context)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    return value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    """`a,b` is two jump hosts, as in ssh's ProxyJump."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _identity(value: object, info: ValidationInfo) -> Path:
+    return rules.identity_file(_text(value), _folder(info))
+
+
+def _file(value: object, info: ValidationInfo) -> Path:
+    return rules.existing_file(_text(value), _folder(info))
+
+
+def _ssh_config(value: object, info: ValidationInfo) -> bool | Path:
+    return value if isinstance(value, bool) else _file(value, info)
+
+
+def _direction(info: ValidationInfo) -> Direction | None:
+    """None where the direction itself is wrong: then what depends on it cannot be judged."""
+    written = info.data.get("direction")
+    return None if written is None else Direction(written)
+
+
+def _listen(value: object, info: ValidationInfo) -> object:
+    direction = _direction(info)
+    return direction and rules.listen_address(_text(value), direction, _folder(info))
+
+
+File = Annotated[Path, PlainValidator(_file, json_schema_input_type=str)]
+Identity = Annotated[Path, PlainValidator(_identity, json_schema_input_type=str)]
+SshConfig = Annotated[bool | Path, PlainValidator(_ssh_config, json_schema_input_type=bool | str)]
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+OneOrMore = str | list[str]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class RelayTable(Table):
+    """The SSH server that the tunnel goes to."""
+
+    model_config = ConfigDict(title="[relay]")
+
+    host: Annotated[str, AfterValidator(rules.relay_host)] = Field(
+        title="Relay",
+        description="Name or address of the relay; an alias from ssh_config works.",
+        examples=["relay.example.net"],
+    )
+    port: Port | None = Field(
+        default=None,
+        title="SSH port",
+        description="Port of the relay's sshd. Default: ssh_config's, else 22.",
+        examples=[22],
+    )
+    user: Annotated[str, AfterValidator(rules.user_name)] | None = Field(
+        default=None,
+        title="User",
+        description="Login name on the relay. Default: ssh_config's, else this user's name.",
+        examples=["tunnel"],
+    )
+    identity: Annotated[list[Identity], BeforeValidator(_listed, json_schema_input_type=OneOrMore)] = Field(
+        default=[],
+        title="Identity",
+        description="Private key or certificate, or a list of them. Default: the SSH agent and the usual files.",
+        examples=["~/.ssh/id_ed25519"],
+    )
+    known_hosts: File | None = Field(
+        default=None,
+        title="Known hosts",
+        description="File with the relay's host key. Default: ssh_config's, else ~/.ssh/known_hosts.",
+        examples=["~/.ssh/known_hosts"],
+    )
+    jump: Annotated[
+        list[Annotated[str, AfterValidator(rules.jump_host)]],
+        BeforeValidator(_split, json_schema_input_type=OneOrMore),
+    ] = Field(
+        default=[],
+        title="Jump hosts",
+        description="[USER@]HOST[:PORT] to go through, or several: a list, or with commas between them.",
+        examples=["me@bastion"],
+    )
+    ssh_config: SshConfig = Field(
+        default=True,
+        title="ssh_config",
+        description="Whether to read ssh_config: true for the usual files, false for none, or a path.",
+        examples=[True],
+    )
+
+
+class ForwardTable(Table):
+    """A listener on one side, and what its connections reach on the other."""
+
+    model_config = ConfigDict(
+        title="[[forward]]",
+        json_schema_extra={
+            "if": {"properties": {"direction": {"const": "dynamic"}}, "required": ["direction"]},
+            "then": {"properties": {"to": False}},
+            "else": {"required": ["to"]},
+        },
+    )
+
+    # First, since the rules of the addresses depend on it.
+    direction: Literal["remote", "local", "dynamic"] = Field(
+        default="remote",
+        title="Direction",
+        description="remote: the relay listens; local: this host listens; dynamic: this host is a SOCKS proxy.",
+        examples=["remote"],
+    )
+    listen: Annotated[Address, PlainValidator(_listen, json_schema_input_type=str)] = Field(
+        title="Listen",
+        description="HOST:PORT or a Unix socket's path; on the relay for a remote forward, else on this host. "
+        "Port 0 lets the listening side choose.",
+        examples=["127.0.0.1:2222"],
+    )
+    to: Annotated[Any, Field(json_schema_extra={"type": "string"})] = Field(
+        default=None,
+        validate_default=True,
+        title="Target",
+        description="HOST:PORT or a Unix socket's path; on this host for a remote forward, on the relay's side for a "
+        "local one, and not written for a dynamic one.",
+        examples=["127.0.0.1:22"],
+    )
+    required: bool = Field(
+        default=True,
+        title="Required",
+        description="Whether the tunnel counts as up only while this forward listens.",
+        examples=[True],
+    )
+
+    @field_validator("to", mode="plain")
+    @classmethod
+    def _to(cls, value: object, info: ValidationInfo) -> Address | None:
+        direction = _direction(info)
+        if direction is Direction.DYNAMIC and value is not None:
+            raise ValueError("a dynamic forward has no target of its own: remove the line")
+        if direction is None or direction is Direction.DYNAMIC:
+            return None
+        if value is None:
+            raise PydanticKnownError("missing")
+        return rules.target_address(_text(value), direction, _folder(info))
+
+
+class MoshTable(Table):
+    """UDP ports on the relay for stock mosh clients."""
+
+    model_config = ConfigDict(title="[mosh]")
+
+    ports: Annotated[
+        PortRange, PlainValidator(lambda value: rules.mosh_ports(_text(value)), json_schema_input_type=str)
+    ] = Field(
+        default=PortRange(60001, 60010),
+        title="Ports",
+        description="UDP ports, the first and the last: on the relay, and for mosh-server on this side.",
+        examples=["60001-60010"],
+    )
+    bind: Annotated[str, AfterValidator(rules.mosh_bind)] = Field(
+        title="Bind",
+        description='The relay\'s IP address for these ports. It makes them public, so it has no default; "0.0.0.0" is '
+        "the whole world.",
+        examples=["0.0.0.0"],
+    )
+    to: Annotated[str, AfterValidator(rules.mosh_target)] | None = Field(
+        default=None,
+        title="Host of mosh-server",
+        description="Host on which mosh-server listens, seen from here. Default: the target's host of the first remote "
+        "forward, else 127.0.0.1.",
+        examples=["127.0.0.1"],
+    )
+
+
+class KeepaliveTable(Table):
+    """How a dead session is noticed: after interval * (count + 1) seconds of silence."""
+
+    model_config = ConfigDict(title="[keepalive]")
+
+    interval: float = Field(
+        default=10,
+        ge=0.1,
+        le=3600,
+        title="Interval",
+        description="Seconds of silence before the relay is asked for a sign of life.",
+        examples=[10],
+    )
+    count: int = Field(default=3, ge=1, le=100, title="Count", description="Questions without an answer.", examples=[3])
+
+
+class BackoffTable(Table):
+    """How long to wait between sessions, in seconds."""
+
+    # A default is judged as well: `maximum = 0.5` alone is below the first wait.
+    model_config = ConfigDict(title="[backoff]", validate_default=True)
+
+    maximum: float = Field(
+        default=60, ge=0.1, le=A_DAY, title="Maximum", description="The longest wait.", examples=[60]
+    )
+    initial: float = Field(default=1, ge=0.1, le=A_DAY, title="Initial", description="The first wait.", examples=[1])
+    stable_after: float = Field(
+        default=30,
+        ge=0,
+        le=A_DAY,
+        title="Stable after",
+        description="A session that held for so long lets the waits start anew from `initial`.",
+        examples=[30],
+    )
+
+    @field_validator("initial", mode="after")
+    @classmethod
+    def _at_most_the_maximum(cls, value: float, info: ValidationInfo) -> float:
+        maximum = info.data.get("maximum")
+        if maximum is not None and value > maximum:
+            raise ValueError(f"{value:g} s is longer than the longest wait, {maximum:g} s: swap or change them")
+        return value
+
+
+class Document(Table):
+    """A tunnel: its relay, its forwards, and how it is kept up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["forward"], "properties": {"forward": {"minItems": 1}}},
+                {"required": ["mosh"]},
+            ]
+        }
+    )
+
+    relay: RelayTable = Field(title="Relay")
+    forward: list[ForwardTable] = Field(default=[], title="Forwards", description="Listeners and their targets.")
+    mosh: MoshTable | None = Field(default=None, title="mosh")
+    keepalive: KeepaliveTable = Field(default=KeepaliveTable(), title="Keepalive")
+    backoff: BackoffTable = Field(default=BackoffTable(), title="Backoff")
+
+
+class _Draft202012(GenerateJsonSchema):
+    """TOML has no null: an optional key is simply not written."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        if "default" in schema and schema["default"] is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def encode_default(self, dft: Any) -> Any:
+        return str(dft) if isinstance(dft, PortRange) else super().encode_default(dft)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a profile, with titles, descriptions and defaults."""
+    described = Document.model_json_schema(schema_generator=_Draft202012)
+    return {"$schema": _Draft202012.schema_dialect, **described, "title": "tunneld profile"}

@@ -1,0 +1,181 @@
+"""From a file to a Profile, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunneld.errors import Problem, ProfileError
+from tunneld.profile import places, rules
+from tunneld.profile.address import TcpAddress
+from tunneld.profile.document import Document, ForwardTable, MoshTable, RelayTable
+from tunneld.profile.lines import Location, key_lines
+from tunneld.profile.overlap import Listener, conflicts, overlapping
+from tunneld.profile.sentences import key_of, sentence
+from tunneld.profile.text import read_text
+from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mosh, Profile, Relay
+
+# What tomllib says, and what would be right.
+_HINTS = {
+    "Invalid value": 'text stands in quotes, as key = "text"',
+    "Cannot overwrite a value": "write each key once",
+    "Cannot declare": "write each table once; several forwards are several [[forward]]",
+    "Unterminated": "close the quotes",
+    "Expected '=' after a key": 'write key = "value"',
+    "Invalid statement": 'write [table] or key = "value"',
+    "Expected newline or end of document": "one key per line, and text in quotes",
+    "Unclosed array": "close it with ]",
+}
+
+
+def load(name_or_path: str) -> Profile:
+    """The profile of this name or path.
+
+    Raises:
+        ProfileError: all that is wrong with it, sorted by line.
+    """
+    file = places.find(name_or_path)
+    if not places.is_a_name(places.name_of(file)):
+        raise _fault(file, 1, f"{places.name_of(file)!r} cannot be a profile's name: {places.NAME_RULE}")
+    text = read_text(file)
+    data, lines = _parse(file, text)
+    document, findings = _judge(data, file.parent)
+    if document is None or findings:
+        raise ProfileError(_problems(file, findings, lines))
+    return _profile(file, document)
+
+
+def load_all(names: Sequence[str]) -> tuple[Profile, ...]:
+    """Several profiles that shall run side by side.
+
+    Raises:
+        ProfileError: all that is wrong with them, or where they are in one another's way.
+    """
+    profiles: list[Profile] = []
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            profiles.append(load(name))
+        except ProfileError as error:
+            problems += error.problems
+    problems += conflicts(profiles)
+    if problems:
+        raise ProfileError(tuple(problems))
+    return tuple(profiles)
+
+
+def _fault(file: Path, line: int, text: str) -> ProfileError:
+    return ProfileError((Problem(file, line, "", text),))
+
+
+def _parse(file: Path, text: str) -> tuple[dict[str, Any], dict[Location, int]]:
+    try:
+        return tomllib.loads(text), key_lines(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _fault(file, *_syntax(str(error), text)) from None
+    except RecursionError:
+        raise _fault(file, 1, "is nested too deeply: a profile has tables and lists of texts, no more") from None
+    except ValueError as error:  # tomllib lets Python's own limits through: an integer of 5,000 digits
+        raise _fault(file, 1, f"is not TOML that can be read ({error}): write a shorter value") from None
+
+
+def _syntax(message: str, text: str) -> tuple[int, str]:
+    """The line and the words for what tomllib says, which names its place in brackets at the end."""
+    what, _, place = message.rstrip(")").rpartition(" (at ")
+    numbers = re.fullmatch(r"line (\d+), column (\d+)", place)
+    line = int(numbers[1]) if numbers else len(text.rstrip().split("\n"))
+    hint = next((right for wrong, right in _HINTS.items() if what.startswith(wrong)), "see https://toml.io")
+    column = f" at column {numbers[2]}" if numbers else " at the end of the file"
+    return line, f"is not TOML: {what}{column}: {hint}"
+
+
+def _judge(data: dict[str, Any], folder: Path) -> tuple[Document | None, list[tuple[Location, str]]]:
+    """The document, if its shape allows one, and what is wrong, each with its place."""
+    findings: list[tuple[Location, str]] = []
+    document = None
+    try:
+        document = Document.model_validate(data, context=folder)
+    except ValidationError as error:
+        findings = [(each["loc"], sentence(each)) for each in error.errors(include_url=False)]
+    findings += _overlaps(data, folder)
+    if not data.get("forward", []) and "mosh" not in data:
+        findings.append(
+            ((), "holds neither a forward nor mosh, so there is nothing to do: write [[forward]] or [mosh]")
+        )
+    return document, findings
+
+
+def _overlaps(data: dict[str, Any], folder: Path) -> Iterator[tuple[Location, str]]:
+    for later, earlier in overlapping(_listeners(data.get("forward"), folder)):
+        where = "the relay" if later.on_the_relay else "this host"
+        taken = f"{later.address} overlaps with forward[{earlier.index + 1}].listen, {earlier.address}, on {where}"
+        yield ("forward", later.index, "listen"), f"{taken}: choose another port, or 0 to have one chosen"
+
+
+def _listeners(forwards: object, folder: Path) -> Iterator[Listener]:
+    """What can be told of the listeners even where other parts of their forwards are wrong."""
+    for index, table in enumerate(forwards if isinstance(forwards, list) else []):
+        if not isinstance(table, Mapping) or not isinstance(table.get("listen"), str):
+            continue
+        try:
+            direction = Direction(table.get("direction", "remote"))
+            yield Listener(index, direction, rules.listen_address(table["listen"], direction, folder))
+        except ValueError:
+            continue  # said already
+
+
+def _problems(
+    file: Path, findings: Sequence[tuple[Location, str]], lines: Mapping[Location, int]
+) -> tuple[Problem, ...]:
+    problems = {_problem(file, location, text, lines) for location, text in findings}
+    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.key)))
+
+
+def _problem(file: Path, location: Location, text: str, lines: Mapping[Location, int]) -> Problem:
+    """At the line of the value, or of the table that should hold it, else at the first."""
+    place = location
+    while place and place not in lines:
+        place = place[:-1]
+    if len(place) < len(location) and isinstance(location[-1], int):
+        location = location[:-1]  # `identity = "x"`: a list in our eyes alone
+    return Problem(file, lines.get(place, 1), key_of(location), text)
+
+
+def _profile(file: Path, document: Document) -> Profile:
+    forwards = tuple(map(_forward, document.forward))
+    return Profile(
+        name=places.name_of(file),
+        file=file,
+        relay=_relay(document.relay),
+        forward=forwards,
+        mosh=None if document.mosh is None else _mosh(document.mosh, forwards),
+        keepalive=Keepalive(**document.keepalive.model_dump()),
+        backoff=Backoff(**document.backoff.model_dump()),
+    )
+
+
+def _relay(table: RelayTable) -> Relay:
+    return Relay(
+        host=table.host,
+        port=table.port,
+        user=table.user,
+        identity=tuple(table.identity),
+        known_hosts=table.known_hosts,
+        jump=tuple(table.jump),
+        ssh_config=table.ssh_config,
+    )
+
+
+def _forward(table: ForwardTable) -> Forward:
+    return Forward(listen=table.listen, to=table.to, direction=Direction(table.direction), required=table.required)
+
+
+def _mosh(table: MoshTable, forwards: Sequence[Forward]) -> Mosh:
+    remote = (forward.to for forward in forwards if forward.direction is Direction.REMOTE)
+    first = next((to.host for to in remote if isinstance(to, TcpAddress)), "127.0.0.1")
+    return Mosh(ports=table.ports, bind=table.bind, to=table.to or first)

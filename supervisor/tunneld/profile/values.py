@@ -1,0 +1,74 @@
+"""A profile once read: frozen values, paths expanded, everything checked.
+
+Two profiles are equal when nothing in them differs; a reload relies on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tunneld.profile.address import Address, PortRange
+
+
+class Direction(StrEnum):
+    REMOTE = "remote"  # the relay listens, this host connects
+    LOCAL = "local"  # this host listens, the relay connects
+    DYNAMIC = "dynamic"  # this host listens as a SOCKS proxy, the relay connects
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where the tunnel goes. None means ssh_config's value, else the usual one (22, the login name, ~/.ssh)."""
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    identity: tuple[Path, ...] = ()  # empty: the SSH agent and the usual files
+    known_hosts: Path | None = None
+    jump: tuple[str, ...] = ()  # [USER@]HOST[:PORT], in the order in which they are crossed
+    ssh_config: bool | Path = True  # True: the usual files
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    listen: Address
+    to: Address | None  # None for a dynamic forward alone
+    direction: Direction = Direction.REMOTE
+    required: bool = True  # the tunnel is up only while it listens
+
+
+@dataclass(frozen=True, slots=True)
+class Mosh:
+    ports: PortRange  # UDP: the ingress on the relay, and mosh-server's on this side
+    bind: str  # the relay's address for them
+    to: str  # the host, seen from here, on which mosh-server listens
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Within a session: a silent relay is dead after `interval * (count + 1)` seconds."""
+
+    interval: float = 10  # seconds
+    count: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Between sessions, all in seconds."""
+
+    initial: float = 1
+    maximum: float = 60
+    stable_after: float = 30  # a session that held for so long starts anew from `initial`
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    file: Path
+    relay: Relay
+    forward: tuple[Forward, ...] = ()
+    mosh: Mosh | None = None
+    keepalive: Keepalive = field(default_factory=Keepalive)
+    backoff: Backoff = field(default_factory=Backoff)

@@ -13,7 +13,7 @@ from tests.lab.net import Lab
 
 
 @pytest.fixture(scope="session")
-def _able() -> None:
+def able() -> None:
     lacks = "; ".join(requirements.missing())
     if lacks and os.environ.get("CI"):
         pytest.fail(f"the lab cannot run, and CI may not skip it: {lacks}")
@@ -22,7 +22,7 @@ def _able() -> None:
 
 
 @pytest.fixture
-def lab(_able: None, tmp_path: Path) -> Iterator[Lab]:
+def lab(able: None, tmp_path: Path) -> Iterator[Lab]:
     """A new internet for one test."""
     with Lab(tmp_path) as built:
         yield built

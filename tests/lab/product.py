@@ -59,8 +59,9 @@ class Daemon:
     @property
     def environment(self) -> Mapping[str, str]:
         """Its own home and run folder, so that the tester's tunnels are no concern of it."""
-        home, run = self.machine.directory / "home", self.machine.directory / "run"
-        return {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "XDG_CONFIG_HOME": str(home / ".config")}
+        home = self.machine.directory / "home"
+        run = self.machine.directory / "run"
+        return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "RUNTIME_DIRECTORY": str(run)}
 
     def write(self, text: str) -> None:
         self.text = text
@@ -80,7 +81,7 @@ class Daemon:
         asked = self.machine.run(
             [*TUNNELD, "status", self.name, "--json"], check=False, timeout=15, env=self.environment
         )
-        return from_json(asked.stdout) if asked.returncode == 0 and asked.stdout.strip() else None
+        return from_json(asked.stdout) if asked.stdout.strip() else None  # its exit code says whether it is up
 
     def wait_for(self, holds: Callable[[TunnelStatus], object], *, what: str, timeout: float = 30) -> TunnelStatus:
         """The first status for which `holds` is true.
@@ -161,7 +162,7 @@ def agents(machine: Machine) -> list[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
                 found.append(pid)
-    return found
+    return sorted(found)
 
 
 def bound_ports(machine: Machine) -> set[int]:

@@ -202,7 +202,7 @@ def test_a_host_may_lose_its_python(lab: Lab) -> None:
     assert lab.pi.run(["sh", "-c", "command -v python3"]).stdout
 
 
-def test_nothing_stays_behind(tmp_path: Path) -> None:
+def test_nothing_stays_behind(able: None, tmp_path: Path) -> None:
     """A lab that ends by an error has taken its namespaces and the daemons in them along."""
     with pytest.raises(ZeroDivisionError), Lab(tmp_path) as lab:
         names = [host.namespace for host in lab.hosts.values()]
@@ -213,7 +213,7 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
     wait_until(lambda: not namespace.start_time(daemon), what="the daemon is dead")
 
 
-def test_leftovers_of_a_dead_run_are_swept(tmp_path: Path) -> None:
+def test_leftovers_of_a_dead_run_are_swept(able: None) -> None:
     """A namespace whose maker is gone is deleted, one whose maker lives is not."""
     with subprocess.Popen(["true"]) as gone:
         gone.wait()

@@ -64,6 +64,7 @@ class _Scanner:
         """Read `[a.b]` or `[[a.b]]`; the path of the table that it opens."""
         start = self.at
         self.at += brackets
+        self.blank()
         path: Location = ()
         for part in self.key():
             path = (*self.latest(path), part)

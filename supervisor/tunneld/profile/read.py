@@ -30,6 +30,10 @@ _HINTS = {
     "Invalid statement": 'write [table] or key = "value"',
     "Expected newline or end of document": "one key per line, and text in quotes",
     "Unclosed array": "close it with ]",
+    "Unclosed inline table": "close it with }",
+    "Duplicate inline table key": "write each key once",
+    "Illegal character": "close the quotes on the same line",
+    "Invalid initial character for a key": 'write key = "value"',
 }
 
 

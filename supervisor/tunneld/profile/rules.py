@@ -153,7 +153,7 @@ def identity_file(text: str, folder: Path) -> Path:
     forbidden = 0o077 if status.st_uid == os.geteuid() else 0o007
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
-        raise ValueError(f"others can use this private key (its mode is {mode:04o}): chmod 600 {path}")
+        raise ValueError(f"others can use this private key (its mode is {mode:04o}): chmod 600 {_shown(path)}")
     return path
 
 
@@ -164,13 +164,13 @@ def existing_file(text: str, folder: Path) -> Path:
         is_folder = path.is_dir()  # asked, not opened: an open waits for ever on a FIFO
         path.stat()
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}: correct the path, or make the file") from None
+        raise ValueError(f"there is no file {_shown(path)}: correct the path, or make the file") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): correct the path, or its rights") from None
+        raise ValueError(f"{_shown(path)} cannot be read ({error.strerror}): correct the path, or its rights") from None
     if is_folder:
-        raise ValueError(f"{path} is a folder: write the file's path")
+        raise ValueError(f"{_shown(path)} is a folder: write the file's path")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"{path} cannot be read by this user: correct the path, or its rights")
+        raise ValueError(f"{_shown(path)} cannot be read by this user: correct the path, or its rights")
     return path
 
 
@@ -180,3 +180,9 @@ def expand(text: str, folder: Path) -> Path:
     if not text or path.startswith("~") or "\0" in path:
         raise ValueError(f"{text!r} leads nowhere: write a path, as {str(folder / 'file')!r}")
     return folder / path
+
+
+def _shown(path: Path) -> str:
+    """A path as it is, as long as it stays on one line."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)

@@ -64,6 +64,7 @@ def key_of(location: Location) -> str:
 def written(value: object) -> str:
     """A value as TOML writes it, on one line, and not too much of it."""
     text = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "..."
 
 

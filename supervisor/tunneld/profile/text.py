@@ -78,7 +78,7 @@ def _mosh(mosh: Mosh) -> Iterator[str]:
 
 def _numbers(name: str, table: Keepalive | Backoff) -> Iterator[str]:
     yield f"[{name}]"
-    yield from (f"{field.name} = {getattr(table, field.name):g}" for field in fields(table))
+    yield from (f"{field.name} = {_number(getattr(table, field.name))}" for field in fields(table))
 
 
 def _optional(key: str, value: object, otherwise: str) -> str:
@@ -87,6 +87,10 @@ def _optional(key: str, value: object, otherwise: str) -> str:
 
 def _list(values: Iterable[object]) -> list[str]:
     return [str(value) for value in values]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _value(value: object) -> str:

@@ -1,0 +1,133 @@
+"""Which listeners are in one another's way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunneld.errors import Problem
+from tunneld.profile import (
+    Direction,
+    Forward,
+    Mosh,
+    PortRange,
+    Profile,
+    Relay,
+    TcpAddress,
+    conflicts,
+    load,
+    parse_address,
+)
+from tunneld.profile.overlap import overlap
+
+SSH = TcpAddress("127.0.0.1", 22)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "in_the_way"),
+    [
+        ("127.0.0.1:2222", "127.0.0.1:2222", True),
+        ("127.0.0.1:2222", "127.0.0.1:2223", False),
+        ("127.0.0.1:2222", "127.0.0.2:2222", False),
+        ("127.0.0.1:2222", "0.0.0.0:2222", True),
+        ("127.0.0.1:2222", "[::]:2222", False),
+        ("0.0.0.0:2222", "[::]:2222", False),
+        ("[::1]:2222", "[::]:2222", True),
+        ("[::1]:2222", "[0:0::1]:2222", True),
+        ("localhost:2222", "127.0.0.1:2222", True),
+        ("localhost:2222", "[::1]:2222", True),
+        ("localhost:2222", "192.0.2.1:2222", False),
+        ("relay:2222", "RELAY.:2222", True),
+        ("relay:2222", "0.0.0.0:2222", True),
+        ("relay:2222", "other:2222", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("/run/a", "/run/a", True),
+        ("/run/a", "/run/b", False),
+        ("/run/a", "127.0.0.1:2222", False),
+    ],
+)
+def test_two_listeners_on_one_machine(one: str, other: str, in_the_way: bool) -> None:
+    """A wildcard holds its own family; port 0 is in nobody's way; the order does not matter."""
+    assert overlap(parse_address(one), parse_address(other)) is in_the_way
+    assert overlap(parse_address(other), parse_address(one)) is in_the_way
+
+
+def profile(name: str, **parts: object) -> Profile:
+    whole = Profile(
+        name=name,
+        file=Path(f"/nowhere/{name}.toml"),
+        relay=Relay(host="relay.example.net"),
+        forward=(Forward(TcpAddress("127.0.0.1", 2222), SSH),),
+    )
+    return replace(whole, **parts)  # type: ignore[arg-type]
+
+
+def keys(*profiles: Profile) -> list[str]:
+    return [problem.key for problem in conflicts(profiles)]
+
+
+def test_two_profiles_that_want_one_port_of_a_relay() -> None:
+    """The problem stands at the later profile and names the earlier."""
+    problem = conflicts((profile("a"), profile("b")))
+    assert problem == (
+        Problem(
+            Path("/nowhere/b.toml"),
+            1,
+            "forward[1].listen",
+            "127.0.0.1:2222 is taken by forward[1] of a on the same relay: choose another port",
+        ),
+    )
+
+
+def test_the_relay_is_the_same_however_it_is_written() -> None:
+    """Case, the root's dot and the default port make no other relay; another port does."""
+    assert keys(profile("a"), profile("b", relay=Relay(host="Relay.Example.net.", port=22)))
+    assert not keys(profile("a"), profile("b", relay=Relay(host="relay.example.net", port=2200)))
+    assert not keys(profile("a"), profile("b", relay=Relay(host="other.example.net")))
+
+
+def test_listeners_on_this_host_meet_whatever_the_relay() -> None:
+    """Local and dynamic forwards of every profile share this host."""
+    local = Forward(TcpAddress("127.0.0.1", 1080), SSH, Direction.LOCAL)
+    dynamic = Forward(TcpAddress("127.0.0.1", 1080), None, Direction.DYNAMIC)
+    other = Relay(host="other.example.net")
+    assert keys(profile("a", forward=(local,)), profile("b", forward=(dynamic,), relay=other)) == ["forward[1].listen"]
+
+
+def test_a_listener_here_and_one_on_the_relay_do_not_meet() -> None:
+    """The same port on two machines is two ports."""
+    local = Forward(TcpAddress("127.0.0.1", 2222), SSH, Direction.LOCAL)
+    assert not keys(profile("a"), profile("b", forward=(local,)))
+
+
+@pytest.mark.parametrize(
+    ("ports", "bind", "expected"),
+    [
+        (PortRange(60005, 60014), "0.0.0.0", ["mosh.ports"]),
+        (PortRange(60005, 60014), "192.0.2.1", ["mosh.ports"]),
+        (PortRange(60005, 60014), "::", []),
+        (PortRange(60011, 60020), "0.0.0.0", []),
+    ],
+)
+def test_mosh_ports_of_two_profiles(ports: PortRange, bind: str, expected: list[str]) -> None:
+    """They may not share a port on one relay, nor on addresses that are the same."""
+    first = Mosh(PortRange(60001, 60010), bind="0.0.0.0", to="127.0.0.1")
+    second = Mosh(ports, bind=bind, to="127.0.0.1")
+    assert keys(profile("a", forward=(), mosh=first), profile("b", forward=(), mosh=second)) == expected
+
+
+def test_two_profiles_of_one_name() -> None:
+    """A name is a status socket's, so it can be had once."""
+    (problem,) = conflicts((profile("a"), profile("a", relay=Relay(host="other"))))
+    assert "has the same name" in problem.text
+
+
+def test_a_conflict_is_reported_at_its_line(tmp_path: Path) -> None:
+    """The later profile's file is looked up for the line of its listener."""
+    text = '[relay]\nhost = "r"\n\n[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0.0.1:22"\n'
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text(text)
+    (problem,) = conflicts([load(str(tmp_path / f"{name}.toml")) for name in ("a", "b")])
+    assert (problem.file.name, problem.line) == ("b.toml", 5)

@@ -1,0 +1,112 @@
+"""`tunneld status` against daemons of every sort; the one that works is in tests/test_daemon.py."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tunneld.cli import status
+from tunneld.core.lifecycle import State
+from tunneld.errors import UnavailableError
+from tunneld.status import TunnelStatus, to_json
+
+UP = to_json(TunnelStatus(name="pi", state=State.UP, since=1, relay="relay")).encode() + b"\n"
+DOWN = to_json(TunnelStatus(name="pi", state=State.BACKOFF, since=1, relay="relay")).encode() + b"\n"
+
+
+@pytest.fixture(autouse=True)
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Only this folder is looked at."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("tunneld.runtime.SYSTEM", tmp_path)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def saying(path: Path, answer: bytes, *, then_hang: bool = False) -> Iterator[None]:
+    """Something that listens where a daemon would, and gives each who asks this answer."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        over = threading.Event()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client, contextlib.suppress(BrokenPipeError):
+                        client.sendall(answer)
+                        if then_hang:
+                            over.wait(20)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def run(name: str | None = None, *, as_json: bool = False) -> int:
+    return status.run(argparse.Namespace(name=name, json=as_json))
+
+
+def test_the_exit_code_tells_whether_all_are_up(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 only when every tunnel is up, for scripts."""
+    with saying(run_folder / "one.sock", UP):
+        assert run() == 0
+        with saying(run_folder / "two.sock", DOWN):
+            assert run() == 1
+            assert run("one") == 0
+    assert capsys.readouterr().out.count("pi: up for 1 s") == 3
+
+
+def test_json_is_a_line_for_each_tunnel(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the daemon said, for programs."""
+    with saying(run_folder / "one.sock", UP), saying(run_folder / "two.sock", DOWN):
+        assert run(as_json=True) == 1
+    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["up", "backoff"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x00\xff" * 100, b"HTTP/1.1 200 OK\r\n\r\n", b"[1]\n", b'{"state":"up"}\n'])
+def test_an_answer_that_is_none_is_said(run_folder: Path, answer: bytes) -> None:
+    """Garbage is no traceback, and names the tunnel."""
+    with saying(run_folder / "pi.sock", answer), pytest.raises(UnavailableError, match="of pi gives no usable answer"):
+        run("pi")
+
+
+def test_a_daemon_that_hangs_is_not_waited_for_long(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has accepted and says nothing; also among others it is not passed over."""
+    monkeypatch.setattr(status, "PATIENCE", 0.2)
+    with saying(run_folder / "pi.sock", b'{"name"', then_hang=True):
+        for name in ("pi", None):
+            with pytest.raises(UnavailableError, match="no usable answer: timed out"):
+                run(name)
+
+
+def test_an_endless_answer_ends(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer fills the memory."""
+    monkeypatch.setattr(status, "LONGEST", 1 << 16)
+    with saying(run_folder / "pi.sock", b"x" * (1 << 22)), pytest.raises(UnavailableError, match="no usable answer"):
+        run("pi")
+
+
+def test_a_killed_daemons_socket_is_passed_over(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is left behind by a kill; the others are shown."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(run_folder / "dead.sock"))
+    with saying(run_folder / "one.sock", UP):
+        assert run() == 0
+    assert "pi: up" in capsys.readouterr().out
+    with pytest.raises(UnavailableError, match="dead is not running; start it with `tunneld run dead`"):
+        run("dead")

@@ -1,0 +1,194 @@
+"""The frame of the command line: exit codes, messages, and nothing imported too early."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from tunneld import __version__
+from tunneld.cli import COMMANDS, main
+from tunneld.errors import BusyError, TunneldError, UnavailableError
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], None]:
+    """Put a body in the place of `tunneld status`."""
+
+    def replace(body: Callable[[], int]) -> None:
+        module = ModuleType("tunneld.cli.status")
+        module.__dict__.update(add=lambda parser: None, run=lambda args: body())
+        monkeypatch.setitem(sys.modules, "tunneld.cli.status", module)
+
+    return replace
+
+
+def failing(error: BaseException) -> Callable[[], int]:
+    def body() -> int:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["stauts"], ["profile", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    """What answers at once must not wait for SSH, validation and logging to load."""
+    script = (
+        "import sys; from tunneld.cli import main; main(sys.argv[1:]);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "tunneld" in loaded
+    assert not loaded & {"asyncssh", "pydantic", "structlog", "tenacity", "asyncio", "cryptography", "pystemd"}
+
+
+def test_help_names_every_command(capsys: Captured) -> None:
+    """The table is what the user reads."""
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out and text in out for name, text in COMMANDS.items())
+
+
+def test_version(capsys: Captured) -> None:
+    """On stdout, for scripts."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tunneld {__version__}\n"
+
+
+def test_the_module_is_the_command() -> None:
+    """`python -m tunneld` works where scripts are not on PATH, and hands the exit code on."""
+    done = subprocess.run([sys.executable, "-m", "tunneld", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"tunneld {__version__}\n"
+    assert subprocess.run([sys.executable, "-m", "tunneld", "nope"], capture_output=True).returncode == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stauts"], "tunneld: unknown command 'stauts': did you mean 'status'?"),
+        (["xyzzy"], "tunneld: unknown command 'xyzzy': there are run, status, demo, profile"),
+        (["--nope"], "tunneld: unrecognized arguments: --nope (see `tunneld --help`)"),
+        (["--vers"], "tunneld: unrecognized arguments: --vers (see `tunneld --help`)"),
+        (
+            ["profile", "show"],
+            "tunneld: the following arguments are required: NAME (see `tunneld profile show --help`)",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words: list[str], said: str, capsys: Captured) -> None:
+    """It says what is near or where to look, exit 64."""
+    assert main(words) == 64
+    assert capsys.readouterr() == ("", f"{said}\n")
+
+
+def test_no_command_shows_the_help(capsys: Captured) -> None:
+    """On stderr, exit 64: nothing was done."""
+    assert main([]) == 64
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: tunneld")
+
+
+def test_the_exit_code_is_the_commands(command: Callable[[Callable[[], int]], None]) -> None:
+    """What run() answers is what the shell sees."""
+    command(lambda: 3)
+    assert main(["status"]) == 3
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no daemon"), BusyError("held"), TunneldError("odd")])
+def test_an_error_is_said_in_its_own_words(
+    command: Callable[[Callable[[], int]], None], error: TunneldError, capsys: Captured
+) -> None:
+    """On stderr, with the exit code of its class."""
+    command(failing(error))
+    assert main(["status"]) == error.exit_code
+    assert capsys.readouterr() == ("", f"tunneld: {error}\n")
+
+
+def test_errors_of_a_task_group_are_said_one_by_one(
+    command: Callable[[Callable[[], int]], None], capsys: Captured
+) -> None:
+    """A group of nothing but expected errors is no fault of ours, however deep it is nested."""
+    command(failing(ExceptionGroup("", [ExceptionGroup("", [BusyError("one")]), UnavailableError("two")])))
+    assert main(["status"]) == BusyError.exit_code
+    assert capsys.readouterr().err == "tunneld: one\ntunneld: two\n"
+
+
+@pytest.mark.parametrize("error", [KeyError("a\nb"), ExceptionGroup("mixed", [BusyError("one"), KeyError("two")])])
+def test_a_fault_of_ours_is_one_line(
+    command: Callable[[Callable[[], int]], None],
+    error: Exception,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No traceback unless asked for; the line is what to report, exit 70."""
+    monkeypatch.delenv("TUNNELD_DEBUG", raising=False)
+    command(failing(error))
+    assert main(["status"]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tunneld: a fault in tunneld {__version__}: {type(error).__name__}: ")
+    assert "please report" in line
+
+
+def test_debugging_shows_the_traceback(
+    command: Callable[[Callable[[], int]], None], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TUNNELD_DEBUG=1 is for us."""
+    monkeypatch.setenv("TUNNELD_DEBUG", "1")
+    command(failing(KeyError("x")))
+    assert main(["status"]) == 70
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_quiet(command: Callable[[Callable[[], int]], None], capsys: Captured) -> None:
+    """Ctrl-C: 130, as shells expect."""
+    command(failing(KeyboardInterrupt()))
+    assert main(["status"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    """`tunneld profile schema | head -1`: quiet, and told by the exit code alone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunneld", "profile", "schema"], stdout=writing, stderr=subprocess.PIPE
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_elsewhere_is_a_fault(command: Callable[[Callable[[], int]], None], capsys: Captured) -> None:
+    """Only our own stdout may break in silence."""
+    command(failing(BrokenPipeError("some socket")))
+    assert main(["status"]) == 70
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
+def test_a_closed_stdout_is_no_error() -> None:
+    """`tunneld ... >&-`, as some init scripts have it."""
+    script = f'exec "{sys.executable}" -m tunneld profile schema >&-'
+    done = subprocess.run(["/bin/sh", "-c", script], stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_keeps_the_frames_promise(name: str) -> None:
+    """Each row of the table has its module, with add(parser) and run(args), and a help of its own."""
+    pytest.importorskip(f"tunneld.cli.{name}", exc_type=ModuleNotFoundError)
+    from importlib import import_module
+
+    module = import_module(f"tunneld.cli.{name}")
+    module.add(argparse.ArgumentParser())
+    assert callable(module.run)
+    assert main([name, "--help"]) == 0

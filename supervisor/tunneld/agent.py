@@ -10,13 +10,12 @@ session started passes its standard input and output on as file descriptors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +83,12 @@ class Agent:
         """
         self._attach(CONTROL, fds, None)
         try:
-            while CONTROL in self._streams:
+            while True:
+                self._report()
+                for stream in list(self._streams.values()):
+                    self._flush(stream)
+                if CONTROL not in self._streams:
+                    return
                 now = self._now()
                 last_word = max(stream.carrier.heard for stream in self._streams.values()) + self._silence
                 if now >= last_word:
@@ -93,12 +97,8 @@ class Agent:
                 for key, mask in self._selector.select(max(0.0, wake - now)):
                     key.data(mask)
                 self._apply(self._ingress.tick(self._now()))
-                self._report()
-                for stream in list(self._streams.values()):
-                    self._flush(stream)
         finally:
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            self._close_door()
 
     # Streams
 
@@ -196,15 +196,22 @@ class Agent:
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._arrive(sock, port))
 
     def _open_door(self) -> str:
-        """The Unix socket through which further streams come."""
-        self._folder = tempfile.mkdtemp(prefix="tunneld-")
-        path = os.path.join(self._folder, "join")
+        """The Unix socket through which further streams come, in a folder that only this user can enter."""
+        self._folder = f"{os.environ.get('TMPDIR') or '/tmp'}/tunneld-{os.urandom(8).hex()}"
+        os.mkdir(self._folder, 0o700)
+        path = f"{self._folder}/join"
         door = socket.socket(socket.AF_UNIX)
         door.bind(path)
         door.listen(MAX_STREAMS)
         door.setblocking(False)
         self._selector.register(door, selectors.EVENT_READ, lambda _: self._admit(door))
         return path
+
+    def _close_door(self) -> None:
+        if self._folder:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._folder}/join")
+                os.rmdir(self._folder)
 
     def _admit(self, door: socket.socket) -> None:
         try:

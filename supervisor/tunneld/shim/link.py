@@ -130,7 +130,6 @@ class AgentLink:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await remote.start(connection, program, opened)
-                self._flush()
                 await settled.wait()
         except TimeoutError:
             self._drop(name)
@@ -235,7 +234,8 @@ class AgentLink:
         now = self._loop.time()
         for name, program in self._programs.items():
             carrier = self.outlet.carriers.get(name)
-            if carrier is None or program.is_full:
+            # The far side speaks first: until then its Python may still be reading the agent's source text.
+            if carrier is None or not carrier.greeted or program.is_full:
                 continue
             data = carrier.outgoing(now)
             if data:

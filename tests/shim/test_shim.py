@@ -1,0 +1,270 @@
+"""The shim over a real sshd: the real agent, real UDP on loopback, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import asyncssh
+import pytest
+
+from tests.sshd import Sshd, running_sshd
+from tunneld.log import logger
+from tunneld.profile import Keepalive, Mosh, PortRange, Relay
+from tunneld.shim.shim import Shim
+from tunneld.ssh.dial import dial
+from tunneld.status import MoshStatus
+
+KEEPALIVE = Keepalive(interval=1, count=3)
+SERVER_SIDE = "127.0.0.2"
+"""Where mosh-server's stand-in listens: the ingress has the same ports on 127.0.0.1."""
+
+MOSH_SIZED = bytes(40)
+
+
+@dataclass
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with a copy, top bit set, and remembers who asked."""
+
+    sources: list[object] = field(default_factory=list)
+    transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if addr not in self.sources:
+            self.sources.append(addr)
+        assert self.transport
+        self.transport.sendto(b"\x80" + data[1:], addr)
+
+
+@dataclass
+class Scene:
+    sshd: Sshd
+    shim: Shim
+    connection: asyncssh.SSHClientConnection
+    port: int
+    echo: Echo
+    dialled: list[asyncssh.SSHClientConnection]
+
+    async def until(self, is_so: Callable[[MoshStatus], bool]) -> MoshStatus:
+        async with asyncio.timeout(20):
+            while not is_so(status := self.shim.status()):
+                await asyncio.sleep(0.02)
+            return status
+
+
+class Client:
+    """A UDP socket that speaks to the ingress."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setblocking(False)
+        self.sock.connect(("127.0.0.1", port))
+
+    async def ask(self, datagram: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        self.sock.send(datagram)
+        async with asyncio.timeout(5):
+            return await loop.sock_recv(self.sock, 2000)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
+def free_udp_ports(count: int) -> int:
+    """The first of `count` neighbouring UDP ports that nobody holds."""
+    for first in range(40000 + os.getpid() % 10000, 60000, count):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    for host in ("127.0.0.1", SERVER_SIDE):
+                        held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind((host, port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no free UDP ports")
+
+
+@contextlib.asynccontextmanager
+async def scene(folder: Path, *, options: list[str] | None = None, key_options: str = "") -> AsyncIterator[Scene]:
+    async with running_sshd(folder, options=options or [], key_options=key_options) as sshd:
+        relay = Relay("127.0.0.1", sshd.port, sshd.user, (sshd.user_key,), sshd.known_hosts, ssh_config=False)
+        dialled: list[asyncssh.SSHClientConnection] = []
+
+        async def one_more() -> asyncssh.SSHClientConnection:
+            dialled.append(await dial(relay, KEEPALIVE))
+            return dialled[-1]
+
+        first = free_udp_ports(3)
+        mosh = Mosh(PortRange(first, first + 2), "127.0.0.1", SERVER_SIDE)
+        loop = asyncio.get_running_loop()
+        transport, echo = await loop.create_datagram_endpoint(Echo, local_addr=(SERVER_SIDE, first))
+        connection = await dial(relay, KEEPALIVE)
+        shim = Shim(mosh, dial=one_more, keepalive=KEEPALIVE, log=logger())
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(shim.run(connection))
+                yield Scene(sshd, shim, connection, first, echo, dialled)
+                serving.cancel()
+        finally:
+            transport.close()
+            connection.abort()
+            await connection.wait_closed()
+
+
+@pytest.fixture
+async def up(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with scene(tmp_path) as made:
+        await made.until(lambda status: status.state == "ready")
+        yield made
+
+
+async def test_a_datagram_crosses_and_its_answer_comes_back(up: Scene) -> None:
+    """What a client sends to the ingress reaches the server's port unchanged, and so does the answer."""
+    with Client(up.port) as client:
+        assert await client.ask(MOSH_SIZED) == b"\x80" + MOSH_SIZED[1:]
+        assert await client.ask(bytes(1252)) == b"\x80" + bytes(1251)
+
+
+async def test_small_datagrams_take_two_connections_of_their_own(up: Scene) -> None:
+    """Once a flow is there, two more SSH connections carry it, each datagram arrives once, and the control stream rests."""
+    with Client(up.port) as client:
+        await client.ask(MOSH_SIZED)
+        await up.until(lambda status: sum(carrier.rtt is not None for carrier in status.carriers) == 3)
+        before = {carrier.name: carrier.sent for carrier in up.shim.status().carriers}
+        for _ in range(10):
+            await client.ask(MOSH_SIZED)
+        after = {carrier.name: carrier.sent for carrier in up.shim.status().carriers}
+        assert {name: after[name] - before[name] for name in after} == {"control": 0, "stream-1": 10, "stream-2": 10}
+        status = await up.until(lambda status: status.counters.get("host_datagrams_duplicate", 0) >= 10)
+        assert status.counters["host_datagrams_in"] == 11
+
+
+async def test_sources_stay_apart(up: Scene) -> None:
+    """Each client has a socket of its own towards the server, so the server can tell them apart."""
+    with Client(up.port) as one, Client(up.port) as other:
+        await one.ask(MOSH_SIZED)
+        await other.ask(MOSH_SIZED)
+        await one.ask(MOSH_SIZED)
+    assert len(up.echo.sources) == 2
+
+
+async def test_what_is_not_mosh_stays_outside(up: Scene) -> None:
+    """Datagrams that no mosh-client sends are dropped at the ingress and counted."""
+    with Client(up.port) as client:
+        for junk in (b"", b"short", b"\xff" * 100, bytes(1473), bytes(9000)):
+            client.sock.send(junk)
+        await client.ask(MOSH_SIZED)
+        status = await up.until(lambda status: status.counters.get("relay_datagrams_not_mosh") == 3)
+    assert status.counters["relay_datagrams_oversize"] == 2
+    assert len(up.echo.sources) == 1
+
+
+async def test_a_port_without_a_server_costs_its_flow(up: Scene) -> None:
+    """When nothing listens on a flow's port, the flow ends on both sides at once."""
+    with Client(up.port + 1) as client:
+        client.sock.send(MOSH_SIZED)
+        status = await up.until(lambda status: status.counters.get("host_flows_refused_by_target") == 1)
+    assert status.flows == 0
+
+
+async def test_the_agent_leaves_with_the_session(up: Scene) -> None:
+    """When the SSH session ends, the agent frees the ingress and removes what it made."""
+    up.connection.abort()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", up.port))
+                break
+            await asyncio.sleep(0.02)
+
+
+async def test_a_dead_agent_is_started_again(up: Scene) -> None:
+    """Killed, the agent is back within seconds, and status said meanwhile why mosh was not available."""
+    os.kill(agent_pid(up.sshd.pid), signal.SIGKILL)
+    await up.until(lambda status: status.state == "unavailable" and "ended" in status.reason)
+    await up.until(lambda status: status.state == "ready")
+    with Client(up.port) as client:
+        await client.ask(MOSH_SIZED)
+
+
+async def test_a_dedicated_stream_that_dies_is_replaced(up: Scene) -> None:
+    """Losing one of the two connections loses no flow, and a new one takes its place."""
+    with Client(up.port) as client:
+        await client.ask(MOSH_SIZED)
+        await up.until(lambda status: sum(carrier.rtt is not None for carrier in status.carriers) == 3)
+        up.dialled[0].abort()
+        await client.ask(MOSH_SIZED)
+        await up.until(lambda status: len(up.dialled) == 3 and len(status.carriers) == 3)
+        assert await client.ask(MOSH_SIZED)
+    assert len(up.echo.sources) == 1
+
+
+async def test_shell_noise_does_no_harm(tmp_path: Path) -> None:
+    """Whatever a start-up file prints before the agent speaks is skipped."""
+    noise = 'command="printf \'welcome\\nto\\0the relay\\n\'; eval \\"$SSH_ORIGINAL_COMMAND\\""'
+    async with scene(tmp_path, key_options=noise) as made:
+        await made.until(lambda status: status.state == "ready")
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("/usr/sbin/nologin", "This account is currently not available"),
+        ("exit 3", "exit status 3"),
+        ("exec /nowhere/python3", "no python3"),
+        ("echo only a shell here; cat", "only a shell here"),
+    ],
+)
+async def test_a_relay_that_does_not_run_the_agent_is_told_of(
+    tmp_path: Path, command: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forced command, a login shell that refuses, a missing Python: status says which."""
+    monkeypatch.setattr("tunneld.shim.link.START_TIMEOUT", 1.0)
+    async with scene(tmp_path, key_options=f'command="{command}"') as made:
+        status = await made.until(lambda status: status.state == "unavailable")
+        assert why in status.reason
+        assert not made.connection.is_closed()
+
+
+async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    """The ingress opens all of its ports or none, and says which one another program holds."""
+    async with scene(tmp_path) as made:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+            await made.until(lambda status: status.state == "ready")
+            os.kill(agent_pid(made.sshd.pid), signal.SIGKILL)
+            await made.until(lambda status: status.state == "unavailable")
+            holder.bind(("127.0.0.1", made.port + 2))
+            status = await made.until(lambda status: "UDP port" in status.reason)
+        assert f"UDP port {made.port + 2} on 127.0.0.1: Address already in use" in status.reason
+
+
+def agent_pid(ancestor: int) -> int:
+    """The agent among the processes under this sshd."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if b"-ISc" in (entry / "cmdline").read_bytes() and ancestor in ancestors(int(entry.name)):
+                return int(entry.name)
+    raise AssertionError("no agent runs")
+
+
+def ancestors(pid: int) -> list[int]:
+    line = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        line.append(pid)
+    return line

@@ -1,0 +1,98 @@
+"""A forwarded connection: a socket on this host and a channel of the SSH connection, each writing to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+
+class End(asyncio.Protocol):
+    """One end of a pipe. A socket's protocol and a channel's session alike: asyncssh calls back as asyncio does.
+
+    An end that has no other yet reads nothing, so nothing is lost or piled up while the other is being opened. Each
+    direction ends by itself (half close); an error or a close of one end closes the other.
+    """
+
+    def __init__(self, ended: Callable[[], None] | None = None) -> None:
+        self._transport: Any = None
+        self._other: End | None = None
+        self._ended = ended
+        self._finished = False  # our side has sent its end of file
+        self.is_closed = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        plain = transport.get_extra_info("socket") if isinstance(transport, asyncio.Transport) else None
+        if plain is not None and plain.family != socket.AF_UNIX:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._other is None or self._other._transport is None:
+            transport.pause_reading()
+        else:
+            self._other._transport.resume_reading()
+
+    @property
+    def transport(self) -> Any:
+        """The socket's transport or the channel; None before it is made and after the close."""
+        return self._transport
+
+    def session_started(self) -> None:
+        """asyncssh's word for a channel that is open; `connection_made` has done the work."""
+
+    def join(self, other: End) -> None:
+        """Become one pipe with `other`, whose transport may come later."""
+        self._other, other._other = other, self
+        if self._transport is not None and other._transport is not None:
+            self._transport.resume_reading()
+            other._transport.resume_reading()
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        other = self._other
+        if other is not None and other._transport is not None:
+            try:
+                other._transport.write(data)
+            except OSError:  # a channel that the relay has just closed; `connection_lost` is on its way
+                self.close()
+
+    def eof_received(self) -> bool:
+        """Pass the end of file on; this end stays open for what still comes the other way, and both close after it."""
+        self._finished = True
+        other = self._other
+        if other is None or other._transport is None:
+            return False
+        other._transport.write_eof()
+        if other._finished:
+            asyncio.get_running_loop().call_soon(self.close)  # nobody else does it when both ends are asyncssh's
+        return True
+
+    def pause_writing(self) -> None:
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both ends; what was received is still delivered."""
+        self._leave("close")
+
+    def abort(self) -> None:
+        """Close both ends at once."""
+        self._leave("abort")
+
+    def _leave(self, how: str) -> None:
+        self.is_closed = True
+        transport, self._transport = self._transport, None
+        other, self._other = self._other, None
+        ended, self._ended = self._ended, None
+        if transport is not None:
+            getattr(transport, how)()
+        if other is not None:
+            other._leave(how)
+        if ended is not None:
+            ended()

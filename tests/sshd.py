@@ -1,0 +1,153 @@
+"""A real OpenSSH server on loopback, with keys of its own; it touches nothing of the machine's sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+START_TIMEOUT = 10.0  # seconds; it takes about 50 ms
+
+
+@dataclass(slots=True)
+class Sshd:
+    """A running sshd: how to reach it, what opens it, and what it has logged so far (`LogLevel VERBOSE`)."""
+
+    folder: Path
+    port: int
+    user: str
+    user_key: Path
+    host_key: asyncssh.SSHKey
+    known_hosts: Path
+    pid: int
+    log: list[str] = field(default_factory=list)
+    logged: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def log_says(self, words: str) -> str:
+        """Wait for a log line that contains `words`; returns it."""
+        while True:
+            for line in self.log:
+                if words in line:
+                    return line
+            self.logged.clear()
+            await self.logged.wait()
+
+
+@contextlib.asynccontextmanager
+async def running_sshd(
+    folder: Path, *, options: Iterable[str] = (), key_options: str = "", address: str = "127.0.0.1"
+) -> AsyncIterator[Sshd]:
+    """Start sshd; it and every session of it are gone afterwards.
+
+    `options` are lines of sshd_config that win over ours; `key_options` go before the key in authorized_keys.
+    """
+    assert SSHD is not None, "openssh-server is not installed"
+    _make_folders(folder)
+    user_key, host_key = make_key(folder / "user_key"), make_key(folder / "host_key")
+    public = user_key.export_public_key("openssh").decode().strip()
+    (folder / "authorized_keys").write_text(f"{key_options} {public}\n".lstrip())
+    port = free_port(address)
+    (folder / "sshd_config").write_text("\n".join([*options, *_settings(folder, port=port, address=address)]) + "\n")
+    write_known_hosts(folder / "known_hosts", host_key, port=port, address=address)
+    process = await asyncio.create_subprocess_exec(
+        SSHD,
+        "-D",
+        "-e",
+        "-f",
+        str(folder / "sshd_config"),
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    server = Sshd(
+        folder=folder,
+        port=port,
+        user=getpass.getuser(),
+        user_key=folder / "user_key",
+        host_key=host_key.convert_to_public(),
+        known_hosts=folder / "known_hosts",
+        pid=process.pid,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(_collect(process, server))
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await server.log_says("Server listening on")
+            yield server
+        finally:
+            for pid in [*descendants(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await process.wait()
+            reading.cancel()
+
+
+async def _collect(process: asyncio.subprocess.Process, server: Sshd) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        server.log.append(line.decode(errors="replace").rstrip())
+        server.logged.set()
+
+
+def _make_folders(folder: Path) -> None:
+    Path("/run/sshd").mkdir(exist_ok=True)  # privilege separation: sshd as root does not start without it
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _settings(folder: Path, *, port: int, address: str) -> list[str]:
+    return [
+        f"Port {port}",
+        f"ListenAddress {address}",
+        f"HostKey {folder}/host_key",
+        f"PidFile {folder}/pid",
+        f"AuthorizedKeysFile {folder}/authorized_keys",
+        "StrictModes no",
+        "UsePAM no",
+        "PermitRootLogin yes",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "LogLevel VERBOSE",
+        "PrintMotd no",
+        "MaxStartups 1000",
+    ]
+
+
+def make_key(path: Path, *, passphrase: str | None = None) -> asyncssh.SSHKey:
+    """A fresh ed25519 key, written to `path` and `path`.pub, readable to its owner only."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    path.write_bytes(key.export_private_key("openssh", passphrase, rounds=1))
+    path.chmod(0o600)
+    path.with_name(path.name + ".pub").write_bytes(key.export_public_key("openssh"))
+    return key
+
+
+def write_known_hosts(path: Path, key: asyncssh.SSHKey, *, port: int, address: str = "127.0.0.1") -> Path:
+    public = key.export_public_key("openssh").decode()
+    path.write_text(f"[{address}]:{port} {public}")
+    return path
+
+
+def free_port(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket(type=kind) as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Every process below `pid`, deepest first; sshd's sessions are in process groups of their own."""
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, tasks.read_text().split()):
+                yield from descendants(child)
+                yield child

@@ -103,7 +103,8 @@ def test_hostile_datagrams_neither_crash_nor_grow_anything(lab: Lab) -> None:
                 assert statistics.median(terminal.echoes(5)) < 300
             last = [size_of(pid) for pid in pids]
         assert agents(lab.relay) == pids[1:]
-        assert daemon.wait_up().sessions == 1
+        status = daemon.wait_up()
+        assert status.sessions == 1
     assert len(pids) >= 2
     for before, then, after in zip(start, first, last, strict=True):
         assert then.resident - before.resident < 8 * MEGABYTE
@@ -118,6 +119,8 @@ def test_noise_from_start_up_files_does_no_harm(lab: Lab) -> None:
     lab.relay.prelude.append(f"[ ! -e ~/.bashrc ] || mount --bind {noise} ~/.bashrc")
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         daemon.wait_up()
+        greeted = lab.pi.run(place.keeper.ssh("relay", "true"))
+        assert greeted.stdout.startswith("welcome, stranger\n")
         with place.mosh() as terminal:
             terminal.echoes(3)
 

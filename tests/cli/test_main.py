@@ -155,14 +155,13 @@ def test_an_interrupt_is_quiet(command: Callable[[Callable[[], int]], None], cap
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_reader_that_went_away_is_no_error() -> None:
-    """`tunneld profile schema | head -1`: quiet, and told by the exit code alone."""
+@pytest.mark.parametrize("words", [["profile", "schema"], ["--version"]])
+def test_a_reader_that_went_away_is_no_error(words: list[str]) -> None:
+    """`tunneld profile schema | head -1`: quiet, and told by the exit code alone; little output waits until the end."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "tunneld", "profile", "schema"], stdout=writing, stderr=subprocess.PIPE
-        )
+        done = subprocess.run([sys.executable, "-m", "tunneld", *words], stdout=writing, stderr=subprocess.PIPE)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,7 @@ from tunneld import __version__
 from tunneld.cli import COMMANDS, main
 from tunneld.errors import BusyError, TunneldError, UnavailableError
 
+EXAMPLE = Path(__file__).parents[2] / "profiles" / "pi-home.toml"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -155,13 +157,15 @@ def test_an_interrupt_is_quiet(command: Callable[[Callable[[], int]], None], cap
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("words", [["profile", "schema"], ["--version"]])
+@pytest.mark.parametrize("words", [["profile", "schema"], ["profile", "check", str(EXAMPLE)]])
 def test_a_reader_that_went_away_is_no_error(words: list[str]) -> None:
     """`tunneld profile schema | head -1`: quiet, and told by the exit code alone; little output waits until the end."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run([sys.executable, "-m", "tunneld", *words], stdout=writing, stderr=subprocess.PIPE)
+        command = [sys.executable, "-m", "tunneld", *words]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")

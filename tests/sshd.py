@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,13 +122,18 @@ def _settings(folder: Path, *, port: int, address: str) -> list[str]:
     ]
 
 
-def make_key(path: Path, *, passphrase: str | None = None) -> asyncssh.SSHKey:
+def make_key(path: Path) -> asyncssh.SSHKey:
     """A fresh ed25519 key, written to `path` and `path`.pub, readable to its owner only."""
     key = asyncssh.generate_private_key("ssh-ed25519")
-    path.write_bytes(key.export_private_key("openssh", passphrase, rounds=1))
+    path.write_bytes(key.export_private_key("openssh"))
     path.chmod(0o600)
     path.with_name(path.name + ".pub").write_bytes(key.export_public_key("openssh"))
     return key
+
+
+def lock_key(path: Path, passphrase: str) -> None:
+    """Give a key file a passphrase; asyncssh can write none without bcrypt."""
+    subprocess.run(["ssh-keygen", "-q", "-p", "-a", "1", "-P", "", "-N", passphrase, "-f", str(path)], check=True)
 
 
 def write_known_hosts(path: Path, key: asyncssh.SSHKey, *, port: int, address: str = "127.0.0.1") -> Path:

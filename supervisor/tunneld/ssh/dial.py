@@ -34,6 +34,10 @@ LOGIN_TIMEOUT = 15.0  # from then until the user is in
 # A chain longer than this is a ProxyJump that leads back to itself.
 MOST_JUMPS = 8
 
+# Host keys to ask for after the kinds that known_hosts has, in asyncssh's notation: without them a relay that was set
+# up anew just hangs up, and the user never learns that its key has changed.
+OTHER_HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+
 CONFIG_FILES = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 
 
@@ -167,6 +171,8 @@ class _Dialler:
         }
         if config.config.get("Ciphers") is None:
             settings["encryption_algs"] = preferred()
+        if config.config.get("HostKeyAlgorithms") is None:
+            settings["server_host_key_algs"] = OTHER_HOST_KEYS
         return settings
 
     def _keys(self, config: asyncssh.SSHClientConnectionOptions) -> keys.Keys:

@@ -1,0 +1,72 @@
+"""What the tests of `ssh/` share: a real sshd, a server of our own, and ways to reach them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from tests.ssh.peers import dialled, to_server
+from tests.sshd import Sshd, make_key, running_sshd
+from tunneld.profile import Relay
+from tunneld.ssh.relay import Server, Settings, serve
+
+Log = Any
+
+
+@pytest.fixture
+def log() -> Log:
+    return structlog.get_logger()
+
+
+@pytest.fixture
+def events() -> Iterator[list[Any]]:
+    """What was logged."""
+    with capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A private key's file; its public half lies beside it."""
+    make_key(tmp_path / "key")
+    return tmp_path / "key"
+
+
+@pytest.fixture
+def public(key: Path) -> str:
+    """The line of that key for authorized_keys."""
+    return key.with_name("key.pub").read_text()
+
+
+@pytest.fixture
+async def sshd(tmp_path: Path) -> AsyncIterator[Sshd]:
+    """A real OpenSSH server with its usual permissions."""
+    async with running_sshd(tmp_path / "sshd") as server:
+        yield server
+
+
+@pytest.fixture
+async def server(public: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server of our own that allows everything."""
+    async with serve(Settings(authorized_keys=public, opens=True)) as running:
+        (tmp_path / "known_hosts").write_text(running.known_hosts())
+        yield running
+
+
+@pytest.fixture
+def relay(server: Server, key: Path, tmp_path: Path) -> Relay:
+    """How to dial it."""
+    return to_server(server, key, tmp_path / "known_hosts")
+
+
+@pytest.fixture
+async def connection(relay: Relay) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """A dialled connection to it."""
+    async with dialled(relay) as made:
+        yield made

@@ -5,7 +5,7 @@ noise from shell start-up files and is skipped. Then frames, each with a header 
 
     kind u8 | length u16 | flow u32 | number u32 | payload, `length` bytes
 
-    HELLO     1  payload: JSON {"versions": [1]}; the first frame in each direction
+    HELLO     1  payload: JSON (UTF-8) {"versions": [1]}; the first frame in each direction
     DATAGRAM  2  flow, number: the datagram's sequence number in its flow; payload: the datagram
     ACK       3  number: how many DATAGRAM frames this side has received on this stream, modulo 2^32
     CLOSE     4  flow: it has ended
@@ -68,12 +68,16 @@ def body(frame: Frame) -> dict[str, Any]:
         ProtocolError: the payload is not a JSON object.
     """
     try:
-        value = json.loads(frame.payload)
+        value = json.loads(frame.payload.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ProtocolError(f"frame of kind {frame.kind} does not carry a JSON object")
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # Python's parser takes NaN and Infinity
 
 
 class FrameDecoder:

@@ -55,6 +55,8 @@ class Credit:
         return self._sent[0] if self._sent else None
 
     def sent(self, now: float) -> None:
+        if not self._sent:
+            self._late_since = None  # what was late before is through: no queue stands
         self._sent.append(now)
 
     def acknowledge(self, total: int, now: float) -> bool:

@@ -102,4 +102,4 @@ def _catch_up(early: Early, end: End) -> None:
 def _code(error: asyncssh.ChannelOpenError) -> int:
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
         return NOT_ALLOWED
-    return REFUSED if "refused" in error.reason.lower() else FAILURE
+    return REFUSED if error.code == asyncssh.OPEN_CONNECT_FAILED else FAILURE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import Protocol
 
 import asyncssh
@@ -179,7 +180,10 @@ async def _connect(target: Address | None, end: End) -> None:
 
 
 def why_no_answer(error: OSError | ValueError) -> str:
-    if isinstance(error, TimeoutError) and not error.errno:
+    number = error.errno if isinstance(error, OSError) else None
+    if number and number > 0:
+        return os.strerror(number)  # asyncio's own text repeats the address instead
+    if isinstance(error, TimeoutError):
         return f"no answer within {TARGET_TIMEOUT:g} s"
     return safe(getattr(error, "strerror", None) or str(error)) or type(error).__name__
 

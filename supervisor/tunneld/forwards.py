@@ -1,0 +1,173 @@
+"""The forwards of one session: all opened before it counts as up, the optional ones that were refused asked again.
+
+A required forward that is refused ends the session (OpenSSH's ExitOnForwardFailure); an optional one does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import asyncssh
+from structlog.typing import FilteringBoundLogger
+
+from tunneld.core.backoff import Backoff, Limits
+from tunneld.log import Repeats
+from tunneld.profile import Direction, Forward
+from tunneld.ssh.failure import SessionError
+from tunneld.ssh.forward import OpenForward, open_forward
+from tunneld.status import FailureStatus, ForwardStatus
+from tunneld.timing import Timing
+
+
+@dataclass(slots=True)
+class Held:
+    """One forward of this session: open, or refused and waiting for `due` (on the timing's clock)."""
+
+    forward: Forward
+    backoff: Backoff
+    open: OpenForward | None = None
+    refusal: SessionError | None = None
+    refused_at: float = 0
+    due: float = 0
+
+
+class Forwards:
+    """Opens, changes and closes the forwards of one connection."""
+
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        wanted: Iterable[Forward],
+        *,
+        limits: Limits,
+        timing: Timing,
+        log: FilteringBoundLogger,
+        repeats: Repeats,
+    ) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._timing = timing
+        self._log = log
+        self._repeats = repeats
+        self._held = [Held(each, Backoff(limits)) for each in wanted]
+        self._refused = asyncio.Event()  # something new is to be asked again
+        self._turn = asyncio.Lock()  # a reload and a retry never touch one forward at once
+
+    @property
+    def answered(self) -> bool:
+        """Whether the relay has answered a request: an open remote forward proves it."""
+        return any(held.open is not None and held.forward.direction is Direction.REMOTE for held in self._held)
+
+    async def open(self) -> None:
+        """Open every forward, side by side.
+
+        Raises:
+            SessionError: a required one was refused; nothing is left open.
+        """
+        async with self._turn:
+            await self._open_all(self._held)
+
+    async def change(self, wanted: Iterable[Forward]) -> None:
+        """Close what is no longer wanted and open what is new; the others and their connections go on.
+
+        Raises:
+            SessionError: a new required forward was refused; the session no longer has what the profile asks for.
+        """
+        wanted = tuple(wanted)
+        async with self._turn:
+            kept = {held.forward: held for held in self._held if held.forward in wanted}
+            gone = [held for held in self._held if held.forward not in kept]
+            self._held = [kept.get(each) or Held(each, Backoff(self._limits)) for each in wanted]
+            await _close_all(gone)  # first, so that a changed forward finds its port free
+            await self._open_all([held for held in self._held if held.forward not in kept])
+
+    async def retry(self) -> None:
+        """Ask again for optional forwards that were refused, for as long as the session lives."""
+        while True:
+            self._refused.clear()
+            waiting = [held for held in self._held if held.open is None]
+            if not waiting:
+                await self._refused.wait()
+                continue
+            held = min(waiting, key=lambda each: each.due)
+            await self._timing.sleep(max(0.0, held.due - self._timing.clock()))
+            async with self._turn:
+                if held in self._held and held.open is None:
+                    await self._open(held)
+
+    async def close(self) -> None:
+        """Close all of them; their ports are free afterwards."""
+        await _close_all(self._held)
+
+    def status(self) -> tuple[ForwardStatus, ...]:
+        return tuple(describe(held, self._timing.clock()) for held in self._held)
+
+    async def _open_all(self, wanted: Iterable[Held]) -> None:
+        async with asyncio.TaskGroup() as opening:
+            for held in wanted:
+                opening.create_task(self._open(held))
+        missing = [held.refusal for held in wanted if held.forward.required and held.refusal is not None]
+        if missing:
+            raise missing[0]
+
+    async def _open(self, held: Held) -> None:
+        try:
+            held.open = await open_forward(self._connection, held.forward, self._log)
+        except SessionError as error:
+            self._note(held, error)
+        else:
+            # A session's own event covers its forwards; one that comes back later is news.
+            say = self._log.info if held.refusal else self._log.debug
+            say("forward_opened", listen=str(held.open.listening), to=_target(held.forward))
+            held.refusal = None
+
+    def _note(self, held: Held, error: SessionError) -> None:
+        wait = held.backoff.wait(error.failure, lived=None, chance=self._timing.chance())
+        held.refusal, held.refused_at = error, self._timing.clock()
+        held.due = held.refused_at + wait
+        self._refused.set()
+        if held.forward.required:
+            return  # the session ends by it, and says so itself
+        times = self._repeats.count((held.forward, str(error)))
+        say = self._log.warning if times else self._log.debug
+        say("forward_refused", listen=str(held.forward.listen), reason=str(error), retry_in=wait, times=times)
+
+
+async def _close_all(gone: Iterable[Held]) -> None:
+    async with asyncio.TaskGroup() as closing:
+        for held in gone:
+            if held.open is not None:
+                closing.create_task(held.open.close())
+                held.open = None
+
+
+def _target(forward: Forward) -> str | None:
+    return None if forward.to is None else str(forward.to)
+
+
+def waiting(forward: Forward) -> ForwardStatus:
+    """A forward that no session holds at the moment."""
+    return ForwardStatus(
+        direction=forward.direction.value, listen=str(forward.listen), to=_target(forward), required=forward.required
+    )
+
+
+def describe(held: Held, now: float) -> ForwardStatus:
+    """A forward of a live session, as it is `now`."""
+    forward, opened, refusal = held.forward, held.open, held.refusal
+    failure = None if refusal is None else FailureStatus(refusal.failure, str(refusal), now - held.refused_at)
+    return ForwardStatus(
+        direction=forward.direction.value,
+        listen=str(forward.listen),
+        to=_target(forward),
+        required=forward.required,
+        state="listening" if opened else "refused" if refusal else "waiting",
+        listening=str(opened.listening) if opened else "",
+        connections=opened.connections if opened else 0,
+        total=opened.total if opened else 0,
+        failure=failure,
+        next_try_in=max(0.0, held.due - now) if refusal and not opened else None,
+        target=opened.target_error if opened else None,
+    )

@@ -1,0 +1,31 @@
+"""Whether the other end of a session answers: one round trip, for sessions that have asked the relay nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncssh
+
+from tunneld.core.lifecycle import Failure
+from tunneld.ssh.client import why_ended
+from tunneld.ssh.failure import SessionError
+
+# Seconds; as long as a login may take.
+ANSWER_TIME = 15.0
+
+
+async def hear_from(connection: asyncssh.SSHClientConnection) -> None:
+    """Return once the relay has answered a request that every SSH server answers, if only by refusing it.
+
+    Raises:
+        SessionError: it does not, or the connection has ended.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            # What OpenSSH sends for ServerAliveInterval; asyncssh has no public name for it.
+            await connection._make_global_request(b"keepalive@openssh.com")
+    except TimeoutError:
+        text = f"the relay logged us in, and then answered nothing for {ANSWER_TIME:g} s"
+        raise SessionError(Failure.NETWORK, text) from None
+    if connection.is_closed():
+        raise why_ended(connection)

@@ -1,0 +1,302 @@
+"""A tunnel: a profile's running form. Sessions one after the other, with a backoff between them, until it is stopped.
+
+Every state is reached through the table in core/lifecycle.py. The session is what is retried, not the dial: a relay
+that accepts and drops waits longer each time. No failure class is final: each can be mended from the relay's side or by
+a person at the host (a key file that is missing may be put there), and a host behind NAT that gave up would be out of
+everybody's reach. FAILED is for a fault of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+import asyncssh
+from structlog.contextvars import bound_contextvars
+from structlog.typing import FilteringBoundLogger
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from tunneld.core.backoff import Backoff
+from tunneld.core.lifecycle import Event, Failure, State, after
+from tunneld.forwards import waiting
+from tunneld.interrupt import Interruptible
+from tunneld.log import Repeats
+from tunneld.profile import Profile, Relay
+from tunneld.session import Session, limits
+from tunneld.ssh.dial import dial
+from tunneld.ssh.failure import SessionError
+from tunneld.ssh.holder import hold_session
+from tunneld.status import FailureStatus, MoshStatus, TunnelStatus
+from tunneld.timing import Timing
+
+if TYPE_CHECKING:
+    from tunneld.shim.shim import Shim
+
+ENDED = {State.STOPPED, State.FAILED}
+
+# What a person has to mend: said louder than a link that is down.
+HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
+
+_chance = Random().random
+
+
+class RenewedError(Exception):
+    """The profile changed in a way that only a new session can follow: dial at once."""
+
+
+class Tunnel:
+    """Holds one profile's tunnel. `clock` and `sleep` are in seconds, `random` is uniform in [0, 1)."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = _chance,
+    ) -> None:
+        self.name = profile.name
+        self._log: FilteringBoundLogger = log.bind(tunnel=profile.name)
+        self._timing = Timing(clock, sleep, random)
+        self._repeats = Repeats()
+        self._profile = profile
+        self._shim = _shim(profile, self._log)
+        self._backoff = Backoff(limits(profile))
+        self._state = State.IDLE
+        self._since = self._started = self._down_since = clock()
+        self._attempts = self._sessions = 0
+        self._session: Session | None = None
+        self._failure: tuple[Failure | None, str, float] | None = None
+        self._next_try: float | None = None
+        self._stopping = self._renewing = False
+        self._current = Interruptible()  # the session or the backoff that run() is in
+
+    async def run(self) -> None:
+        """Until stopped. Cancelling is a stop as well.
+
+        Raises:
+            Exception: a fault of our own; the state is then FAILED.
+        """
+        if self._stopping:
+            return
+        with bound_contextvars(tunnel=self.name):
+            self._move(Event.START)
+            self._log.info("tunnel_started", relay=address_of(self._profile.relay))
+            try:
+                await AsyncRetrying(
+                    retry=retry_if_exception_type((SessionError, RenewedError)),
+                    wait=self._wait,
+                    before_sleep=self._lost,
+                    sleep=self._pause,
+                    reraise=True,
+                )(self._attempt)
+            except Exception as error:
+                self._crashed(error)
+                raise
+            finally:
+                self._drained()
+
+    def stop(self) -> None:
+        """Close the forwards, leave the relay, and have run() return."""
+        if self._stopping or self._state in ENDED:
+            return
+        self._stopping = True
+        self._move(Event.STOP)
+        self._log.info("stop_requested")
+        self._current.interrupt()
+
+    async def apply(self, profile: Profile) -> None:
+        """Follow a changed profile: changed forwards alone blink, anything else ends the session and dials at once."""
+        before = self._profile
+        if profile == before or self._stopping:
+            return
+        self._adopt(profile)
+        if self._state is State.UP and self._session is not None and _same_session(before, profile):
+            self._log.info("profile_applied", session="kept")
+            await self._session.change(profile.forward)
+        elif self._state not in ENDED:
+            self._log.info("profile_applied", session="renewed")
+            self._renewing = True
+            self._current.interrupt()
+
+    def status(self) -> TunnelStatus:
+        now = self._timing.clock()
+        up = self._state is State.UP
+        return TunnelStatus(
+            name=self.name,
+            state=self._state,
+            since=now - self._since,
+            relay=address_of(self._profile.relay),
+            running=now - self._started,
+            uptime=now - self._since if up else 0.0,
+            attempts=self._attempts,
+            sessions=self._sessions,
+            failure=self._last_failure(now),
+            next_try_in=None if self._next_try is None else max(0.0, self._next_try - now),
+            forwards=self._session.forwards() if self._session else tuple(map(waiting, self._profile.forward)),
+            mosh=self._shim.status() if self._shim else MoshStatus("off"),
+            pid=os.getpid(),
+        )
+
+    def _adopt(self, profile: Profile) -> None:
+        if not _same_session(self._profile, profile):
+            self._shim = _shim(profile, self._log)
+        self._profile = profile
+        self._backoff = Backoff(limits(profile))
+
+    # One session
+
+    async def _attempt(self) -> None:
+        """Returns when the tunnel is to stop; every other end raises, so that it is tried again."""
+        if self._stopping:
+            return
+        self._renewing = False
+        self._attempts += 1
+        self._session = Session(
+            self._profile,
+            companion=self._companion,
+            timing=self._timing,
+            log=self._log,
+            repeats=self._repeats,
+        )
+        try:
+            await self._current.wait_for(self._session.run(established=self._established, stable=self._stable))
+        except SessionError:
+            if not self._stopping:
+                raise
+        finally:
+            self._session = None
+        if self._renewing and not self._stopping:
+            raise RenewedError
+
+    async def _companion(self, connection: asyncssh.SSHClientConnection) -> None:
+        """What lives beside the forwards: the shim, or a channel that tells the relay that we are in use."""
+        await (hold_session(connection) if self._shim is None else self._shim.run(connection))
+
+    def _established(self) -> None:
+        if self._stopping:
+            return  # asked for while the relay's answer was under way; the session is about to be closed
+        self._move(Event.ESTABLISHED)
+        self._sessions += 1
+        self._say(
+            "info",
+            "session_established",
+            relay=address_of(self._profile.relay),
+            attempts=self._attempts,
+            down_for=self._since - self._down_since,
+        )
+
+    def _stable(self) -> None:
+        hidden = self._repeats.forget()
+        if hidden:
+            self._log.info("session_stable", events_not_shown=hidden)
+
+    # Between two sessions
+
+    def _wait(self, attempt: RetryCallState) -> float:
+        """Seconds until the next dial; tenacity asks."""
+        error = _outcome(attempt)
+        if self._renewing or not isinstance(error, SessionError):
+            return 0.0
+        lived = self._timing.clock() - self._since if self._state is State.UP else None
+        return self._backoff.wait(error.failure, lived=lived, chance=self._timing.chance())
+
+    def _lost(self, attempt: RetryCallState) -> None:
+        """The attempt or the session is over, and another will follow."""
+        error, was_up, lived = _outcome(attempt), self._state is State.UP, self._timing.clock() - self._since
+        self._move(Event.LOST)
+        if was_up:
+            self._down_since = self._since
+        if not isinstance(error, SessionError):
+            self._log.info("session_renewed", reason="the profile changed")
+            return
+        self._failure = (error.failure, str(error), self._since)
+        wait = attempt.next_action.sleep if attempt.next_action else 0.0
+        self._say(
+            "error" if error.failure in HUMAN else "warning",
+            "session_lost" if was_up else "dial_failed",
+            failure=error.failure.value,
+            reason=str(error),
+            retry_in=wait,
+            **({"lived": lived} if was_up else {}),
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for the next dial, unless something makes it worthwhile, or pointless, earlier."""
+        self._next_try = self._timing.clock() + seconds
+        try:
+            if not (self._stopping or self._renewing):
+                await self._current.wait_for(self._timing.sleep(seconds))
+        finally:
+            self._next_try = None
+        if not self._stopping:
+            self._move(Event.RETRY)
+            self._log.debug("backoff_ended")
+
+    # Moves
+
+    def _move(self, event: Event) -> None:
+        self._state = after(self._state, event)
+        self._since = self._timing.clock()
+
+    def _drained(self) -> None:
+        """The end of run(), whatever brought it."""
+        if self._state not in {*ENDED, State.DRAINING}:
+            self._move(Event.STOP)  # cancelled
+        if self._state is State.DRAINING:
+            self._move(Event.DRAINED)
+            self._log.info("tunnel_stopped")
+
+    def _crashed(self, error: Exception) -> None:
+        if self._state is State.BACKOFF:
+            self._move(Event.RETRY)
+        if self._state in {State.DIALING, State.UP}:
+            self._move(Event.REFUSED)
+        self._failure = (None, f"a fault in tunneld: {type(error).__name__}: {error}", self._timing.clock())
+
+    # What is told
+
+    def _say(self, level: str, event: str, **about: object) -> None:
+        """Log a transition; one that repeats itself gets a line at growing intervals, with its count."""
+        times = self._repeats.count((event, about.get("failure"), about.get("reason")))
+        if times > 1:
+            about["times"] = times
+        getattr(self._log, level if times else "debug")(event, **about)
+
+    def _last_failure(self, now: float) -> FailureStatus | None:
+        if self._failure is None:
+            return None
+        failure, text, at = self._failure
+        return FailureStatus(failure, text, now - at)
+
+
+def _shim(profile: Profile, log: FilteringBoundLogger) -> Shim | None:
+    if profile.mosh is None:
+        return None
+    from tunneld.shim.shim import Shim  # 1 MiB that a tunnel without mosh does without
+
+    async def another() -> asyncssh.SSHClientConnection:
+        return await dial(profile.relay, profile.keepalive)
+
+    return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, log=log)
+
+
+def address_of(relay: Relay) -> str:
+    """As ssh would be told: `user@host:port`, without what the profile leaves to ssh_config."""
+    host = f"[{relay.host}]" if ":" in relay.host and relay.port else relay.host
+    return (f"{relay.user}@" if relay.user else "") + host + (f":{relay.port}" if relay.port else "")
+
+
+def _outcome(attempt: RetryCallState) -> BaseException | None:
+    return attempt.outcome.exception() if attempt.outcome else None
+
+
+def _same_session(before: Profile, now: Profile) -> bool:
+    """Whether a session for the one serves the other, but for its forwards."""
+    return replace(before, forward=now.forward, backoff=now.backoff, file=now.file) == now

@@ -1,0 +1,148 @@
+"""A changed profile on a running tunnel: what changed blinks, what did not goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.sshd import Sshd, free_port
+from tests.supervised import (
+    Gate,
+    echoing,
+    forward,
+    has_settled,
+    is_free,
+    line,
+    profile_of,
+    relay_of,
+    running,
+    running_relay,
+    taken,
+)
+from tests.virtual import Journal, VirtualTime
+from tunneld.core.lifecycle import State
+from tunneld.profile import Backoff, Keepalive
+
+
+@pytest.fixture
+async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
+    """A relay that runs a plain OpenSSH server."""
+    async with running_relay(tmp_path / "relay") as server:
+        yield server
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def time() -> VirtualTime:
+    return VirtualTime()
+
+
+async def test_changed_forwards_alone_blink(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """One is new, one is gone, one has another target: a connection through the fourth goes on, in the same session."""
+    stays, goes, comes, moves = (free_port() for _ in range(4))
+    async with echoing() as target:
+        before = profile_of(relay_of(relay), forward(stays, target), forward(goes), forward(moves, goes))
+        async with running(before, journal, time) as tunnel:
+            await journal.says("session_established")
+            async with line(stays) as talking:
+                assert await talking.echoes()
+                await has_settled(relay)
+                wanted = forward(stays, target), forward(comes, target), forward(moves, target)
+                await tunnel.apply(replace(before, forward=wanted))
+                assert await talking.echoes()
+            assert is_free(goes)
+            for port in (comes, moves):
+                async with line(port) as talking:
+                    assert await talking.echoes()
+            status = tunnel.status()
+            assert (status.state, status.sessions, status.attempts) == (State.UP, 1, 1)
+            assert [(each.listen, each.state) for each in status.forwards] == [
+                (f"127.0.0.1:{port}", "listening") for port in (stays, comes, moves)
+            ]
+
+
+async def test_an_unchanged_profile_changes_nothing(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """Equal is equal, also when read again."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("session_established")
+        await tunnel.apply(replace(profile))
+        assert "profile_applied" not in journal.names()
+
+
+async def test_another_backoff_needs_no_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """It counts from the next loss on."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("session_established")
+        await tunnel.apply(replace(profile, backoff=Backoff(initial=5)))
+        assert tunnel.status().sessions == 1
+        assert tunnel.status().state is State.UP
+
+
+async def test_any_other_change_makes_a_new_session_at_once(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """No backoff: nobody has failed."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("session_established")
+        await tunnel.apply(replace(profile, keepalive=Keepalive(interval=7)))
+        await journal.says("session_renewed")
+        await journal.says("session_established")
+        assert tunnel.status().sessions == 2
+        assert tunnel.status().failure is None
+        assert time.now == 1000
+
+
+async def test_a_change_ends_the_backoff(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """The user has mended the profile and does not want to wait for the minute to end."""
+    listen = free_port()
+    wrong = profile_of(relay_of(relay, identity=(Path("/nowhere/key"),)), forward(listen))
+    async with running(wrong, journal, time) as tunnel:
+        await journal.says("dial_failed")
+        await tunnel.apply(profile_of(relay_of(relay), forward(listen)))
+        await journal.says("session_established")
+        assert time.now == 1000
+
+
+async def test_a_change_ends_a_dial_that_hangs(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """The old relay does not answer; the new one is dialled without waiting for it."""
+    async with Gate(relay.port, 0) as gate:
+        listen = free_port()
+        async with running(profile_of(relay_of(relay, port=gate.port), forward(listen)), journal, time) as tunnel:
+            await gate.dialled.wait()
+            await tunnel.apply(profile_of(relay_of(relay), forward(listen)))
+            await journal.says("session_established")
+            assert tunnel.status().attempts == 2
+
+
+async def test_a_new_required_forward_that_is_refused_ends_the_session(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """UP would be a lie."""
+    theirs = free_port()
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    with taken(theirs):
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            await tunnel.apply(replace(profile, forward=(*profile.forward, forward(theirs))))
+            assert (await journal.says("session_lost"))["failure"] == "forward busy"
+
+
+async def test_changes_and_a_stop_may_come_at_any_moment(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """However they fall together, each is followed or overtaken, and nothing is left."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    for turns in range(0, 60, 3):
+        async with running(profile, journal, time) as tunnel:
+            for interval in (5, 6):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await tunnel.apply(replace(profile, keepalive=Keepalive(interval=interval)))
+        assert tunnel.status().state is State.STOPPED

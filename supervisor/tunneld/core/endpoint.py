@@ -85,7 +85,7 @@ class Endpoint:
         carriers = choose(self.carriers.values(), len(datagram), now)
         if not carriers:
             self.counts["datagrams_without_carrier"] += 1
-        waiting = Waiting(flow.number, flow.sent, datagram, now)
+        waiting = Waiting(flow.number, flow.sent, datagram, now, stranger=not flow.answered)
         flow.sent = (flow.sent + 1) & 0xFFFFFFFF
         for carrier in carriers:
             carrier.offer(waiting)

@@ -1,8 +1,10 @@
 """Datagrams that wait for credit: little, fresh, and fair between flows.
 
 mosh rebuilds its state from the last acknowledged one after RTO + ack delay (at most 1.1 s), so what is older helps
-nobody and only delays what is new. Its instructions may span several datagrams: all full-size but the last. Half an
-instruction is worthless, so whole ones are dropped, the oldest first.
+nobody and only delays what is new. Its instructions may span several datagrams, sent at once and all full-size but the
+last. Half an instruction is worthless, so whole ones are dropped: what is too old, and when too much waits, the oldest
+of the flow that has the most waiting. Flows that nobody has answered yet may be anybody's: they wait for the others,
+and give way first.
 """
 
 from __future__ import annotations
@@ -16,15 +18,28 @@ MAX_AGE = 1.1
 MAX_BYTES = 48 * 1024
 """Bytes that wait, over all flows: one large screen's instruction and room for the keystrokes of others."""
 
+OVERHEAD = 64
+"""Bytes that a datagram counts beyond its own: without it, empty ones would be free."""
+
 FRAGMENT = 400
 """Bytes: a datagram as large as its flow's largest, and at least this, is taken for one with another to follow."""
 
+TOGETHER = 0.25
+"""Seconds: what comes later is another instruction (mosh's longest frame interval; it sends fragments at once)."""
+
 
 class Waiting(NamedTuple):
+    """`stranger`: nobody has answered its flow yet."""
+
     flow: int
     number: int
     datagram: bytes
     since: float
+    stranger: bool = False
+
+    @property
+    def cost(self) -> int:
+        return len(self.datagram) + OVERHEAD
 
 
 class _Lane:
@@ -32,20 +47,39 @@ class _Lane:
 
     def __init__(self) -> None:
         self.waiting: deque[Waiting] = deque()
-        self.largest = FRAGMENT
-        self.torn = False  # the head of the instruction that is arriving was dropped; its rest goes the same way
+        self.cost = 0
+        self.is_stranger = False
+        self._largest = FRAGMENT
+        self._dropped: Waiting | None = None
 
-    def has_follower(self, datagram: bytes) -> bool:
-        return len(datagram) >= self.largest
+    def push(self, waiting: Waiting) -> bool:
+        """False when it is the rest of an instruction whose head was dropped: it goes the same way."""
+        self._largest = max(self._largest, len(waiting.datagram))
+        self.is_stranger = waiting.stranger
+        if self._continues_dropped(waiting):
+            self._dropped = waiting
+            return False
+        self.waiting.append(waiting)
+        self.cost += waiting.cost
+        return True
+
+    def pop(self) -> Waiting:
+        waiting = self.waiting.popleft()
+        self.cost -= waiting.cost
+        return waiting
 
     def drop_instruction(self) -> int:
         """Drop the oldest instruction; the number of datagrams that went."""
-        dropped = 0
-        self.torn = True
-        while self.waiting and self.torn:
+        self._dropped = self.pop()
+        dropped = 1
+        while self.waiting and self._continues_dropped(self.waiting[0]):
+            self._dropped = self.pop()
             dropped += 1
-            self.torn = self.has_follower(self.waiting.popleft().datagram)
         return dropped
+
+    def _continues_dropped(self, waiting: Waiting) -> bool:
+        last = self._dropped
+        return last is not None and len(last.datagram) >= self._largest and waiting.since - last.since <= TOGETHER
 
 
 class DatagramQueue:
@@ -54,50 +88,36 @@ class DatagramQueue:
     def __init__(self) -> None:
         self.dropped = 0
         self._lanes: OrderedDict[int, _Lane] = OrderedDict()
-        self._bytes = 0
 
     def __len__(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
+    @property
+    def cost(self) -> int:
+        """Bytes that wait, each datagram's overhead included."""
+        return sum(lane.cost for lane in self._lanes.values())
+
     def push(self, waiting: Waiting) -> None:
         lane = self._lanes.setdefault(waiting.flow, _Lane())
-        lane.largest = max(lane.largest, len(waiting.datagram))
-        if lane.torn:
-            lane.torn = lane.has_follower(waiting.datagram)
+        if not lane.push(waiting):
             self.dropped += 1
             return
-        lane.waiting.append(waiting)
-        self._bytes += len(waiting.datagram)
-        while self._bytes > MAX_BYTES:
-            self._drop_oldest()
+        while self.cost > MAX_BYTES:
+            crowded = max(self._lanes.values(), key=lambda lane: (lane.is_stranger and lane.cost > 0, lane.cost))
+            self.dropped += crowded.drop_instruction()
 
     def pop(self, now: float) -> Waiting | None:
-        """The next fresh datagram, flows taking turns; None when nothing waits."""
-        self._expire(now)
-        for flow, lane in self._lanes.items():
-            if lane.waiting:
-                self._lanes.move_to_end(flow)
-                waiting = lane.waiting.popleft()
-                self._bytes -= len(waiting.datagram)
-                return waiting
-        return None
+        """The next fresh datagram, flows taking turns, strangers last; None when nothing waits."""
+        for lane in self._lanes.values():
+            while lane.waiting and now - lane.waiting[0].since > MAX_AGE:
+                self.dropped += lane.drop_instruction()
+        ready = [(flow, lane) for flow, lane in self._lanes.items() if lane.waiting]
+        if not ready:
+            return None
+        flow, lane = min(ready, key=lambda one: one[1].is_stranger)
+        self._lanes.move_to_end(flow)
+        return lane.pop()
 
     def forget(self, flow: int) -> None:
         """The flow has ended: what waits for it goes, uncounted."""
-        lane = self._lanes.pop(flow, None)
-        if lane:
-            self._bytes -= sum(len(waiting.datagram) for waiting in lane.waiting)
-
-    def _expire(self, now: float) -> None:
-        for lane in self._lanes.values():
-            while lane.waiting and now - lane.waiting[0].since > MAX_AGE:
-                self._drop(lane)
-
-    def _drop_oldest(self) -> None:
-        lanes = (lane for lane in self._lanes.values() if lane.waiting)
-        self._drop(min(lanes, key=lambda lane: lane.waiting[0].since))
-
-    def _drop(self, lane: _Lane) -> None:
-        before = sum(len(waiting.datagram) for waiting in lane.waiting)
-        self.dropped += lane.drop_instruction()
-        self._bytes -= before - sum(len(waiting.datagram) for waiting in lane.waiting)
+        self._lanes.pop(flow, None)

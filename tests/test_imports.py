@@ -18,7 +18,8 @@ PACKAGE = SOURCE / "tunneld"
 LEAVES = {"errors", "profile", "status", "log"}
 LOWER = {"ssh", "shim", "net", "systemd", "core"}
 ROWS: dict[str, set[str]] = {
-    "cli": {"daemon", "tunnel", *LOWER, *LEAVES},
+    "cli": {"demo", "daemon", "tunnel", *LOWER, *LEAVES},
+    "demo": {"tunnel", *LOWER, *LEAVES},
     "daemon": {"tunnel", *LOWER, *LEAVES},
     "tunnel": {*LOWER, *LEAVES},
     "shim": {"ssh", "core", *LEAVES},

@@ -1,0 +1,176 @@
+"""The demo's stage: a relay, a host behind it, the link between them, keys for both ways, and a profile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from tunneld.demo.link import Link
+from tunneld.errors import BusyError
+from tunneld.profile import Profile, load
+from tunneld.ssh.relay import Server, Settings, serve
+
+# Relay and host are one machine, and mosh wants the same UDP port on both: so each has a loopback address of its own.
+RELAY, HOST = "127.0.0.1", "127.0.0.2"
+FIRST_TCP, FIRST_UDP, UDP_PORTS = 2222, 60001, 10
+TRIES = 50  # ports, or ranges of them, that are looked at
+
+PROFILE = """\
+[relay]
+host = "{relay}"                    # yours: any machine that runs sshd
+port = {relay_port}
+user = "demo"
+identity = "host_key"                 # paths start at this file's folder, or with ~
+known_hosts = "known_hosts"
+ssh_config = false
+
+[[forward]]
+listen = "{relay}:{listen}"             # on the relay
+to = "{host}:{host_port}"                # the host's sshd
+
+[mosh]
+ports = "{first}-{last}"                 # UDP, on the relay and on the host
+bind = "{relay}"                    # the relay's address for them; 0.0.0.0 is the whole world
+
+[keepalive]
+interval = 1                          # short, for the demo: a relay that is
+count = 2                             # silent for 1 * (2 + 1) s is given up
+"""
+COMMENTS = 34  # the column where they start, whatever the values
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything is running but the tunnel. `text` is the profile's, `mosh` what the person types into a shell."""
+
+    relay: Server
+    host: Server
+    link: Link
+    profile: Profile
+    text: str
+    listen: int
+    mosh: str
+    environment: dict[str, str]  # for what the person runs
+
+    async def relay_is_quiet(self) -> None:
+        """Wait until every program on the relay has ended; the agent does so by itself once its stream ends."""
+        for program in tuple(self.relay.programs):
+            await program.gone.wait()
+
+    def held_ports(self) -> list[str]:
+        """Those of the relay's ports that somebody still holds."""
+        tcp = [] if _is_free(socket.SOCK_STREAM, RELAY, self.listen) else [f"TCP {self.listen}"]
+        udp = self.profile.mosh.ports if self.profile.mosh else ()
+        return tcp + [f"UDP {port}" for port in udp if not _is_free(socket.SOCK_DGRAM, RELAY, port)]
+
+
+@contextlib.asynccontextmanager
+async def set_up(folder: Path) -> AsyncIterator[Stage]:
+    """Build it in `folder`, which only this user may read.
+
+    Raises:
+        BusyError: every port is taken.
+    """
+    host_key, person_key = _make_key(folder / "host_key"), _make_key(folder / "person_key")
+    listen, first = _free_tcp(), _free_udp()
+    permitted = f'restrict,port-forwarding,permitlisten="{RELAY}:{listen}" {host_key}'
+    environment = _environment(folder)
+    relay_settings = Settings(authorized_keys=permitted, address=RELAY, environment=environment)
+    host_settings = Settings(authorized_keys=person_key, address=HOST, listeners=False, environment=environment)
+    async with serve(relay_settings) as relay, serve(host_settings) as host, Link(relay.port) as link:
+        text = _profile(relay_port=link.port, listen=listen, host_port=host.port, first=first)
+        (folder / "known_hosts").write_text(_known(link.port, relay) + _known(listen, host))
+        (folder / "ssh_config").write_text(_ssh_config(folder))
+        (folder / "pi.toml").write_text(text)
+        yield Stage(
+            relay=relay,
+            host=host,
+            link=link,
+            profile=load(str(folder / "pi.toml")),
+            text=text,
+            listen=listen,
+            mosh=_mosh(folder, listen=listen, first=first),
+            environment=environment | {"TERM": "xterm-256color", "MOSH_PREDICTION_DISPLAY": "never"},
+        )
+
+
+def _profile(**ports: int) -> str:
+    text = PROFILE.format(relay=RELAY, host=HOST, last=ports["first"] + UDP_PORTS - 1, **ports)
+    return re.sub(r"^([^#\n]+?) +#", lambda row: f"{row[1]:<{COMMENTS}}#", text, flags=re.MULTILINE)
+
+
+def _make_key(path: Path) -> str:
+    """Make a key pair; the public half's line."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    path.touch(0o600)
+    path.write_bytes(key.export_private_key("openssh"))
+    return key.export_public_key("openssh").decode()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing of the user's. Our own Python's folder comes last, for machines that have no other."""
+    path = os.environ.get("PATH", os.defpath)
+    return {
+        "PATH": f"{path}:{Path(sys.executable).parent}",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "PS1": "pi$ ",
+    }
+
+
+def _known(port: int, server: Server) -> str:
+    return f"[{RELAY}]:{port} {server.host_key.export_public_key('openssh').decode()}"
+
+
+def _ssh_config(folder: Path) -> str:
+    return (
+        "User pi\n"
+        f'IdentityFile "{folder}/person_key"\n'
+        "IdentitiesOnly yes\n"
+        "IdentityAgent none\n"
+        f'UserKnownHostsFile "{folder}/known_hosts"\n'
+        "GlobalKnownHostsFile /dev/null\n"
+        "StrictHostKeyChecking yes\n"
+    )
+
+
+def _mosh(folder: Path, *, listen: int, first: int) -> str:
+    ssh = shlex.join(["ssh", "-p", str(listen), "-F", str(folder / "ssh_config")])
+    return f"mosh -p {first}:{first + UDP_PORTS - 1} --ssh={shlex.quote(ssh)} {RELAY} -- /bin/sh -i"
+
+
+def _free_tcp() -> int:
+    for port in range(FIRST_TCP, FIRST_TCP + TRIES):
+        if _is_free(socket.SOCK_STREAM, RELAY, port):
+            return port
+    raise BusyError(f"no TCP port from {FIRST_TCP} to {FIRST_TCP + TRIES - 1} is free on {RELAY}")
+
+
+def _free_udp() -> int:
+    """The first port of a range that is free on both addresses."""
+    for first in range(FIRST_UDP, FIRST_UDP + TRIES * UDP_PORTS, UDP_PORTS):
+        ports = range(first, first + UDP_PORTS)
+        if all(_is_free(socket.SOCK_DGRAM, address, port) for address in (RELAY, HOST) for port in ports):
+            return first
+    raise BusyError(f"no {UDP_PORTS} UDP ports from {FIRST_UDP} on are free on {RELAY} and {HOST}")
+
+
+def _is_free(kind: socket.SocketKind, address: str, port: int) -> bool:
+    with socket.socket(type=kind) as probe:
+        if kind is socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT hold nothing
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+        return True

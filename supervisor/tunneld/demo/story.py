@@ -1,0 +1,186 @@
+"""What happens in the demo, step by step. Each step waits for what it tells, and the telling is somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal, Protocol
+
+from structlog.typing import EventDict
+
+from tunneld.core.lifecycle import State
+from tunneld.demo.events import Events
+from tunneld.demo.stage import Stage
+from tunneld.demo.terminal import NotShownError, Terminal
+from tunneld.errors import TunneldError
+from tunneld.tunnel import Tunnel
+
+# Seconds for each thing that is waited for. Each takes one or two; a busy machine may need more.
+PATIENCE = 20.0
+# Seconds that the link stays cut, at least: longer than it takes to notice, shorter than a reader's patience.
+GAP = 6.0
+KEYS = "abcdefghijklmnopqrst"  # each another, so that its echo is known
+
+Mood = Literal["plain", "typed", "good", "bad"]
+
+
+class Say(Protocol):
+    """Tells a line: who, what; `at` on the loop's clock where that is not now."""
+
+    def __call__(self, who: str, what: str, mood: Mood = "plain", *, at: float | None = None) -> None: ...
+
+
+class DemoError(TunneldError):
+    """The demo did not see what it set out to show."""
+
+
+class Story:
+    """`pause` gives the reader time."""
+
+    def __init__(self, stage: Stage, *, say: Say, pause: Callable[[], Awaitable[None]]) -> None:
+        self._stage = stage
+        self._say = say
+        self._pause = pause
+        self._events = Events()
+        self._tunnel = Tunnel(stage.profile, log=self._events.log)
+
+    async def play(self) -> None:
+        """From the tunnel's start to its stop.
+
+        Raises:
+            DemoError: something was not as it should be.
+        """
+        async with self._running():
+            await self._up()
+            await self._pause()
+            try:
+                await self._person()
+            except NotShownError as error:
+                raise DemoError(f"the mosh session failed: {error}") from None
+        await self._stopped()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tunnel.run())
+                try:
+                    yield
+                finally:
+                    self._stage.link.mend()  # so that stopping takes no time either
+                    self._tunnel.stop()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _up(self) -> None:
+        await self._until("mosh_ready")
+        status = self._tunnel.status()
+        if status.state is not State.UP or status.mosh.state != "ready":
+            raise DemoError(f"the tunnel is {status.state.value}, and mosh is {status.mosh.state}")
+
+    async def _person(self) -> None:
+        """One mosh session, before, during and after the cut."""
+        self._say("person", f"$ {self._stage.mosh}", "typed")
+        async with Terminal(shlex.split(self._stage.mosh), environment=self._stage.environment) as terminal:
+            await terminal.shows(r"pi\$", within=PATIENCE)
+            self._say("person", "is on the host: mosh shows its prompt")
+            terminal.type("echo hello-$$\r")
+            self._say("person", "types: echo hello-$$", "typed")
+            shell = (await terminal.shows(r"hello-(\d+)\D", within=PATIENCE))[1]
+            self._say("person", f"reads: hello-{shell}", "good")
+            await self._measure(terminal)
+            self._crossed()
+            await self._pause()
+            await self._cut_and_mend(terminal, shell)
+            await self._measure(terminal)
+            await self._pause()
+            terminal.type("exit\r")
+            self._say("person", "types: exit", "typed")
+            if await terminal.ended(within=PATIENCE) != 0:
+                raise DemoError("mosh ended with an error")
+
+    async def _cut_and_mend(self, terminal: Terminal, shell: str) -> None:
+        now = asyncio.get_running_loop().time
+        self._stage.link.cut()
+        cut_at = now()
+        self._say("link", "CUT: nothing passes between host and relay, not even an error", "bad")
+        await self._pause()
+        terminal.type("echo typed-in-the-dark-$$\r")
+        self._say("person", "types on: echo typed-in-the-dark-$$", "typed")
+        await self._until("backoff_ended")
+        await asyncio.sleep(cut_at + GAP - now())
+        self._stage.link.mend()
+        self._say("link", f"whole again, after {now() - cut_at:.0f} s", "good")
+        await self._up()
+        found = await terminal.shows(r"typed-in-the-dark-(\d+)\D", within=PATIENCE)
+        if found[1] != shell:
+            raise DemoError(f"another shell answers after the cut: {found[1]}, and {shell} before")
+        self._say("person", f"reads: typed-in-the-dark-{shell}: the same mosh session, the same shell", "good")
+
+    async def _measure(self, terminal: Terminal) -> None:
+        echoes = [1000 * await terminal.echo(key, within=PATIENCE) for key in KEYS]
+        terminal.type("\x15")  # Ctrl-U empties the line
+        text = f"{len(KEYS)} keys, each shown after {statistics.median(echoes):.0f} ms (median; the slowest"
+        self._say("person", f"{text} {max(echoes):.0f} ms)")
+
+    def _crossed(self) -> None:
+        """That the datagrams went through the tunnel, and by no other way."""
+        mosh = self._tunnel.status().mosh
+        to_host, back = (mosh.counters.get(f"host_datagrams_{way}", 0) for way in ("in", "out"))
+        if not (mosh.flows and to_host and back):
+            raise DemoError("mosh works, but its datagrams did not cross the tunnel")
+        self._say("tunnel", f"has carried {to_host} of mosh's datagrams to the host, and {back} back")
+
+    async def _stopped(self) -> None:
+        await self._until("tunnel_stopped")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._stage.relay_is_quiet()
+        except TimeoutError:
+            raise DemoError("the tunnel has stopped, but its agent still runs on the relay") from None
+        if held := self._stage.held_ports():
+            raise DemoError(f"the tunnel has stopped, but the relay still holds {', '.join(held)}")
+        self._say("relay", "its ports are free again")
+
+    async def _until(self, wanted: str) -> None:
+        """Tell the tunnel's events, up to the one that is wanted."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    at, event = await self._events.next()
+                    if told := told_as(event):
+                        self._say("tunnel", *told, at=at)
+                    if event["event"] == wanted:
+                        return
+        except TimeoutError:
+            raise DemoError(f"{wanted} did not happen within {PATIENCE:g} s; {self._trouble()}") from None
+
+    def _trouble(self) -> str:
+        status = self._tunnel.status()
+        why = status.mosh.reason if status.state is State.UP else status.failure and status.failure.text
+        return f"the tunnel is {status.state.value}" + (f": {why}" if why else "")
+
+
+def told_as(event: EventDict) -> tuple[str, Mood] | None:
+    """An event of the tunnel's log, in words; None for those that say little here."""
+    match event:
+        case {"event": "tunnel_started"}:
+            return f"dialing {event['relay']}", "plain"
+        case {"event": "backoff_ended"}:
+            return "dialing again", "plain"
+        case {"event": "session_established"}:
+            return "UP: logged in, and the relay listens for the host", "good"
+        case {"event": "session_lost" | "dial_failed"}:
+            return f"DOWN: {event['reason']}; tries again in {event['retry_in']:.1f} s", "bad"
+        case {"event": "mosh_ready"}:
+            return f"mosh is ready: UDP ports {event['ports']} on the relay lead to the host", "good"
+        case {"event": "stop_requested"}:
+            return "stops", "plain"
+        case {"event": "tunnel_stopped"}:
+            return "stopped", "plain"
+        case {"level": "warning" | "error"}:
+            return f"{event['event']}: {event.get('reason', '')}", "bad"
+    return None

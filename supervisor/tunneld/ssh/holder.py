@@ -15,7 +15,13 @@ async def hold_session(connection: asyncssh.SSHClientConnection) -> None:
     count listeners: a tunnel without a channel may be closed by its relay.
     """
     try:
-        async with connection.create_process(COMMAND, encoding=None, stderr=asyncssh.DEVNULL) as process:
-            await process.wait_closed()
+        process = await connection.create_process(COMMAND, encoding=None)
     except (asyncssh.Error, OSError):
         return
+    try:
+        await process.wait_closed()
+    finally:
+        # Not `close`: sshd asks for signs of life on any channel that is not closed on both sides, and no client may
+        # answer on one that it has closed. A program that outlives its channel (a shell that hangs in its start-up
+        # files) so makes sshd end the whole connection after ClientAliveInterval x ClientAliveCountMax (measured, 9.2).
+        process.stdin.write_eof()

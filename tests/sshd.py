@@ -119,6 +119,8 @@ def _settings(folder: Path, *, port: int, address: str) -> list[str]:
         "LogLevel VERBOSE",
         "PrintMotd no",
         "MaxStartups 1000",
+        # The start-up files of whoever runs the tests are not read: sessions are quick, and leave nothing half-done.
+        f"SetEnv HOME={folder}",
     ]
 
 

@@ -26,7 +26,8 @@ def choose(carriers: Iterable[StreamCarrier], size: int, now: float) -> list[Str
     ranked = sorted(ready, key=lambda carrier: (carrier.name in late, not carrier.dedicated))
     if not ranked or ranked[0].name in late:
         return ranked
-    dedicated = [carrier for carrier in ranked if carrier.dedicated]
-    if size <= SMALL or late & {carrier.name for carrier in dedicated}:
-        return dedicated or ranked[:1]
-    return ranked[:1]
+    best, *others = ranked
+    dedicated = [carrier for carrier in others if carrier.dedicated]
+    if size <= SMALL or any(carrier.name in late for carrier in dedicated):
+        return [best, *dedicated]
+    return [best]

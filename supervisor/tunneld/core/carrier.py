@@ -133,7 +133,8 @@ class StreamCarrier:
             raise ProtocolError(f"the first frame is of kind {hello.kind}, not a hello")
         versions = frame.body(hello).get("versions")
         if not isinstance(versions, list) or frame.VERSION not in versions:
-            raise ProtocolError(f"the peer speaks versions {versions!r}, this side {frame.VERSION}")
+            theirs = [version for version in versions if isinstance(version, int)] if isinstance(versions, list) else []
+            raise ProtocolError(f"the peer speaks versions {theirs[:8]}, this side {frame.VERSION}")
         self.greeted = True
 
     def _pong(self, now: float) -> None:

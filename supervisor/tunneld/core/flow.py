@@ -27,8 +27,15 @@ MAX_FLOWS = 256
 MAX_FLOWS_OF_SOURCE = 64
 """Flows of one address: an office behind one NAT."""
 
+CHANCE = 5.0
+"""Seconds that an unanswered flow is safe for: a client asks four times a second, and an answer takes a round trip."""
+
 SEEN = 1024
 """Sequence numbers that are remembered: over two carriers a copy is late by seconds at most, 43 datagrams each."""
+
+
+HALF = 1 << 31
+"""Sequence numbers are modulo 2^32: what is less than half of that ahead is newer (RFC 1982)."""
 
 
 class Rate:
@@ -40,12 +47,15 @@ class Rate:
 
     def allows(self, now: float) -> bool:
         """Take one token if there is one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
-        self._filled = now
-        if self._tokens < 1:
+        if not self.has_one(now):
             return False
         self._tokens -= 1
         return True
+
+    def has_one(self, now: float) -> bool:
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        return self._tokens >= 1
 
 
 class Seen:
@@ -56,7 +66,7 @@ class Seen:
         self._bits = 0
 
     def accepts(self, number: int) -> bool:
-        ahead = number - self._highest
+        ahead = (number - self._highest + HALF) % (2 * HALF) - HALF
         if ahead > 0:
             self._bits = ((self._bits << ahead) | 1) & ((1 << SEEN) - 1) if ahead < SEEN else 1
             self._highest = number
@@ -70,14 +80,14 @@ class Seen:
 class Flow:
     """One UDP conversation. `peer` is the client's address at an ingress, anything of the caller's elsewhere."""
 
-    __slots__ = ("answered", "group", "heard", "key", "number", "peer", "seen", "sent", "unanswered")
+    __slots__ = ("answered", "group", "heard", "key", "number", "opened", "peer", "seen", "sent", "unanswered")
 
     def __init__(self, number: int, key: Any, group: Any, now: float) -> None:
         self.number = number
         self.key = key
         self.group = group
         self.peer: Any = None
-        self.heard = now
+        self.opened = self.heard = now
         self.answered = False
         self.sent = 0
         self.seen = Seen()
@@ -131,19 +141,22 @@ class FlowTable:
         Returns:
             The flow, or None when it was refused; and the flow that had to give way, if one had to.
         """
-        if not self._new.allows(now):
+        if not self._new.has_one(now):
             self.counts["flows_refused_rate"] += 1
             return None, []
         evicted = []
         crowded = self._crowd(group)
         if crowded is not None:
-            victim = min((flow for flow in crowded if not flow.answered), key=lambda flow: flow.heard, default=None)
+            had_their_chance = (flow for flow in crowded if not flow.answered and now - flow.opened >= CHANCE)
+            victim = min(had_their_chance, key=lambda flow: flow.heard, default=None)
             if victim is None:
+                # Costs no token, so that one busy source leaves the others theirs.
                 self.counts["flows_refused_full"] += 1
                 return None, []
             self.counts["flows_evicted"] += 1
             self.remove(victim)
             evicted.append(victim)
+        self._new.allows(now)
         flow = Flow(number, key, group, now)
         self._by_key[key] = self._by_number[number] = flow
         self.counts["flows_opened"] += 1

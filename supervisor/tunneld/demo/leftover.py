@@ -16,6 +16,8 @@ from tunneld.errors import UnavailableError
 
 # Seconds for a process to end by SIGTERM. mosh-server would try to reach its client for ten.
 PATIENCE = 0.5
+# Bytes of the place for the folder. The agent makes a Unix socket 52 bytes below, and a socket's path has at most 107.
+LONGEST_PLACE = 55
 
 
 @contextlib.contextmanager
@@ -29,7 +31,9 @@ def private_folder() -> Iterator[Path]:
         UnavailableError: there is no room for it.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix="tunneld-demo-"))
+        place = tempfile.gettempdir()
+        place = place if len(os.fsencode(place)) <= LONGEST_PLACE else "/tmp"
+        folder = Path(tempfile.mkdtemp(prefix="tunneld-demo-", dir=place))
     except OSError as error:
         raise UnavailableError(f"no room for a temporary folder: {error.strerror}; set TMPDIR to one") from None
     before = os.environ.get("HOME")

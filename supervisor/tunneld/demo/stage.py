@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -22,6 +23,7 @@ from tunneld.ssh.relay import Server, Settings, serve
 # Relay and host are one machine, and mosh wants the same UDP port on both: so each has a loopback address of its own.
 RELAY, HOST = "127.0.0.1", "127.0.0.2"
 FIRST_TCP, FIRST_UDP, UDP_PORTS = 2222, 60001, 10
+LOOK = 0.05  # seconds between two looks at ports that are not ours
 TRIES = 50  # ports, or ranges of them, that are looked at
 
 PROFILE = """\
@@ -62,9 +64,11 @@ class Stage:
     environment: dict[str, str]  # for what the person runs
 
     async def relay_is_quiet(self) -> None:
-        """Wait until every program on the relay has ended; the agent does so by itself once its stream ends."""
+        """Wait until the relay's programs have ended, which the agent does by itself, and its ports are free."""
         for program in tuple(self.relay.programs):
             await program.gone.wait()
+        while self.held_ports():  # noqa: ASYNC110 - no event: it is the kernel that knows, or another program's port
+            await asyncio.sleep(LOOK)
 
     def held_ports(self) -> list[str]:
         """Those of the relay's ports that somebody still holds."""

@@ -107,7 +107,6 @@ class Story:
         self._stage.link.cut()
         cut_at = now()
         self._say("link", "CUT: nothing passes between host and relay, not even an error", "bad")
-        await self._pause()
         terminal.type("echo typed-in-the-dark-$$\r")
         self._say("person", "types on: echo typed-in-the-dark-$$", "typed")
         await self._until("backoff_ended")
@@ -140,9 +139,8 @@ class Story:
             async with asyncio.timeout(PATIENCE):
                 await self._stage.relay_is_quiet()
         except TimeoutError:
-            raise DemoError("the tunnel has stopped, but its agent still runs on the relay") from None
-        if held := self._stage.held_ports():
-            raise DemoError(f"the tunnel has stopped, but the relay still holds {', '.join(held)}")
+            held = ", ".join(self._stage.held_ports()) or "the agent"
+            raise DemoError(f"the tunnel has stopped, but the relay still holds {held}") from None
         self._say("relay", "its ports are free again")
 
     async def _until(self, wanted: str) -> None:

@@ -178,8 +178,8 @@ async def nothing_left() -> AsyncIterator[None]:
 class Gate:
     """A wire to a relay that can be cut short: after `limit` bytes from it, it passes nothing more, either way."""
 
-    def __init__(self, port: int, limit: int) -> None:
-        self._port, self._limit = port, limit
+    def __init__(self, port: int, limit: int = 1 << 30) -> None:
+        self._port, self.limit = port, limit
         self.passed = 0
         self.stalled = asyncio.Event()
         self.dialled = asyncio.Event()
@@ -207,7 +207,7 @@ class Gate:
                 each.transport.abort()
 
     async def _from_relay(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (left := self._limit - self.passed) > 0 and (data := await there.read(min(left, 65536))):
+        while (left := self.limit - self.passed) > 0 and (data := await there.read(min(left, 65536))):
             self.passed += len(data)
             writer.write(data)
         self.stalled.set()

@@ -128,16 +128,19 @@ async def test_a_signal_drains_and_exits_with_0(
         await running.says("tunnel_stopped")
 
 
-async def test_a_second_signal_ends_at_once(relay: Sshd, run_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once(
+    relay: Sshd, run_folder: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
     """The relay hangs, so that draining takes its time; who asks twice does not want to wait."""
     async with daemon(write_profile(tmp_path, relay, (free_port(), 9))) as running:
         await running.says("session_established")
         for pid in descendants(relay.pid):
             os.kill(pid, signal.SIGSTOP)
-        running.process.terminate()
+        running.process.send_signal(ending)
         await running.says("stop_requested")
-        running.process.terminate()
-        assert await running.ends() == -signal.SIGTERM
+        running.process.send_signal(ending)
+        assert await running.ends() == -ending
 
 
 async def test_two_tunnels_in_one_process(relay: Sshd, run_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sshd import SSHD, Sshd, descendants, free_port, make_key, write_known_hosts
+from tests.sshd import SSHD, Sshd, descendants, free_port, make_key, running_sshd, write_known_hosts
 from tests.supervised import (
     echoing,
     forward,
@@ -26,7 +26,7 @@ from tests.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import Failure, State
-from tunneld.profile import Backoff, Direction, Relay
+from tunneld.profile import Backoff, Direction, Keepalive, Relay
 from tunneld.tunnel import address_of
 
 
@@ -131,9 +131,19 @@ async def test_an_optional_forward_is_asked_again_on_the_live_session(
 
 
 async def test_a_tunnel_without_remote_forwards_hears_from_the_relay(
-    relay: Sshd, journal: Journal, time: VirtualTime
+    tmp_path: Path, journal: Journal, time: VirtualTime
 ) -> None:
-    """A local and a dynamic forward ask the relay nothing, so a request of its own proves that it answers."""
+    """A local forward asks the relay nothing, so a request of its own proves that it answers."""
+    async with running_sshd(tmp_path / "relay", options=["LogLevel DEBUG1"]) as relay:
+        local = forward(free_port(), direction=Direction.LOCAL)
+        async with running(profile_of(relay_of(relay), local, keepalive=Keepalive(interval=1000)), journal, time):
+            await journal.says("session_established")
+            async with asyncio.timeout(10):
+                await relay.log_says("rtype keepalive@openssh.com")
+
+
+async def test_local_and_dynamic_forwards_listen_here(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """They carry to the relay's side, and their ports are free after the stop."""
     local, dynamic = free_port(), free_port()
     profile = profile_of(
         relay_of(relay),

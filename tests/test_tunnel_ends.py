@@ -26,7 +26,7 @@ from tests.supervised import (
 from tests.virtual import Journal, VirtualTime
 from tunneld import session
 from tunneld.core.lifecycle import State
-from tunneld.profile import Direction, Profile
+from tunneld.profile import Direction, Profile, TcpAddress
 from tunneld.tunnel import Tunnel
 
 
@@ -74,24 +74,65 @@ async def test_stop_before_the_start(relay: Sshd) -> None:
     assert (status.state, status.attempts) == (State.STOPPED, 0)
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("limit", [0, 20, 500, 1200, 1700, 2000, 2200, 2400, 2600])
-async def test_ended_while_dialing(
-    relay: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, limit: int
-) -> None:
-    """The relay falls silent after so many bytes: in its greeting, the key exchange, the login, a forward's reply."""
-    monkeypatch.setattr(session, "CLOSE_TIME", 0.1)
-    async with Gate(relay.port, limit) as gate:
-        known = write_known_hosts(tmp_path / "known", relay.host_key, port=gate.port)
-        listen, local = free_port(), free_port()
-        forwards = forward(listen), forward(local, direction=Direction.LOCAL)
-        run = Run(profile_of(relay_of(relay, port=gate.port, known_hosts=known), *forwards))
+def profile_through(gate: Gate, relay: Sshd, folder: Path) -> Profile:
+    """A remote and a local forward, over this wire."""
+    known = write_known_hosts(folder / "known", relay.host_key, port=gate.port)
+    forwards = forward(free_port()), forward(free_port(), direction=Direction.LOCAL)
+    return profile_of(relay_of(relay, port=gate.port, known_hosts=known), *forwards)
 
-        async def until(run: Run) -> None:
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("part", [0, 0.01, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
+async def test_ended_while_dialing(
+    relay: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, part: float
+) -> None:
+    """The relay falls silent after a part of what it says: in the greeting, the key exchange, the login, a forward."""
+    monkeypatch.setattr(session, "CLOSE_TIME", 0.1)
+    async with Gate(relay.port) as whole:
+
+        async def until_up(run: Run) -> None:
+            await run.journal.says("session_established")
+            whole.limit = whole.passed
+
+        await Run(profile_through(whole, relay, tmp_path)).ended_by("stop", until_up)
+    async with Gate(relay.port, int(part * whole.limit)) as gate:
+        profile = profile_through(gate, relay, tmp_path)
+
+        async def until_silent(run: Run) -> None:
             await gate.stalled.wait()
 
-        await run.ended_by(how, until)
-        assert is_free(local)
+        await Run(profile).ended_by(how, until_silent)
+        local = profile.forward[1].listen
+        assert isinstance(local, TcpAddress)
+        assert is_free(local.port)
+
+
+async def test_an_answer_that_comes_together_with_a_stop(relay: Sshd) -> None:
+    """The stop was first, so the tunnel does not come up any more; and no event is impossible by it."""
+    async with Gate(relay.port, 0) as gate:
+        run = Run(profile_of(relay_of(relay, port=gate.port), forward(free_port())))
+
+        async def until(run: Run) -> None:
+            await gate.dialled.wait()
+            run.tunnel.stop()
+            run.tunnel._established()
+            assert run.tunnel.status().state is State.DRAINING
+
+        await run.ended_by("stop", until)
+    assert run.tunnel.status().sessions == 0
+
+
+async def test_a_failure_that_comes_together_with_a_stop(relay: Sshd) -> None:
+    """However they fall together, the tunnel stops and has not crashed."""
+    closed = free_port()
+    for turns in range(60):
+        run = Run(profile_of(relay_of(relay, port=closed), forward(free_port())))
+
+        async def until(run: Run, turns: int = turns) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        await run.ended_by("stop", until)
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -137,22 +178,9 @@ async def test_ended_while_a_forward_is_asked_again(relay: Sshd, how: str) -> No
     await run.ended_by(how, until)
 
 
-async def test_the_relays_silence_is_in_every_part_of_a_dial(relay: Sshd, tmp_path: Path) -> None:
-    """The byte counts above reach from the greeting to the last answer before the tunnel is up."""
-    async with Gate(relay.port, 1 << 30) as gate:
-        known = write_known_hosts(tmp_path / "known", relay.host_key, port=gate.port)
-        run = Run(profile_of(relay_of(relay, port=gate.port, known_hosts=known), forward(free_port())))
-
-        async def until(run: Run) -> None:
-            await run.journal.says("session_established")
-            assert 2200 < gate.passed < 2700
-
-        await run.ended_by("stop", until)
-
-
 @pytest.mark.parametrize("how", ["stop", "stop+cancel", "cancel"])
 async def test_ended_while_the_relay_no_longer_answers(relay: Sshd, how: str) -> None:
-    """A relay that hangs gets three seconds for the farewell, and a cancelled farewell none."""
+    """A relay that hangs gets three seconds for the farewell, however it is asked for."""
     run = Run(profile_of(relay_of(relay), forward(free_port())))
 
     async def until(run: Run) -> None:

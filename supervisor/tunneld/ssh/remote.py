@@ -62,8 +62,14 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
             self._channel.write(data)
 
     def close(self) -> None:
-        if self._channel:
-            self._channel.abort()
+        """Hear no more from it, and end its input, at which it leaves and the far side closes the channel.
+
+        Closing the channel ourselves could cost the connection: sshd keeps asking a closed channel whose program lives
+        on for signs of life, no client may answer there, and after ClientAliveCountMax it ends the whole connection.
+        """
+        self._received = lambda _: None
+        if self._channel and not self._channel.is_closing():
+            self._channel.write_eof()
 
 
 async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote: RemoteProgram) -> None:

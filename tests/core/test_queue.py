@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunneld.core.queue import MAX_AGE, MAX_BYTES, OVERHEAD, TOGETHER, DatagramQueue, Waiting
-
-FULL = bytes(1252)
+from tunneld.core.queue import MAX_AGE, MAX_BYTES, OVERHEAD, SUPERSEDED, TOGETHER, DatagramQueue, Waiting
 
 
 class Filled:
@@ -72,23 +70,64 @@ def test_what_is_too_old_goes() -> None:
 
 
 def test_an_old_instruction_goes_as_a_whole() -> None:
-    """Full-size datagrams and the shorter one that follows are one instruction."""
+    """Full-size datagrams and the shorter one that follows are one, though some came later than others."""
     filled = Filled()
-    filled.push(1252, 1252, 300, 70, at=0.0)
-    filled.push(70, at=MAX_AGE)
-    head = filled.queue.pop(0.0)
-    assert head and head.number == 0
-    assert filled.pop_all(at=MAX_AGE + 0.1) == [4]
+    filled.push(1252, at=0.0)
+    filled.push(1252, 300, 70, at=0.01)
+    assert filled.pop_all(at=MAX_AGE + 0.005) == [3]
     assert filled.queue.dropped == 3
 
 
-def test_the_rest_of_an_old_instruction_is_not_kept_for_being_younger() -> None:
-    """Its head was dropped for its age, so a fragment that came 10 ms later goes too."""
+def test_what_is_newer_supersedes_what_has_waited() -> None:
+    """On a line that is too slow, the state of a moment ago makes room for the present one."""
     filled = Filled()
-    filled.push(1252, at=0.0)
-    filled.push(300, 70, at=0.01)
-    assert filled.pop_all(at=MAX_AGE + 0.005) == [2]
-    assert filled.queue.dropped == 2
+    filled.push(500, at=0.0)
+    filled.push(1252, 500, at=0.2)
+    filled.push(500, at=0.4)
+    assert filled.pop_all(at=0.2 + SUPERSEDED + 0.01) == [3]
+    assert filled.queue.dropped == 3
+
+
+def test_what_nothing_newer_supersedes_may_wait() -> None:
+    """The last one is good until mosh sends it again."""
+    filled = Filled()
+    filled.push(500, at=0.0)
+    assert filled.pop_all(at=MAX_AGE - 0.01) == [0]
+
+
+def test_an_instruction_that_has_begun_to_leave_is_let_finish() -> None:
+    """On a slow line a large screen takes seconds; without its end its beginning was in vain."""
+    filled = Filled()
+    filled.push(*[1252] * 9, 300, at=0.0)
+    filled.push(70, at=1.0)
+    left = []
+    for step in range(10):
+        waiting = filled.queue.pop(step * 0.5)
+        assert waiting
+        left.append(waiting.number)
+    assert left == list(range(10))
+    assert filled.pop_all(at=5.0) == []
+    assert filled.queue.dropped == 1
+
+
+def test_an_instruction_that_was_stalled_is_given_up() -> None:
+    """After a stall the present goes out at once, not the rest of what was on its way before."""
+    filled = Filled()
+    filled.push(*[1252] * 9, 300, at=0.0)
+    assert filled.queue.pop(0.0)
+    filled.push(70, at=3.0)
+    assert filled.pop_all(at=3.0) == [10]
+
+
+def test_too_much_does_not_cost_what_has_begun_to_leave() -> None:
+    """A large screen that mosh sends again each second would never get through."""
+    filled = Filled()
+    filled.push(*[1252] * 20, 300, at=0.0)
+    assert filled.queue.pop(0.0)
+    filled.push(*[1252] * 20, 301, at=1.0)
+    filled.push(70, at=1.1)
+    assert filled.pop_all(at=1.1) == [*range(1, 21), 42]
+    assert filled.queue.dropped == 21
 
 
 def test_the_rest_that_arrives_after_its_head_was_dropped_goes_too() -> None:
@@ -189,6 +228,7 @@ class QueueModel(RuleBasedStateMachine):
         self.queue = DatagramQueue()
         self.now = 100.0
         self.pushed: dict[int, Waiting] = {}
+        self.popped: dict[int, float] = {}  # when, by flow: what has begun to leave may grow old while it moves
         self.gone = 0
         self.forgotten = 0
 
@@ -212,7 +252,8 @@ class QueueModel(RuleBasedStateMachine):
                 return
             assert self.pushed[waiting.number] is waiting
             self.pushed[waiting.number] = waiting._replace(number=-1)
-            assert self.now - waiting.since <= MAX_AGE
+            assert self.now - max(waiting.since, self.popped.get(waiting.flow, 0.0)) <= MAX_AGE
+            self.popped[waiting.flow] = self.now
             self.gone += 1
 
     @rule(seconds=st.floats(0, 1.5))
@@ -232,7 +273,7 @@ class QueueModel(RuleBasedStateMachine):
 
     @invariant()
     def bytes_are_exact_and_bounded(self) -> None:
-        waiting = [one for lane in self.queue._lanes.values() for one in lane.waiting]
+        waiting = [one for lane in self.queue._lanes.values() for each in lane.instructions for one in each.parts]
         assert self.queue.cost == sum(len(one.datagram) + OVERHEAD for one in waiting) <= MAX_BYTES
         assert len(self.queue) == len(waiting)
 

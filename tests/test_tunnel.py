@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tests.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import Failure, State
-from tunneld.profile import Backoff, Direction, Keepalive, Relay
+from tunneld.profile import Backoff, Direction, Keepalive, Mosh, PortRange, Relay
 from tunneld.tunnel import address_of
 
 
@@ -316,6 +317,19 @@ async def test_stop_frees_the_relays_port_at_once(relay: Sshd, journal: Journal,
             await has_settled(relay)
             assert not is_free(listen)
         assert is_free(listen)
+
+
+async def test_mosh_is_served_beside_the_forwards_and_ends_with_them(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """With [mosh] the shim lives in the session: ready while it is up, and nothing of it is left after the stop."""
+    port = free_port(kind=socket.SOCK_DGRAM)
+    mosh = Mosh(ports=PortRange(port, port), bind="127.0.0.1", to="127.0.0.2")
+    async with running(profile_of(relay_of(relay), forward(free_port()), mosh=mosh), journal, time) as tunnel:
+        assert tunnel.status().mosh.state == "starting"
+        await journal.says("mosh_ready")
+        assert tunnel.status().mosh.state == "ready"
+        assert tunnel.status().mosh.ports == f"{port}-{port}"
 
 
 def test_a_relay_is_told_as_ssh_would_be() -> None:

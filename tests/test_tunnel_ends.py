@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tests.supervised import (
 from tests.virtual import Journal, VirtualTime
 from tunneld import session
 from tunneld.core.lifecycle import State
-from tunneld.profile import Direction, Profile, TcpAddress
+from tunneld.profile import Direction, Mosh, PortRange, Profile, TcpAddress
 from tunneld.tunnel import Tunnel
 
 
@@ -150,6 +151,20 @@ async def test_ended_while_up(relay: Sshd, how: str) -> None:
 
         await run.ended_by(how, until)
         assert is_free(listen)
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("ready", [False, True])
+async def test_ended_while_mosh_is_served(relay: Sshd, how: str, ready: bool) -> None:
+    """The agent on the relay is being started, or serves: it and its connections end with the tunnel."""
+    port = free_port(kind=socket.SOCK_DGRAM)
+    mosh = Mosh(ports=PortRange(port, port), bind="127.0.0.1", to="127.0.0.2")
+    run = Run(profile_of(relay_of(relay), forward(free_port()), mosh=mosh))
+
+    async def until(run: Run) -> None:
+        await run.journal.says("mosh_ready" if ready else "session_established")
+
+    await run.ended_by(how, until)
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -1,0 +1,44 @@
+"""Files lent to a service as credentials (systemd.exec(5), LoadCredential=): where to read what a profile names.
+
+A service runs as a user of its own and sees neither root's home nor root's keys. systemd, as root, copies the files
+that it needs into $CREDENTIALS_DIRECTORY. Profiles and messages keep the files' own paths; only who opens one asks here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+# tunneld.service lends this whole folder as `keys`: each file in it is the credential `keys_FILE`.
+KEYS = Path("/etc/tunneld/keys")
+
+# SSH looks for these beside a private key; beside its copy they have to be found as well.
+_BESIDE = ("-cert.pub", ".pub")
+
+
+def credential_id(path: Path) -> str:
+    """The credential's name for the file of this absolute path: `id_ed25519-1f0c8a9b2d3e`, `...-cert.pub` beside it.
+
+    It holds the file's name for who looks, and a digest of the path, so that two files never share one.
+    """
+    text = str(path)
+    beside = next((end for end in _BESIDE if text.endswith(end)), "")
+    base = text.removesuffix(beside)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(base))[:64]
+    return f"{name}-{hashlib.sha256(os.fsencode(base)).hexdigest()[:12]}{beside}"
+
+
+def readable(path: Path) -> Path:
+    """Where to open the file of this absolute path: its copy, if it was lent to this service, else the file itself."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    if not folder:
+        return path
+    names = [credential_id(path), *([f"keys_{path.name}"] if path.parent == KEYS else [])]
+    return next((copy for name in names if (copy := Path(folder, name)).exists()), path)
+
+
+def is_lent(path: Path) -> bool:
+    """Whether this service reads a copy, made when it was started."""
+    return readable(path) != path

@@ -1,0 +1,70 @@
+"""Which files a profile's service needs as credentials, and the drop-in that lends them to it.
+
+The system's service runs as the user `tunneld`, which can read neither root's keys nor root's home.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunneld.errors import UsageError
+from tunneld.profile import Profile
+from tunneld.profile.lent import credential_id
+
+__all__ = ["credential_id", "drop_in", "files_of"]
+
+# What ssh uses where the profile names nothing, in the home of whoever enables the service.
+USUAL_KEYS = tuple(f".ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa"))
+USUAL_KNOWN_HOSTS = (".ssh/known_hosts", ".ssh/known_hosts2")
+USUAL_CONFIG = ".ssh/config"
+
+HEAD = "# Written by `tunneld enable`, and again when the profile changes: put changes of your own into another file.\n"
+
+
+def files_of(profile: Profile, home: Path | None = None) -> dict[Path, bool]:
+    """The files to lend, as they are on this machine now, and whether the service can do without each.
+
+    `home` is the enabling user's. The files of /etc/ssh are not among them: every user reads those.
+    """
+    home = Path(os.path.expanduser("~")) if home is None else home
+    keys = profile.relay.identity or [home / name for name in USUAL_KEYS]
+    beside = [key.with_name(key.name + end) for key in keys for end in ("-cert.pub", ".pub") if key.suffix != ".pub"]
+    other = [*beside, *_hosts(profile, home), *_config(profile, home)]
+    found = {path: False for path in keys if path.is_file()}
+    return found | {path: True for path in other if path.is_file() and path not in found}
+
+
+def drop_in(profile: Profile, home: Path | None = None) -> str:
+    """The text of a drop-in for the profile's service.
+
+    A file that the service can do without is empty when it is gone at the next start.
+
+    Raises:
+        UsageError: a path that no unit can hold.
+    """
+    lines = [line for path, spare in files_of(profile, home).items() for line in _lines(path, spare)]
+    return "\n".join([f"{HEAD}[Service]", *lines, ""])
+
+
+def _hosts(profile: Profile, home: Path) -> list[Path]:
+    named = profile.relay.known_hosts
+    return [home / name for name in USUAL_KNOWN_HOSTS] if named is None else [named]
+
+
+def _config(profile: Profile, home: Path) -> list[Path]:
+    named = profile.relay.ssh_config
+    if isinstance(named, Path):
+        return [named]
+    return [home / USUAL_CONFIG] if named else []
+
+
+def _lines(path: Path, spare: bool) -> Iterator[str]:
+    text = str(path)
+    if not text.isprintable() or text.endswith("\\"):
+        raise UsageError(f"{text!r} cannot stand in a unit: give the file a plainer name")
+    name = credential_id(path)
+    yield f"LoadCredential={name}:{text.replace('%', '%%')}"
+    if spare:
+        yield f"SetCredential={name}:#"

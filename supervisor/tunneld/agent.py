@@ -35,6 +35,12 @@ MAX_STREAMS = 6
 MAX_UNWRITTEN = 64 * 1024
 """Bytes that wait for a stream that does not take them, before its carrier is asked for no more."""
 
+FOLDER = "tunneld-"
+"""How the name of an agent's private folder begins; its process id and some chance follow."""
+
+LONGEST_ROOT = 70
+"""Bytes: a Unix socket's path holds 107, of which our own names take up to 32."""
+
 BATCH = 64
 """Datagrams read from one socket before the others have their turn."""
 
@@ -183,7 +189,10 @@ class Agent:
                 self._listen(bind, port)
             except OSError as error:
                 return {"error": f"UDP port {port} on {bind}: {error.strerror or error}"}
-        return {"join": self._open_door()}
+        try:
+            return {"join": self._open_door()}
+        except OSError as error:
+            return {"error": f"no Unix socket in {self._folder}: {error.strerror or error}"}
 
     def _listen(self, bind: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -197,7 +206,11 @@ class Agent:
 
     def _open_door(self) -> str:
         """The Unix socket through which further streams come, in a folder that only this user can enter."""
-        self._folder = f"{os.environ.get('TMPDIR') or '/tmp'}/tunneld-{os.urandom(8).hex()}"
+        root = os.environ.get("TMPDIR") or "/tmp"
+        if len(root) > LONGEST_ROOT:
+            root = "/tmp"
+        _sweep(root)
+        self._folder = f"{root}/{FOLDER}{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(self._folder, 0o700)
         path = f"{self._folder}/join"
         door = socket.socket(socket.AF_UNIX)
@@ -209,9 +222,7 @@ class Agent:
 
     def _close_door(self) -> None:
         if self._folder:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self._folder}/join")
-                os.rmdir(self._folder)
+            _remove(self._folder)
 
     def _admit(self, door: socket.socket) -> None:
         try:
@@ -262,6 +273,29 @@ class Agent:
         if counters != self._reported:
             self._reported = counters
             self._say(frame.REPORT, counters)
+
+
+def _sweep(root: str) -> None:
+    """Remove what agents left behind that were killed."""
+    for name in os.listdir(root):
+        pid = name[len(FOLDER) :].partition("-")[0]
+        if not name.startswith(FOLDER) or not pid.isdigit():
+            continue
+        try:
+            is_ours = os.lstat(f"{root}/{name}").st_uid == os.geteuid()
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            if is_ours:
+                _remove(f"{root}/{name}")
+        except (OSError, OverflowError):
+            continue
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(f"{folder}/join")
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
 
 
 def _source(peer: tuple[Any, ...]) -> object:

@@ -96,8 +96,9 @@ class Shim:
         return str(found[0][4][0])
 
     def _ready(self) -> None:
-        self._state, self._reason, self._logged = "ready", "", ""
-        self._log.info("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
+        if self._logged != "ready":  # once: a tunnel that flaps must not fill a journal
+            self._log.info("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
+        self._state, self._reason, self._logged = "ready", "", "ready"
 
     def _unavailable(self, reason: str, pause: float) -> None:
         if reason != self._logged:

@@ -16,6 +16,9 @@ FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 300.0
 """Seconds between two starts of the agent: a port may become free soon, Python is seldom installed meanwhile."""
 
+STEADY = 60.0
+"""Seconds that an agent must have served for its end to be an accident: one that keeps ending is started less often."""
+
 SHORTEST_SILENCE = 20.0
 """Seconds: the agent must outlive a daemon whose machine is busy for a moment."""
 
@@ -31,6 +34,7 @@ class Shim:
         self._state: MoshState = "starting"
         self._reason = ""
         self._logged = ""
+        self._ready_since = 0.0
         self._link: AgentLink | None = None
 
     async def run(self, connection: asyncssh.SSHClientConnection) -> None:
@@ -42,13 +46,11 @@ class Shim:
         while not connection.is_closed():
             try:
                 await self._serve(connection)
-            except AgentError as error:
+            except (AgentError, asyncssh.Error) as error:
                 if connection.is_closed():
                     break
-                pause = FIRST_PAUSE if self._state == "ready" else pause
+                pause = FIRST_PAUSE if self._was_steady() else pause
                 self._unavailable(str(error), pause)
-            except asyncssh.Error:
-                break  # the connection ended in the middle of something
             finally:
                 self._link = None
             await asyncio.sleep(pause)
@@ -96,8 +98,9 @@ class Shim:
         return str(found[0][4][0])
 
     def _ready(self) -> None:
-        if self._logged != "ready":  # once: a tunnel that flaps must not fill a journal
-            self._log.info("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
+        # News only once: a tunnel that flaps must not fill a journal.
+        say = self._log.debug if self._logged == "ready" else self._log.info
+        say("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
         self._state, self._reason, self._logged = "ready", "", "ready"
 
     def _unavailable(self, reason: str, pause: float) -> None:

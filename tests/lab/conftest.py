@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import requirements
+from tests.lab import booted, requirements
 from tests.lab.net import Lab
 
 
 @pytest.fixture(scope="session")
 def able() -> None:
-    lacks = "; ".join(requirements.missing())
+    _require(requirements.missing())
+
+
+@pytest.fixture(scope="session")
+def able_to_boot(able: None) -> None:
+    _require(booted.missing())
+
+
+def _require(missing: tuple[str, ...]) -> None:
+    lacks = "; ".join(missing)
     if lacks and os.environ.get("CI"):
         pytest.fail(f"the lab cannot run, and CI may not skip it: {lacks}")
     if lacks:

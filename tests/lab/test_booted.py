@@ -1,0 +1,79 @@
+"""The booted machine proves itself, before anything of ours is installed on it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.booted import Booted
+from tests.lab.net import Lab
+
+pytestmark = pytest.mark.lab
+
+UNIT = "[Service]\nType=oneshot\nExecStart=touch /run/it-ran\n[Install]\nWantedBy=multi-user.target\n"
+
+
+@pytest.fixture
+def machine(able_to_boot: None, lab: Lab) -> Iterator[Booted]:
+    with Booted(lab.pi) as booted:
+        yield booted
+
+
+def test_what_is_enabled_runs_after_a_power_cut(machine: Booted) -> None:
+    """The same disk, another boot: what was written is there, what ran is not, what is enabled starts."""
+    machine.write("/etc/systemd/system/probe.service", UNIT)
+    machine.shell("systemctl enable probe; touch /run/gone /root/kept")
+    assert not machine.path("/run/it-ran").exists()
+    machine.cut_power()
+    machine.boot()
+    assert machine.path("/run/it-ran").exists()
+    assert machine.path("/root/kept").exists()
+    assert not machine.path("/run/gone").exists()
+
+
+def test_it_is_on_the_network_of_its_host(lab: Lab, machine: Booted) -> None:
+    """It has pi's address, knows the relay by name, and nothing else."""
+    assert "192.168.1.2" in machine.shell("ip -4 -o address show eth0")
+    assert "60.9.9.2" in machine.shell("getent hosts relay")
+
+
+def test_it_is_healthy(machine: Booted) -> None:
+    """No unit fails by itself, so that one that does is ours."""
+    assert machine.run(["systemctl", "is-system-running"]).stdout.strip() == "running"
+    assert machine.shell("systemctl --failed --no-legend") == ""
+
+
+def test_nothing_of_it_is_left(able_to_boot: None, lab: Lab) -> None:
+    """No process, no mount, no cgroup, and this machine's /dev and /etc are as they were."""
+    before = footprint()
+    with Booted(lab.pi) as machine:
+        machine.shell("hostname elsewhere; touch /etc/written /dev/made; useradd --create-home vera")
+        assert footprint() != before
+    assert footprint() == before
+
+
+def footprint() -> dict[str, object]:
+    groups = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", "mount -t cgroup2 none /mnt; find /mnt -name '*-booted'"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {
+        "mounts": Path("/proc/self/mounts").read_text(),
+        "hostname": Path("/proc/sys/kernel/hostname").read_text(),
+        "users": Path("/etc/passwd").read_text(),
+        "devices": sorted(path.name for path in Path("/dev").iterdir()),
+        "cgroups": groups.stdout,
+        "systemd": [path.parent.name for path in Path("/proc").glob("[0-9]*/exe") if links_to_systemd(path)],
+    }
+
+
+def links_to_systemd(path: Path) -> bool:
+    try:
+        return path.readlink().name == "systemd"
+    except OSError:
+        return False

@@ -34,7 +34,7 @@ TICK = 0.5
 """Seconds between two looks at the streams: the granularity of the time-outs below."""
 
 STALLED = 3.0
-"""Seconds without an answer after which a dedicated stream is opened anew, if another one answers."""
+"""Seconds without an answer after which a dedicated stream is opened anew, if another one was heard meanwhile."""
 
 UNUSED = 60.0
 """Seconds without a flow after which the dedicated connections are closed."""
@@ -140,7 +140,7 @@ class AgentLink:
         except BaseException:
             self._drop(name)
             raise
-        if not carrier.greeted:
+        if not carrier.greeted or opened.ended.is_set():
             self._drop(name)
             raise AgentError(self._why_not_started(opened, carrier))
         return opened
@@ -160,7 +160,10 @@ class AgentLink:
         if answer is None:
             raise AgentError(self._why_ended(control))
         if "error" in answer:
-            raise AgentError(f"the relay's ingress: {_shown(answer['error'])}")
+            error = answer["error"]
+            raise AgentError(
+                f"the relay's ingress: {_shown(error) if isinstance(error, str) else 'it does not say why'}"
+            )
         if not isinstance(answer.get("join"), str):
             raise AgentError("the agent does not say where further streams join")
         return str(answer["join"])
@@ -195,11 +198,9 @@ class AgentLink:
                     await stream.ended.wait()
                 return
             except TimeoutError:
-                now = self._loop.time()
-                others_answer = any(
-                    not other.is_late(now) for other in self.outlet.carriers.values() if other is not carrier
-                )
-                if carrier.waited(now) > STALLED and others_answer:
+                waited = carrier.waited(now := self._loop.time())
+                others = (other for other in self.outlet.carriers.values() if other is not carrier)
+                if waited > STALLED and any(other.heard > now - waited for other in others):
                     return
 
     async def _tick(self) -> None:
@@ -232,13 +233,13 @@ class AgentLink:
 
     def _flush(self) -> None:
         now = self._loop.time()
-        for name, program in self._programs.items():
-            carrier = self.outlet.carriers.get(name)
+        for name, program in list(self._programs.items()):
+            carrier = self.outlet.carriers[name]
+            if carrier.is_choked:
+                self._faults[name] = "it asks for more than it reads"
+                self._drop(name)
             # The far side speaks first: until then its Python may still be reading the agent's source text.
-            if carrier is None or not carrier.greeted or program.is_full:
-                continue
-            data = carrier.outgoing(now)
-            if data:
+            elif carrier.greeted and not program.is_full and (data := carrier.outgoing(now)):
                 program.write(data)
 
     def _drop(self, name: str) -> None:
@@ -252,7 +253,8 @@ class AgentLink:
     def _apply(self, events: Iterable[Happening]) -> None:
         for event in events:
             match event:
-                case Deliver(flow, datagram):
+                case Deliver(flow, datagram) if self.outlet.flows.get(flow.number) is flow:
+                    # A flow that was refused by an earlier datagram of this batch has no socket any more, nor gets one.
                     self._in_use.set()
                     self._sockets.send(flow, datagram)
                 case Ended(flow):
@@ -261,7 +263,7 @@ class AgentLink:
                     self._serving = body
                     self._spoken.set()
                 case Message(frame.REPORT, body):
-                    self.reported = {str(k)[:64]: v for k, v in list(body.items())[:64] if isinstance(v, int)}
+                    self.reported = _counters(body)
 
     def _answered(self, flow: Flow, datagram: bytes) -> None:
         self.outlet.answer(flow, datagram, self._loop.time())
@@ -290,11 +292,19 @@ class AgentLink:
         return f"the agent on the relay ended{f' (it said: {program.last_words})' if program.last_words else ''}"
 
 
+def _counters(body: Mapping[str, Any]) -> dict[str, int]:
+    """What looks like counters among what the relay says; the rest could be anything, and would be shown."""
+    named = {
+        name: count for name, count in body.items() if name.isidentifier() and len(name) <= 64 and type(count) is int
+    }
+    return {name: named[name] for name in sorted(named)[:64] if 0 <= named[name] < 1 << 63}
+
+
 def _said(carrier: StreamCarrier) -> str:
     """What came on standard output in the agent's place, fit to be shown."""
     text = carrier.noise.decode("utf-8", "replace").strip()
     return f" (it said: {_shown(text)})" if text else ""
 
 
-def _shown(text: object) -> str:
-    return "".join(c if c.isprintable() else " " for c in str(text))[:200]
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:200])

@@ -102,6 +102,10 @@ class Shim:
         say = self._log.debug if self._logged == "ready" else self._log.info
         say("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
         self._state, self._reason, self._logged = "ready", "", "ready"
+        self._ready_since = asyncio.get_running_loop().time()
+
+    def _was_steady(self) -> bool:
+        return self._state == "ready" and asyncio.get_running_loop().time() - self._ready_since > STEADY
 
     def _unavailable(self, reason: str, pause: float) -> None:
         if reason != self._logged:

@@ -68,6 +68,7 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
         on for signs of life, no client may answer there, and after ClientAliveCountMax it ends the whole connection.
         """
         self._received = lambda _: None
+        self.connection_lost(None)  # for us it has ended, though a program that does not leave may hold its channel
         if self._channel and not self._channel.is_closing():
             self._channel.write_eof()
 

@@ -1,7 +1,8 @@
 """Files lent to a service as credentials (systemd.exec(5), LoadCredential=): where to read what a profile names.
 
 A service runs as a user of its own and sees neither root's home nor root's keys. systemd, as root, copies the files
-that it needs into $CREDENTIALS_DIRECTORY. Profiles and messages keep the files' own paths; only who opens one asks here.
+that it needs into $CREDENTIALS_DIRECTORY. Profiles and messages keep the files' own paths; only who opens one
+asks here.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from tunneld.profile.address import (
     parse_ports,
     parse_tcp,
 )
+from tunneld.profile.lent import readable
 from tunneld.profile.values import Direction
 
 MOST_MOSH_PORTS = 100  # a socket each on the relay; mosh itself needs one per person connected
@@ -148,7 +149,7 @@ def identity_file(text: str, folder: Path) -> Path:
     path = existing_file(text, folder)
     if path.suffix == ".pub":  # a public key or a certificate; the private half is with the agent or beside it
         return path
-    status = path.stat()
+    status = readable(path).stat()
     # A key that root owns may be lent to a service's group; nobody needs to lend one to the world.
     forbidden = 0o077 if status.st_uid == os.geteuid() else 0o007
     if status.st_mode & forbidden:
@@ -158,18 +159,19 @@ def identity_file(text: str, folder: Path) -> Path:
 
 
 def existing_file(text: str, folder: Path) -> Path:
-    """A file on this host that can be read."""
+    """A file on this host that can be read, if only as the copy that a service was lent."""
     path = expand(text, folder)
+    source = readable(path)
     try:
-        is_folder = path.is_dir()  # asked, not opened: an open waits for ever on a FIFO
-        path.stat()
+        is_folder = source.is_dir()  # asked, not opened: an open waits for ever on a FIFO
+        source.stat()
     except FileNotFoundError:
         raise ValueError(f"there is no file {_shown(path)}: correct the path, or make the file") from None
     except OSError as error:
         raise ValueError(f"{_shown(path)} cannot be read ({error.strerror}): correct the path, or its rights") from None
     if is_folder:
         raise ValueError(f"{_shown(path)} is a folder: write the file's path")
-    if not os.access(path, os.R_OK):
+    if not os.access(source, os.R_OK):
         raise ValueError(f"{_shown(path)} cannot be read by this user: correct the path, or its rights")
     return path
 

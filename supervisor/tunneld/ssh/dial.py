@@ -7,6 +7,7 @@ with the same care, and closes when the connection over it ends, when the dial f
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import asyncssh
 
 from tunneld.core.lifecycle import Failure
 from tunneld.profile import Keepalive, Relay
+from tunneld.profile.lent import readable
 from tunneld.ssh import keys
 from tunneld.ssh.ciphers import preferred
 from tunneld.ssh.client import Client
@@ -205,9 +207,9 @@ class _Dialler:
 def config_files(wanted: bool | Path) -> list[str]:
     """The ssh_config files to read, in the order in which the first value wins."""
     if isinstance(wanted, Path):
-        return [str(wanted)]
-    files = (file.expanduser() for file in CONFIG_FILES) if wanted else ()
-    return [str(file) for file in files if file.is_file()]
+        return [str(readable(wanted))]
+    files = (readable(file.expanduser()) for file in CONFIG_FILES) if wanted else ()
+    return [str(file) for file in files if os.path.isfile(file)]  # no PermissionError, as of Path's own
 
 
 def _chosen(target: Target) -> dict[str, Any]:

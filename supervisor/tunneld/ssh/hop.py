@@ -28,6 +28,7 @@ class Hop:
     keys: tuple[str, ...] = ()  # what is offered: kind, fingerprint, file; never the key
     known_hosts: str = "known_hosts"  # the files that were looked at
     host_key: str = ""  # the kind and fingerprint of the key that was shown and not trusted
+    is_copy: bool = False  # known_hosts are copies, made when the service was started
     host_known: bool = False  # known_hosts has some key for this host
 
     @property
@@ -41,10 +42,14 @@ class Hop:
         """The command that shows the host's key to known_hosts; through a jump host only ssh itself can ask."""
         file = self.known_hosts.split(", ")[0]
         if self.via:
-            return f"ssh -J {self.via} -p {self.port} {self.host}"
-        return f"ssh-keyscan -p {self.port} {self.host} >> {file}"
+            return f"ssh -J {self.via} -p {self.port} {self.host}{self._afterwards}"
+        return f"ssh-keyscan -p {self.port} {self.host} >> {file}{self._afterwards}"
 
     @property
     def remove_key(self) -> str:
         name = self.host if self.port == 22 else f"'[{self.host}]:{self.port}'"
-        return f"ssh-keygen -f {self.known_hosts.split(', ')[0]} -R {name}"
+        return f"ssh-keygen -f {self.known_hosts.split(', ')[0]} -R {name}{self._afterwards}"
+
+    @property
+    def _afterwards(self) -> str:
+        return "; then restart the service, which has a copy of that file" if self.is_copy else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncssh
 
 from tunneld.core.lifecycle import Failure
+from tunneld.profile.lent import readable
 from tunneld.ssh.failure import SessionError
 
 # ssh's own order and names (ssh_config(5), IdentityFile).
@@ -50,7 +51,7 @@ def named(paths: Sequence[Path], environment: Mapping[str, str] = os.environ) ->
     keys = Keys()
     for path in paths:
         try:
-            keys.pairs.extend(asyncssh.load_keypairs(str(path)))
+            keys.pairs.extend(asyncssh.load_keypairs(str(readable(path))))
         except OSError as error:
             raise SessionError(Failure.AUTHENTICATION, _unreadable(path, error)) from error
         except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
@@ -72,7 +73,7 @@ def usual(
     for path in [Path(name) for name in configured or ()] or USUAL_FILES:
         path = path.expanduser()
         try:
-            keys.pairs.extend(asyncssh.load_keypairs(str(path), ignore_encrypted=True))
+            keys.pairs.extend(asyncssh.load_keypairs(str(readable(path)), ignore_encrypted=True))
         except (OSError, ValueError):
             continue
         if only:
@@ -92,7 +93,7 @@ def _socket(configured: str | None, environment: Mapping[str, str]) -> str:
 
 def _public(path: Path) -> list[asyncssh.SSHKey]:
     try:
-        return [asyncssh.read_public_key(f"{path}.pub")]
+        return [asyncssh.read_public_key(str(readable(path.with_name(f"{path.name}.pub"))))]
     except (OSError, asyncssh.KeyImportError):
         return []
 

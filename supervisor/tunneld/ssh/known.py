@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import asyncssh
 
+from tunneld.profile.lent import is_lent, readable
 from tunneld.ssh.hop import Hop
 
 USER_FILES = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
@@ -26,15 +28,29 @@ class KnownHosts:
     def __init__(self, files: Sequence[Path], hop: Hop) -> None:
         self._files = tuple(file.expanduser() for file in files)
         self._hop = hop
-        hop.known_hosts = ", ".join(str(file) for file in self._files if file.exists()) or str(self._files[0])
+        shown = self._there() or [file for file in self._files if not _is_hidden(file)][:1] or [self._files[0]]
+        hop.known_hosts = ", ".join(map(str, shown))
+        hop.is_copy = is_lent(shown[0])
 
     def __call__(self, host: str, addr: str, port: int | None) -> Trusted:
         hosts = asyncssh.SSHKnownHosts()
-        for file in self._files:
+        for file in self._there():
             with contextlib.suppress(FileNotFoundError):
-                for line in file.read_text(errors="replace").splitlines():
+                for line in readable(file).read_text(errors="replace").splitlines():
                     with contextlib.suppress(ValueError):  # ssh passes over what it cannot read, too
                         hosts.load(line)
         trusted = hosts.match(host, addr, port)
         self._hop.host_known = bool(trusted[0] or trusted[1])
         return trusted
+
+    def _there(self) -> list[Path]:
+        return [file for file in self._files if os.path.exists(readable(file))]
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether it is in a home that a service cannot see (ProtectHome=): advice to write into it would be wrong."""
+    try:
+        os.stat(file)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False

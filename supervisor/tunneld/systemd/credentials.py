@@ -61,7 +61,7 @@ def _config(profile: Profile, home: Path) -> list[Path]:
 
 
 def _lines(path: Path, spare: bool) -> Iterator[str]:
-    text = str(path)
+    text = os.path.abspath(path)
     if not text.isprintable() or text.endswith("\\"):
         raise UsageError(f"{text!r} cannot stand in a unit: give the file a plainer name")
     name = credential_id(path)

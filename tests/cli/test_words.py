@@ -7,9 +7,10 @@ from textwrap import dedent
 
 import pytest
 
-from tunneld.cli.words import ADVICE, STATES, describe, duration
+from tunneld.cli.words import ADVICE, describe
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.words import STATES, duration
 
 UP = TunnelStatus(
     name="pi-home",

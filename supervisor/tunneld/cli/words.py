@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.words import HUMAN, STATES, counted, duration
 
 ADVICE = {
     Failure.NETWORK: "check this host's network and the relay's address; it is tried again by itself",
@@ -21,20 +22,6 @@ ADVICE = {
     Failure.PROTOCOL: "look at both sides' logs; the two do not agree on how to talk",
 }
 FAULT = "restart the daemon, and report what its log says"
-
-HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
-
-STATES = {
-    State.IDLE: "not started",
-    State.DIALING: "dialing",
-    State.UP: "up",
-    State.BACKOFF: "down",
-    State.DRAINING: "stopping",
-    State.STOPPED: "stopped",
-    State.FAILED: "FAILED",
-}
-
-UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 WHERE = {"remote": "on the relay", "local": "here", "dynamic": "here (SOCKS)"}
 
@@ -59,7 +46,7 @@ def headline(status: TunnelStatus) -> str:
 
 
 def _history(status: TunnelStatus) -> str:
-    sessions, attempts = _count(status.sessions, "session"), _count(status.attempts, "attempt")
+    sessions, attempts = counted(status.sessions, "session"), counted(status.attempts, "attempt")
     return f"{sessions} from {attempts} in {duration(status.running)}"
 
 
@@ -68,7 +55,7 @@ def forward_line(forward: ForwardStatus) -> str:
     optional = "" if forward.required else " (optional)"
     line = f"{forward.listening or forward.listen} {WHERE.get(forward.direction, '')}{to}{optional}: "
     if forward.state == "listening":
-        line += f"listening, {_count(forward.connections, 'connection')} ({forward.total} in all)"
+        line += f"listening, {counted(forward.connections, 'connection')} ({forward.total} in all)"
         return f"{line}; last target fault: {forward.target}" if forward.target else line
     if forward.failure is None:
         return line + "waits for the session"
@@ -79,7 +66,7 @@ def forward_line(forward: ForwardStatus) -> str:
 def mosh_line(mosh: MoshStatus) -> str:
     line = f"{mosh.state}, UDP ports {mosh.ports} on the relay" if mosh.ports else mosh.state
     if mosh.state == "ready":
-        return f"{line}, {_count(mosh.flows, 'flow')}"
+        return f"{line}, {counted(mosh.flows, 'flow')}"
     return f"{line}: {mosh.reason}" if mosh.reason else line
 
 
@@ -102,17 +89,3 @@ def _trouble(status: TunnelStatus) -> Iterator[str]:
 def _told(failure: FailureStatus) -> str:
     kind = f"{failure.failure.value}: " if failure.failure else ""
     return f"{duration(failure.ago)} ago, {kind}{failure.text}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def duration(seconds: float) -> str:
-    """`4 s`, `3 min 20 s`, `9 d 3 h`: the two largest units."""
-    rest, parts = round(seconds), []
-    for unit, size in UNITS:
-        number, rest = divmod(rest, size)
-        if number:
-            parts.append(f"{number} {unit}")
-    return " ".join(parts[:2]) or "0 s"

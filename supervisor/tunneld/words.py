@@ -1,0 +1,123 @@
+"""Words for a tunnel's state that several places say: `tunneld status`, and the one line in `systemctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tunneld.core.lifecycle import Failure, State
+from tunneld.status import CarrierStatus, ForwardStatus, MoshStatus, TunnelStatus
+
+# What a person has to mend: said louder than a link that is down.
+HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
+
+STATES = {
+    State.IDLE: "not started",
+    State.DIALING: "dialing",
+    State.UP: "up",
+    State.BACKOFF: "down",
+    State.DRAINING: "stopping",
+    State.STOPPED: "stopped",
+    State.FAILED: "FAILED",
+}
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+# What a forward to this port is for; others have their number alone.
+SERVICES = {22: "ssh"}
+LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
+
+# Of a failure's text in one line, and of the forwards.
+LONGEST_REASON = 160
+MOST_FORWARDS = 3
+
+
+def duration(seconds: float, *, units: int = 2) -> str:
+    """`4 s`, `3 min 20 s`, `9 d 3 h`: the largest units."""
+    rest, parts = round(seconds), []
+    for unit, size in UNITS:
+        number, rest = divmod(rest, size)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:units]) or "0 s"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def one_line(tunnels: Sequence[TunnelStatus]) -> str:
+    """All of them in a line; of several, those that are not up."""
+    if len(tunnels) == 1:
+        return brief(tunnels[0])
+    down = [each for each in tunnels if each.state is not State.UP]
+    if not down:
+        return f"{len(tunnels)} tunnels up: {', '.join(each.name for each in tunnels)}"
+    told = "; ".join(f"{each.name}: {brief(each)}" for each in down)
+    return f"{len(tunnels) - len(down)} of {counted(len(tunnels), 'tunnel')} up; {told}"
+
+
+def brief(status: TunnelStatus) -> str:
+    """`up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms`, or what is wrong."""
+    relay = status.relay.rpartition("@")[2]
+    if status.state is State.UP:
+        return "; ".join([f"up {duration(status.since, units=1)} to {relay}", *_forwards(status), *_mosh(status.mosh)])
+    if status.state in {State.DRAINING, State.STOPPED}:
+        return STATES[status.state]
+    if status.failure is None:
+        return f"{STATES[status.state]} {relay}"
+    needs = "NEEDS YOU: " if status.failure.failure in HUMAN else ""
+    return f"{needs}{_clipped(status.failure.text)}; {_next(status)}"
+
+
+def _next(status: TunnelStatus) -> str:
+    if status.next_try_in is not None:
+        return f"next try in {duration(status.next_try_in)}"
+    return "dialing again" if status.state is State.DIALING else STATES[status.state]
+
+
+def _forwards(status: TunnelStatus) -> Iterator[str]:
+    yield from map(_forward, status.forwards[:MOST_FORWARDS])
+    if more := len(status.forwards) - MOST_FORWARDS:
+        yield from [f"{counted(more, 'forward')} more"] if more > 0 else []
+
+
+def _forward(forward: ForwardStatus) -> str:
+    line = _service(forward) + _port(forward.listening or forward.listen)
+    line += f" to {_port(forward.to)}" if forward.to else ""
+    if forward.state != "listening":
+        return f"{line} NOT listening"
+    return f"{line} ({_clipped(forward.target)})" if forward.target else line
+
+
+def _service(forward: ForwardStatus) -> str:
+    """What the forward is for, if that is clear, and that it goes the other way, if it does."""
+    if forward.direction != "remote":
+        return {"local": "local ", "dynamic": "SOCKS "}.get(forward.direction, "")
+    port = (forward.to or "").rpartition(":")[2]
+    service = SERVICES.get(int(port)) if port.isdecimal() else None
+    return f"{service} " if service else ""
+
+
+def _port(address: str) -> str:
+    """An address as short as it stays clear: a loopback one is its port."""
+    host, _, port = address.rpartition(":")
+    return port if host in LOOPBACK else address
+
+
+def _mosh(mosh: MoshStatus) -> Iterator[str]:
+    if mosh.state == "ready":
+        sessions = [counted(mosh.flows, "session")] if mosh.flows else []
+        yield ", ".join([f"mosh {mosh.ports}", *sessions, *_carrier(mosh.carriers)])
+    elif mosh.state != "off":
+        yield f"mosh {mosh.state}" + (f": {_clipped(mosh.reason)}" if mosh.reason else "")
+
+
+def _carrier(carriers: Sequence[CarrierStatus]) -> Iterator[str]:
+    """The fastest that answers."""
+    answering = [(each.rtt, each.name) for each in carriers if each.rtt is not None and not each.stalled]
+    for rtt, name in sorted(answering)[:1]:
+        yield f"{name} {rtt * 1000:.0f} ms"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -51,12 +52,14 @@ class Answers:
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Listen; only the owner of the process (and root) can ask."""
+        """Listen; the owner of the process (and root) can ask, and the group, if it may enter the folder."""
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that nobody slips in
             listener.bind(str(self._path))
+            if self._path.parent.stat().st_mode & stat.S_IXGRP:
+                self._path.chmod(0o660)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(lambda: Client(self._say, self._clients), sock=listener)
         except BaseException:

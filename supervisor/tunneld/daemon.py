@@ -1,12 +1,16 @@
-"""Several tunnels in one process: signals, reload, a status socket for each, and a claim against a second daemon."""
+"""Several tunnels in one process: signals, reload, a status socket for each, and a claim against a second daemon.
+
+Whoever started it (systemd) is told when it runs, reloads and stops, and how the tunnels are.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
@@ -15,8 +19,11 @@ from tunneld.answer import Answers
 from tunneld.core.lifecycle import State
 from tunneld.errors import Problem, ProfileError, TunneldError
 from tunneld.profile import Profile, conflicts, load
+from tunneld.report import Report
 from tunneld.status import to_json
+from tunneld.systemd.notify import Notify
 from tunneld.tunnel import Tunnel
+from tunneld.words import counted, one_line
 
 FAULT = TunneldError.exit_code
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -26,13 +33,27 @@ class Daemon:
     """Runs tunnels until a signal stops them, or until none is left that runs."""
 
     def __init__(
-        self, profiles: Iterable[Profile], *, log: FilteringBoundLogger, read: Callable[[str], Profile] = load
+        self,
+        profiles: Iterable[Profile],
+        *,
+        log: FilteringBoundLogger,
+        read: Callable[[str], Profile] = load,
+        found: Callable[[], Iterable[Path]] = tuple,
+        rejected: Sequence[Problem] = (),
     ) -> None:
-        """Of profiles that can run side by side; `read` gives one again, by its file's path."""
+        """Of profiles that can run side by side; `read` gives one again, by its file's path.
+
+        `found` are files whose profiles shall run as well, once a reload finds them right; `rejected` is what is wrong
+        with those now.
+        """
         self._log = log
         self._read = read
+        self._found = found
+        self._rejected = list(rejected)
+        self._notify = Notify()
+        self._report = Report(self._notify, self._line)
         self._profiles = {profile.name: profile for profile in profiles}
-        self._tunnels = {name: Tunnel(profile, log=log) for name, profile in self._profiles.items()}
+        self._tunnels = {name: self._tunnel(profile) for name, profile in self._profiles.items()}
         self._stopping = False
         self._reload = asyncio.Event()
 
@@ -45,20 +66,24 @@ class Daemon:
         Raises:
             BusyError, RightsError: another daemon holds one of the tunnels; no room for the sockets.
         """
-        async with contextlib.AsyncExitStack() as held:
-            await self._claim(held)
-            held.enter_context(self._signals())
+        async with contextlib.AsyncExitStack() as self._held:
+            for name in self._tunnels:
+                await self._claim(name)
+            self._held.enter_context(self._signals())
             async with asyncio.TaskGroup() as beside:
-                reloading = beside.create_task(self._follow_reloads())
+                others = [beside.create_task(each) for each in (self._follow_reloads(), self._report.run())]
                 async with asyncio.TaskGroup() as self._group:
                     for tunnel in self._tunnels.values():
                         self._group.create_task(self._hold(tunnel))
-                reloading.cancel()
+                    self._notify.ready()  # whatever the relays say: a boot without network is no failure
+                for each in others:
+                    each.cancel()
         return 0 if self._stopping else FAULT
 
     def stop(self) -> None:
         """Drain every tunnel."""
         self._stopping = True
+        self._notify.stopping()
         for tunnel in self._tunnels.values():
             tunnel.stop()
 
@@ -66,14 +91,23 @@ class Daemon:
         """Read every profile again; only what changed restarts."""
         self._reload.set()
 
-    async def _claim(self, held: contextlib.AsyncExitStack) -> None:
+    async def _claim(self, name: str) -> None:
         folder = runtime.prepare(runtime.own_directory())
-        for name in self._tunnels:
-            path = runtime.socket_path(folder, name)
-            held.callback(runtime.Claim(folder, name).release)
-            answers = Answers(path, partial(self._say, name))
-            held.callback(answers.close)
-            await answers.open()
+        path = runtime.socket_path(folder, name)
+        self._held.callback(runtime.Claim(folder, name).release)
+        answers = Answers(path, partial(self._say, name))
+        self._held.callback(answers.close)
+        await answers.open()
+
+    def _tunnel(self, profile: Profile) -> Tunnel:
+        return Tunnel(profile, log=self._log, moved=self._report.moved)
+
+    def _line(self) -> str:
+        """How all is, in one line."""
+        line = one_line([tunnel.status() for tunnel in self._tunnels.values()])
+        if not self._rejected:
+            return line
+        return f"{line}; {counted(len(self._rejected), 'problem')} in profiles: {self._rejected[0]}"
 
     def _say(self, name: str) -> str:
         return to_json(self._tunnels[name].status())
@@ -89,39 +123,63 @@ class Daemon:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            for profile in self._valid([await self._again(each) for each in self._profiles.values()]):
+            if self._stopping:
+                continue
+            self._notify.reloading()
+            self._rejected.clear()
+            files = [*(each.file for each in self._profiles.values()), *self._found()]
+            read = [await self._again(file) for file in dict.fromkeys(files)]
+            for profile in self._valid([each for each in read if each is not None]):
                 await self._follow(profile)
+            self._report.moved()
+            self._notify.ready()
 
-    async def _again(self, held: Profile) -> Profile:
+    async def _again(self, file: Path) -> Profile | None:
         """A profile as its file now has it, or as we have it, if that is invalid."""
         try:
-            return await asyncio.to_thread(self._read, str(held.file))
+            return await asyncio.to_thread(self._read, str(file))
         except ProfileError as error:
             self._reject(error.problems)
-            return held
+            return next((held for held in self._profiles.values() if held.file == file), None)
 
     def _valid(self, profiles: list[Profile]) -> list[Profile]:
         """Those that can run beside each other; one that cannot stays as it is."""
         problems = conflicts(profiles)
         self._reject(problems)
         rejected = {problem.file for problem in problems}
-        return [self._profiles[each.name] if each.file in rejected else each for each in profiles]
+        kept = [self._profiles.get(each.name) if each.file in rejected else each for each in profiles]
+        return [each for each in kept if each is not None]
 
     def _reject(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
+            self._rejected.append(problem)
             self._log.error("profile_rejected", problem=str(problem))
 
     async def _follow(self, profile: Profile) -> None:
+        if profile.name not in self._tunnels:
+            await self._add(profile)
+            return
         changed = profile != self._profiles[profile.name]
         self._profiles[profile.name] = profile
         tunnel = self._tunnels[profile.name]
         if tunnel.status().state is State.FAILED and not self._stopping:
-            tunnel = self._tunnels[profile.name] = Tunnel(profile, log=self._log)
+            tunnel = self._tunnels[profile.name] = self._tunnel(profile)
             self._group.create_task(self._hold(tunnel))
         elif changed:
             await tunnel.apply(profile)
         else:
             self._log.info("profile_unchanged", tunnel=profile.name)
+
+    async def _add(self, profile: Profile) -> None:
+        """A tunnel whose profile has come, or was wrong until now."""
+        try:
+            await self._claim(profile.name)
+        except TunneldError as error:
+            self._reject([Problem(profile.file, 1, "", str(error))])
+            return
+        self._profiles[profile.name] = profile
+        tunnel = self._tunnels[profile.name] = self._tunnel(profile)
+        self._group.create_task(self._hold(tunnel))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

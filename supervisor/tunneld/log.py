@@ -1,19 +1,22 @@
 """The log: one event per transition, in past tense, with `tunnel=`; structlog over the standard library's handlers.
 
-On a terminal lines are for reading, elsewhere logfmt; JSON on request. asyncssh and asyncio say their warnings in the
-same format. Tracebacks are the plain ones: others print local variables, and keys are among those.
+On a terminal lines are for reading, elsewhere logfmt; JSON on request; the journal gets sentences and fields of its own
+(`journalctl TUNNELD_TUNNEL=pi-home`). asyncssh and asyncio say their warnings in the same format. Tracebacks are the
+plain ones: others print local variables, and keys are among those.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Hashable
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from tunneld.systemd.entry import entry
+from tunneld.systemd.journal import Journal, is_journal
 
 FORMATS = ("console", "logfmt", "json")
 
@@ -22,10 +25,15 @@ MOST_REPEATED = 64
 
 
 def configure(format: str | None = None, *, stream: TextIO | None = None, debug: bool = False) -> None:
-    """Set the process's log up. `format` is one of FORMATS; None asks whether `stream` (stderr) is a terminal."""
+    """Set the process's log up.
+
+    `format` is one of FORMATS; None asks whether `stream` (stderr) is a terminal or the journal's.
+    """
     stream = sys.stderr if stream is None else stream
+    journal = is_journal(stream)
     chosen = format or ("console" if stream.isatty() else "logfmt")
-    ours: list[Processor] = [*_shared(chosen), structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+    shared = _shared(None if journal else chosen)
+    ours: list[Processor] = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
         processors=ours,
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
@@ -33,12 +41,9 @@ def configure(format: str | None = None, *, stream: TextIO | None = None, debug:
         cache_logger_on_first_use=False,
     )
     output = logging.StreamHandler(stream)
-    output.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_ending(chosen, stream)],
-            foreign_pre_chain=_shared(chosen),
-        )
-    )
+    if journal and format is None:
+        output = Entries(stream, _formatter(shared, [structlog.processors.format_exc_info, entry]))
+    output.setFormatter(_formatter(shared, _ending(chosen, stream)))
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(logging.WARNING)
@@ -47,16 +52,35 @@ def configure(format: str | None = None, *, stream: TextIO | None = None, debug:
     logging.raiseExceptions = False  # a terminal that was closed must not end the tunnels
 
 
+class Entries(logging.StreamHandler[TextIO]):
+    """Native entries for the journal; if it does not take one, a line on `stream`, which leads there as well."""
+
+    def __init__(self, stream: TextIO, native: logging.Formatter) -> None:
+        super().__init__(stream)
+        self._native = native
+        self._journal = Journal()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._journal.write(self._native.format(record).encode("utf-8", "surrogateescape")):
+            super().emit(record)
+
+
 def logger() -> FilteringBoundLogger:
     """The daemon's logger, as configure() set it up."""
     log: FilteringBoundLogger = structlog.get_logger("tunneld")
     return log
 
 
-def _shared(format: str) -> list[Processor]:
-    """What happens to every event, ours or another library's."""
+def _formatter(shared: list[Processor], ending: list[Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending], foreign_pre_chain=shared
+    )
+
+
+def _shared(format: str | None) -> list[Processor]:
+    """What happens to every event, ours or another library's. No format: no time, since the journal has a better."""
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
-    if "JOURNAL_STREAM" not in os.environ:  # the journal keeps its own, better, time
+    if format is not None:
         shared.append(
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if format == "console" else "iso", utc=format != "console")
         )

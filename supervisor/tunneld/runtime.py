@@ -5,14 +5,19 @@ Nothing but the standard library and no asyncio: `tunneld status` starts with it
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import pwd
 import stat
 from pathlib import Path
 
 from tunneld.errors import BusyError, RightsError, UsageError
 
 SYSTEM = Path("/run/tunneld")
+
+# The user as whom the system's services run, and who has that folder then; its group may look into it.
+SERVICE = "tunneld"
 
 # sockaddr_un.sun_path holds 108 bytes, one of them the end (unix(7)).
 LONGEST_PATH = 107
@@ -47,9 +52,18 @@ def prepare(folder: Path) -> Path:
         raise RightsError(f"cannot make {folder}: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
         raise RightsError(f"{folder} is no folder; remove it")
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if found.st_uid not in _trusted() or found.st_mode & 0o022:
         raise RightsError(f"{folder} belongs to, or can be written by, somebody else; remove it, or chmod it to 0700")
     return folder
+
+
+def _trusted() -> set[int]:
+    """Whose folder we use: our own, and as root the service's, so that a tunnel is not run twice."""
+    ours = {os.geteuid()}
+    if os.geteuid() == 0:
+        with contextlib.suppress(KeyError):
+            ours.add(pwd.getpwnam(SERVICE).pw_uid)
+    return ours
 
 
 def socket_path(folder: Path, name: str) -> Path:
@@ -86,6 +100,9 @@ class Claim:
                 f"{name} is already running, in process {holder or '(just starting)'}: stop that one, or ask it with "
                 f"`tunneld status {name}`"
             ) from None
+        if os.geteuid() == 0:  # else the service could not open what root has left in its folder
+            owner = os.stat(folder)
+            os.fchown(self._file, owner.st_uid, owner.st_gid)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 

@@ -23,6 +23,10 @@ from tunneld.timing import Timing
 # Seconds for a clean close. A relay that still answers takes a few milliseconds; one that does not is left to find out.
 CLOSE_TIME = 3.0
 
+# Seconds without a fault until what was not logged is summed up, and the next fault is news again. Longer than any
+# backoff: a link that flaps every minute is one piece of news, not sixty an hour.
+CALM = 600.0
+
 Companion = Callable[[asyncssh.SSHClientConnection], Coroutine[Any, Any, None]]
 
 
@@ -56,7 +60,7 @@ class Session:
     async def run(self, *, established: Callable[[], None], stable: Callable[[], None]) -> NoReturn:
         """Until the session ends; then everything it had open is closed, also when it is cancelled.
 
-        `established` is called once it is up, `stable` after it has lived `stable_after` seconds.
+        `established` is called once it is up, `stable` after it has lived CALM seconds (or `stable_after`, if longer).
 
         Raises:
             SessionError: why it never came up, or why it ended.
@@ -120,7 +124,7 @@ class Session:
         self._end(why_ended(connection))
 
     async def _settle(self, stable: Callable[[], None]) -> None:
-        await self._timing.sleep(self._profile.backoff.stable_after)
+        await self._timing.sleep(max(CALM, self._profile.backoff.stable_after))
         stable()
 
     def _end(self, error: SessionError) -> None:

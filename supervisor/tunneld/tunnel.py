@@ -33,14 +33,12 @@ from tunneld.ssh.failure import SessionError
 from tunneld.ssh.holder import hold_session
 from tunneld.status import FailureStatus, MoshStatus, TunnelStatus
 from tunneld.timing import Timing
+from tunneld.words import HUMAN
 
 if TYPE_CHECKING:
     from tunneld.shim.shim import Shim
 
 ENDED = {State.STOPPED, State.FAILED}
-
-# What a person has to mend: said louder than a link that is down.
-HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
 
 _chance = Random().random
 
@@ -60,10 +58,13 @@ class Tunnel:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _chance,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
+        """`moved` is called after each change of state."""
         self.name = profile.name
         self._log: FilteringBoundLogger = log.bind(tunnel=profile.name)
         self._timing = Timing(clock, sleep, random)
+        self._moved = moved
         self._repeats = Repeats()
         self._profile = profile
         self._shim = _shim(profile, self._log)
@@ -244,6 +245,7 @@ class Tunnel:
     def _move(self, event: Event) -> None:
         self._state = after(self._state, event)
         self._since = self._timing.clock()
+        self._moved()
 
     def _drained(self) -> None:
         """The end of run(), whatever brought it."""

@@ -91,6 +91,7 @@ class TunnelStatus:
     forwards: tuple[ForwardStatus, ...] = ()
     mosh: MoshStatus = MoshStatus("off")
     pid: int = 0  # the daemon's
+    version: str = ""  # of the daemon's program, which an upgrade leaves running
 
 
 def to_json(status: TunnelStatus) -> str:

@@ -21,6 +21,7 @@ from structlog.contextvars import bound_contextvars
 from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from tunneld import __version__
 from tunneld.core.backoff import Backoff
 from tunneld.core.lifecycle import Event, Failure, State, after
 from tunneld.forwards import waiting
@@ -143,6 +144,7 @@ class Tunnel:
             forwards=self._session.forwards() if self._session else tuple(map(waiting, self._profile.forward)),
             mosh=self._shim.status() if self._shim else MoshStatus("off"),
             pid=os.getpid(),
+            version=__version__,
         )
 
     def _adopt(self, profile: Profile) -> None:

@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -41,8 +42,13 @@ FOLDER = "tunneld-"
 LONGEST_ROOT = 70
 """Bytes: a Unix socket's path holds 107, of which our own names take up to 32."""
 
+ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
 BATCH = 64
 """Datagrams read from one socket before the others have their turn."""
+
+LONGEST_SILENCE = 86400.0
+"""Seconds: a daemon that asks for more has made a mistake."""
 
 REPORT_EVERY = 5.0
 """Seconds between two reports of counters that changed."""
@@ -77,6 +83,7 @@ class Agent:
         self._streams: dict[str, Stream] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._folder: str | None = None
+        self._door: socket.socket | None = None
         self._silence = 60.0
         self._reported: dict[str, int] = {}
         self._next_report = 0.0
@@ -177,22 +184,18 @@ class Agent:
 
     def _serve(self, body: dict[str, Any]) -> dict[str, Any]:
         """Open the ingress: {"bind": address, "ports": [first, last], "silence": seconds}."""
-        if self._folder:
+        if self._sockets:
             raise ProtocolError("SERVE came twice")
-        try:
-            bind, (first, last) = str(body["bind"]), map(int, body["ports"])
-            self._silence = float(body["silence"])
-        except (KeyError, TypeError, ValueError):
-            raise ProtocolError("SERVE lacks bind, ports or silence") from None
-        for port in range(first, last + 1):
+        bind, ports, self._silence = _read_serve(body)
+        for port in ports:
             try:
                 self._listen(bind, port)
-            except OSError as error:
-                return {"error": f"UDP port {port} on {bind}: {error.strerror or error}"}
+            except (OSError, ValueError) as error:  # ValueError: no address at all, such as one with a zero byte in it
+                return {"error": f"UDP port {port} on {bind}: {getattr(error, 'strerror', None) or error}"}
         try:
             return {"join": self._open_door()}
         except OSError as error:
-            return {"error": f"no Unix socket in {self._folder}: {error.strerror or error}"}
+            return {"error": f"no Unix socket in {self._folder or _root()}: {error.strerror or error}"}
 
     def _listen(self, bind: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -206,19 +209,22 @@ class Agent:
 
     def _open_door(self) -> str:
         """The Unix socket through which further streams come, in a folder that only this user can enter."""
-        root = os.environ.get("TMPDIR") or "/tmp"
-        if len(root) > LONGEST_ROOT:
-            root = "/tmp"
+        root = _root()
         _sweep(root)
         self._folder = f"{root}/{FOLDER}{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(self._folder, 0o700)
         path = f"{self._folder}/join"
-        door = socket.socket(socket.AF_UNIX)
-        door.bind(path)
-        door.listen(MAX_STREAMS)
-        door.setblocking(False)
-        self._selector.register(door, selectors.EVENT_READ, lambda _: self._admit(door))
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(path)
+        self._door.listen(MAX_STREAMS)
+        self._door.setblocking(False)
+        self._watch_door()
         return path
+
+    def _watch_door(self) -> None:
+        door = self._door
+        if door and door not in self._selector.get_map():
+            self._selector.register(door, selectors.EVENT_READ, lambda _: self._admit(door))
 
     def _close_door(self) -> None:
         if self._folder:
@@ -227,14 +233,23 @@ class Agent:
     def _admit(self, door: socket.socket) -> None:
         try:
             keeper, _ = door.accept()
+        except BlockingIOError:
+            return
         except OSError:
+            # No file descriptor is left, and whoever knocks goes on knocking: look away until the next report.
+            self._selector.unregister(door)
             return
         keeper.settimeout(1.0)  # our own one-liner is at the other end, and it has already spoken
         try:
             name, fds, _, _ = socket.recv_fds(keeper, 64, 2)
         except OSError:
             name, fds = b"", []
-        if len(fds) == 2 and name.startswith(b"stream-") and len(self._streams) < MAX_STREAMS:
+        if (
+            len(fds) == 2
+            and all(map(_is_stream, fds))
+            and name.startswith(b"stream-")
+            and len(self._streams) < MAX_STREAMS
+        ):
             self._attach(name.decode("ascii", "replace"), (fds[0], fds[1]), keeper)
             return
         for fd in fds:
@@ -262,24 +277,54 @@ class Agent:
     # Words
 
     def _say(self, kind: int, body: dict[str, Any]) -> None:
-        self._streams[CONTROL].carrier.say(frame.message(kind, body))
+        if CONTROL in self._streams:  # not so when it ended earlier in the same round
+            self._streams[CONTROL].carrier.say(frame.message(kind, body))
 
     def _report(self) -> None:
         now = self._now()
-        if now < self._next_report or CONTROL not in self._streams:
+        if now < self._next_report:
             return
         self._next_report = now + REPORT_EVERY
+        self._watch_door()
         counters = self._ingress.counters()
         if counters != self._reported:
             self._reported = counters
             self._say(frame.REPORT, counters)
 
 
+def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
+    """The address, the ports and the seconds in a SERVE.
+
+    Raises:
+        ProtocolError: something is missing or not what it should be.
+    """
+    bind, ports, silence = body.get("bind"), body.get("ports"), body.get("silence")
+    if not isinstance(bind, str) or not isinstance(ports, list) or not isinstance(silence, (int, float)):
+        raise ProtocolError("SERVE lacks bind, ports or silence")
+    if [type(port) for port in ports] != [int, int] or not 0 < ports[0] <= ports[1] < 65536:
+        raise ProtocolError("SERVE's ports are not a first and a last one")
+    if not 0 < silence <= LONGEST_SILENCE:
+        raise ProtocolError("SERVE's silence is out of bounds")
+    return bind, range(ports[0], ports[1] + 1), silence
+
+
+def _root() -> str:
+    """Where temporary files go, if a Unix socket's path has room for it."""
+    root = os.environ.get("TMPDIR") or "/tmp"
+    return root if len(os.fsencode(root)) <= LONGEST_ROOT else "/tmp"
+
+
+def _is_stream(fd: int) -> bool:
+    """A pipe or a socket; a selector takes no other files."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 def _sweep(root: str) -> None:
-    """Remove what agents left behind that were killed."""
+    """Remove what agents left behind that were killed. Other users may have put anything there."""
     for name in os.listdir(root):
         pid = name[len(FOLDER) :].partition("-")[0]
-        if not name.startswith(FOLDER) or not pid.isdigit():
+        if not name.startswith(FOLDER) or not pid.isdecimal():
             continue
         try:
             is_ours = os.lstat(f"{root}/{name}").st_uid == os.geteuid()
@@ -306,10 +351,16 @@ def _source(peer: tuple[Any, ...]) -> object:
     return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
 
 
+def _leave(*_: object) -> None:
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+    sys.exit(0)
+
+
 def main() -> None:
     """Serve on standard input and output; the last line on standard error says why it ended, if by a fault."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    for number in ENDINGS:
+        signal.signal(number, _leave)
     try:
         Agent().run((os.dup(0), os.dup(1)))
     except ProtocolError as error:

@@ -69,5 +69,6 @@ fi
 mkdir -p .old
 pivot_root . .old
 umount -l .old
+mount --make-rshared / # as at every boot outside containers: else credentials' mounts do not reach their services
 exec env -i container=lab PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=multi-user.target

@@ -36,8 +36,9 @@ def readable(path: Path) -> Path:
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     if not folder:
         return path
+    # os.path: a file that nobody may look at is not there, and no PermissionError.
     names = [credential_id(path), *([f"keys_{path.name}"] if path.parent == KEYS else [])]
-    return next((copy for name in names if (copy := Path(folder, name)).exists()), path)
+    return next((copy for name in names if os.path.exists(copy := Path(folder, name))), path)
 
 
 def is_lent(path: Path) -> bool:

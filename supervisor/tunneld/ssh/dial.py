@@ -40,6 +40,9 @@ MOST_JUMPS = 8
 # up anew just hangs up, and the user never learns that its key has changed.
 OTHER_HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
 
+# Host keys are what known_hosts says. asyncssh would look for X.509 authorities in the home, which a service cannot see.
+NO_X509: dict[str, Any] = {"x509_trusted_certs": None, "x509_trusted_cert_paths": None}
+
 CONFIG_FILES = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 
 
@@ -113,7 +116,7 @@ class _Dialler:
         """What ssh_config says of a target. No key is read yet."""
         try:
             options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
-                config=self._config, client_keys=None, x509_trusted_certs=None, **_chosen(target)
+                config=self._config, client_keys=None, **NO_X509, **_chosen(target)
             )
             return options
         except (OSError, ValueError) as error:
@@ -167,7 +170,7 @@ class _Dialler:
             "compression_algs": ["none"],  # it slowed everything and multiplied memory
             "agent_forwarding": False,
             "x11_forwarding": False,
-            "x509_trusted_certs": None,
+            **NO_X509,
             "command": None,
             "request_pty": False,
         }

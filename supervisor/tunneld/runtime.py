@@ -109,3 +109,13 @@ class Claim:
     def release(self) -> None:
         os.ftruncate(self._file, 0)
         os.close(self._file)
+
+
+def forget(folder: Path, name: str) -> None:
+    """Remove what a tunnel left that is not to run again; one that runs keeps everything."""
+    with contextlib.suppress(BusyError, OSError):
+        claim = Claim(folder, name)
+        for left in (f"{name}.sock", f"{name}.lock"):
+            (folder / left).unlink(missing_ok=True)
+        claim.release()
+        folder.rmdir()

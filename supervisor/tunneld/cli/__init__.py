@@ -23,6 +23,8 @@ from tunneld.errors import ProfileError, TunneldError, UsageError
 COMMANDS = {
     "run": "hold the tunnels of these profiles, in the foreground",
     "status": "say how the tunnels are doing",
+    "enable": "make a profile a systemd service that starts at boot",
+    "disable": "stop such a service, and remove it",
     "demo": "run a tunnel with mosh through it, on this machine alone",
     "profile": "check, show and describe profiles",
 }

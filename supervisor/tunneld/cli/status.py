@@ -67,6 +67,14 @@ def ask(path: Path) -> TunnelStatus:
         raise UnavailableError(f"the daemon of {path.stem} gives no usable answer: {error}") from None
 
 
+def running_status(name: str) -> TunnelStatus | None:
+    """The status of this tunnel; None when no daemon holds it."""
+    try:
+        return ask(_find(name))
+    except NotRunningError:
+        return None
+
+
 def _everything(asking: socket.socket) -> bytes:
     answer = bytearray()
     while len(answer) < LONGEST and (part := asking.recv(65536)):

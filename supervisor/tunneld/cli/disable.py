@@ -1,0 +1,82 @@
+"""`tunneld disable NAME`: the service is stopped, and what nobody else uses is removed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunneld import runtime
+from tunneld.cli.enable import name_of
+from tunneld.errors import RightsError, UnavailableError
+
+if TYPE_CHECKING:
+    from tunneld.systemd.service import Service
+    from tunneld.systemd.units import Units
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", metavar="NAME", help="a profile's name")
+    which.add_argument("--all", action="store_true", help="the one process for every profile")
+    parser.epilog = "Profiles and keys stay, and so do drop-ins of your own."
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when it is gone, also when it was not there.
+
+    Raises:
+        UnavailableError: no bus, or no `systemd` extra; or it does not stop.
+        RightsError: it takes root.
+    """
+    from tunneld.systemd import install
+    from tunneld.systemd.service import Service, scope_of
+    from tunneld.systemd.units import Units
+
+    service = Service(scope_of(os.geteuid()), None if args.all else name_of(args.name))
+    with Units(user=service.scope.user) as units:
+        pattern = service.template.replace("@", "@*")
+        files = install.ours(service, units.in_memory(pattern))
+        if not (units.state(service.unit).is_running or service.is_enabled or files):
+            _say_nothing_to_do(service)
+            return 0
+        _stop(service, units)
+        _remove(service, files)
+        units.read_again()
+    return 0
+
+
+def _say_nothing_to_do(service: Service) -> None:
+    """
+    Raises:
+        RightsError: there is such a service, but the system's.
+    """
+    from tunneld.systemd.service import Service as Other
+    from tunneld.systemd.service import scope_of
+
+    if service.scope.user and Other(scope_of(0), service.name).is_enabled:
+        raise RightsError(f"{service.unit} is the system's: do it as root")
+    print(f"service  {service.unit} is not enabled: there is nothing to do")
+
+
+def _stop(service: Service, units: Units) -> None:
+    units.disable(service.unit)
+    state = units.stop(service.unit)
+    if state.is_running:
+        raise UnavailableError(f"{service.unit} does not stop: it is {state.active} ({state.sub})")
+    units.forget_failure(service.unit)
+    print(f"stopped  {service.unit}, and it does not start at boot any more")
+
+
+def _remove(service: Service, files: Sequence[Path]) -> None:
+    from tunneld.systemd import install
+
+    for path in install.remove(files):
+        print(f"removed  {path}")
+    for path in install.foreign(service):
+        print(f"kept     {path}, which is yours")
+    folder = runtime.own_directory()
+    for name in [service.name] if service.name else [lock.stem for lock in folder.glob("*.lock")]:
+        runtime.forget(folder, name)

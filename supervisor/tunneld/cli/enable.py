@@ -1,0 +1,212 @@
+"""`tunneld enable NAME`: a systemd service that starts at boot, from a profile that is right."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunneld.cli.status import running_status
+from tunneld.core.lifecycle import State
+from tunneld.errors import BusyError, RightsError, TunneldError, UnavailableError, UsageError
+from tunneld.words import brief
+
+if TYPE_CHECKING:
+    from tunneld.profile import Profile
+    from tunneld.status import TunnelStatus
+    from tunneld.systemd.service import Service
+    from tunneld.systemd.units import Units, UnitState
+
+# Seconds to wait for the first dial, once the daemon is ready; on most links it takes less than one.
+DIAL_PATIENCE = 5.0
+
+UNSETTLED = (State.IDLE, State.DIALING)
+
+# Exit codes after which the units are not started again (RestartPreventExitStatus=).
+FINAL = (64, 78)
+
+
+class NotReadyError(UnavailableError):
+    """systemd started the service, and it did not become ready."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", metavar="NAME", help="a profile's name")
+    which.add_argument(
+        "--all", action="store_true", help="one process for every profile of /etc/tunneld/profiles (as root)"
+    )
+    parser.epilog = (
+        "As root it is a service of the system, which runs as a user of its own; else it is yours, and runs as you. "
+        "Do it again after an upgrade, or when a profile names another key: only what differs is changed."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 once the daemon is ready, whether or not the relay lets it in.
+
+    Raises:
+        ProfileError: what is wrong with the profile.
+        UsageError: the service would not find it.
+        UnavailableError: no bus, no `systemd` extra, or the service did not become ready.
+        RightsError: it takes root.
+        BusyError: something else runs the tunnel.
+    """
+    from tunneld.systemd import program, sight
+    from tunneld.systemd.service import Service, scope_of
+    from tunneld.systemd.units import Units
+
+    service = Service(scope_of(os.geteuid()), None if args.all else name_of(args.name))
+    profiles = _profiles(service, args.name)
+    words = program.command()
+    sight.require(service.scope, words, profiles)
+    with Units(user=service.scope.user) as units:
+        _require_free(service, profiles, units)
+        changed = _install(service, profiles, words, units)
+        _say_files(profiles, changed)
+        state = _bring_up(service, profiles, units, afresh=bool(changed))
+        _say_state(profiles, state)
+        if service.scope.user:
+            _linger(units)
+    _say_next(service)
+    return 0
+
+
+def name_of(given: str) -> str:
+    """A profile's path names it as well."""
+    return Path(given).name.removesuffix(".toml")
+
+
+def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:
+    """The profiles, which are right."""
+    from tunneld.profile import found, load_all, places
+
+    if given is None and service.scope.user:
+        raise RightsError(
+            "one process for all is a service of the system: do it as root, or enable each NAME by itself"
+        )
+    names = [given] if given is not None else [str(file) for file in found() if file.parent == places.SYSTEM]
+    if not names:
+        raise UsageError(f"there are no profiles in {places.SYSTEM}")
+    return load_all(names)
+
+
+def _require_free(service: Service, profiles: Sequence[Profile], units: Units) -> None:
+    """Nothing else runs one of these tunnels."""
+    for rival in service.rivals(profile.name for profile in profiles):
+        if units.state(rival.unit).is_running:
+            raise BusyError(f"{rival.unit} runs this tunnel already: `tunneld disable {rival.argument}` first")
+    if units.state(service.unit).is_running:
+        return
+    for profile in profiles:
+        if running := running_status(profile.name):
+            raise BusyError(f"{profile.name} is already running, in process {running.pid}: stop that one first")
+
+
+def _install(service: Service, profiles: Sequence[Profile], words: tuple[str, ...], units: Units) -> list[Path]:
+    """The files that changed."""
+    from tunneld.systemd import install
+
+    files = install.wanted(service, profiles, words)
+    changed = install.write(files)
+    install.apply_system_files(files)
+    if changed:
+        units.read_again()
+    if units.state(service.unit).file != "enabled":
+        units.enable(service.unit)
+        units.read_again()
+    return changed
+
+
+def _bring_up(service: Service, profiles: Sequence[Profile], units: Units, *, afresh: bool) -> UnitState:
+    """Start it, or bring what runs up to date, by a reload where that is enough.
+
+    Raises:
+        NotReadyError: it ended instead.
+    """
+    from tunneld.systemd.stale import is_stale
+
+    if not units.state(service.unit).is_ready:
+        units.forget_failure(service.unit)
+        state = units.restart(service.unit)
+    elif afresh or _is_old(profiles) or is_stale(service, profiles):
+        state = units.restart(service.unit)
+    else:
+        state = units.reload(service.unit)
+    if not state.is_ready:
+        raise NotReadyError(_why(service, state))
+    return state
+
+
+def _is_old(profiles: Sequence[Profile]) -> bool:
+    """Whether the daemon is of another version than this program."""
+    from tunneld import __version__
+
+    running = [status for profile in profiles if (status := running_status(profile.name))]
+    return any(status.version != __version__ for status in running)
+
+
+def _why(service: Service, state: UnitState) -> str:
+    """One line: how it ended, what it said, where to read on."""
+    ended = f"ended with exit code {state.exit_code}" if state.exit_code else f"is {state.active} ({state.result})"
+    again = "is not started again" if state.exit_code in FINAL else "is started again by itself"
+    says = f": {state.says}" if state.says else ""
+    return f"{service.unit} {ended} and {again}{says}; `{service.scope.journal} -u {service.short}` tells more"
+
+
+def _say_files(profiles: Sequence[Profile], changed: Sequence[Path]) -> None:
+    for profile in profiles:
+        print(f"profile  {profile.file}")
+    for path in changed:
+        print(f"{'written' if path.exists() else 'removed'}  {path}")
+
+
+def _say_state(profiles: Sequence[Profile], state: UnitState) -> None:
+    boot = "starts at boot" if state.file == "enabled" else state.file
+    print(f"service  {state.name} runs as process {state.pid}, and {boot}", flush=True)
+    for profile in profiles:
+        if status := _settled(profile.name):
+            print(f"tunnel   {profile.name}: {brief(status)}")
+
+
+def _settled(name: str) -> TunnelStatus | None:
+    """The tunnel's status once its first dial has ended, or after `DIAL_PATIENCE`."""
+    deadline = time.monotonic() + DIAL_PATIENCE
+    while True:
+        status = running_status(name)
+        if status is None or status.state not in UNSETTLED or time.monotonic() > deadline:
+            return status
+        time.sleep(0.1)
+
+
+def _linger(units: Units) -> None:
+    """A user's services end with his last login, unless he lingers."""
+    import getpass
+
+    from tunneld.systemd.service import LINGER
+
+    user = getpass.getuser()
+    if (LINGER / user).exists():
+        return
+    try:
+        units.linger()
+        print(f"linger   switched on: {user}'s services start at boot, and go on when {user} logs out")
+    except TunneldError as error:
+        print(f"linger   OFF ({error}):")
+        print(f"         it stops when {user} logs out, until somebody does `sudo loginctl enable-linger {user}`")
+
+
+def _say_next(service: Service) -> None:
+    scope = service.scope
+    lines = {
+        f"tunneld status {service.name or ''}".strip(): "how the tunnel is",
+        f"{scope.control} status {service.short}": "how the service is",
+        f"{scope.journal} -u {service.short} -f": "what it says",
+        f"{scope.control} reload {service.short}": "after an edit of the profile",
+        f"tunneld disable {service.argument}": "the way back",
+    }
+    width = max(map(len, lines))
+    print("next", *(f"  {line:{width}}  {why}" for line, why in lines.items()), sep="\n")

@@ -71,6 +71,7 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
         self.connection_lost(None)  # for us it has ended, though a program that does not leave may hold its channel
         if self._channel and not self._channel.is_closing():
             self._channel.write_eof()
+            self._channel.resume_reading()  # which has not begun when the start was cancelled; the end comes that way
 
 
 async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote: RemoteProgram) -> None:

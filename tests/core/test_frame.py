@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -53,6 +54,13 @@ GOLDEN = [
 def test_frames_on_the_wire(sent: Frame, wire: str) -> None:
     """Every kind has these bytes."""
     assert sent.encode() == bytes.fromhex(wire)
+
+
+def test_the_documentation_shows_the_same_bytes() -> None:
+    """The worked example is one."""
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    assert f"    {PREAMBLE.hex(' ')} " in text
+    assert f"    {Frame(DATAGRAM, 60001 << 16 | 1, 0, bytes(8) + b'...').encode().hex(' ')}\n" in text
 
 
 def test_the_preamble_on_the_wire() -> None:

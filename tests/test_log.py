@@ -8,10 +8,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import structlog
 
+from tests.datagrams import inbox
 from tunneld.log import Repeats, configure, logger
 
 
@@ -23,6 +25,9 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     yield
+    for each in root.handlers:
+        if each not in before:
+            each.close()
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
@@ -59,12 +64,48 @@ def test_a_file_gets_logfmt() -> None:
 def test_the_journal_gets_no_second_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Under systemd the journal stamps each line itself, also in a format that was asked for."""
     with (tmp_path / "stream").open("w+") as out:
-        status = os.fstat(out.fileno())
-        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        into_the_journal(out, monkeypatch, str(tmp_path / "nobody"))
         configure("logfmt", stream=out)
         logger().info("tunnel_started", tunnel="pi-home")
         out.seek(0)
         assert out.read() == "level=info event=tunnel_started tunnel=pi-home\n"
+
+
+def test_the_journal_gets_sentences_and_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What goes to the journal anyway goes there as entries, other libraries' warnings and tracebacks included."""
+    with inbox(tmp_path) as listening, (tmp_path / "stream").open("w+") as out:
+        into_the_journal(out, monkeypatch, listening.address)
+        configure(stream=out)
+        with structlog.contextvars.bound_contextvars(tunnel="pi-home"):
+            logging.getLogger("asyncssh").warning("Something %s", "odd")
+        try:
+            raise RuntimeError("two\nlines")
+        except RuntimeError:
+            logger().exception("tunnel_failed", tunnel="pi-home", lived=1.25)
+        odd, failed = listening.take()
+        assert b"MESSAGE=pi-home: Something odd\nPRIORITY=4\nSYSLOG_IDENTIFIER=tunneld\n" in odd
+        assert b"TUNNELD_TUNNEL=pi-home\n" in odd
+        assert failed.startswith(b"MESSAGE\n")
+        assert b"pi-home: tunnel failed (lived 1.2 s)\nTraceback" in failed
+        assert b"\nPRIORITY=3\n" in failed
+        assert out.read() == ""
+
+
+def test_a_journal_that_does_not_listen_gets_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is being restarted: its stream is kept by systemd, and takes what the socket does not."""
+    with (tmp_path / "stream").open("w+") as out:
+        into_the_journal(out, monkeypatch, str(tmp_path / "nobody"))
+        configure(stream=out)
+        logger().info("tunnel_started", tunnel="pi-home")
+        out.seek(0)
+        assert out.read() == "level=info event=tunnel_started tunnel=pi-home\n"
+
+
+def into_the_journal(out: TextIO, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """As systemd sets it up for a service."""
+    status = os.fstat(out.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    monkeypatch.setattr("tunneld.systemd.journal.SOCKET", address)
 
 
 def test_json_is_one_object_a_line() -> None:

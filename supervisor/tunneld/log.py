@@ -64,6 +64,10 @@ class Entries(logging.StreamHandler[TextIO]):
         if not self._journal.write(self._native.format(record).encode("utf-8", "surrogateescape")):
             super().emit(record)
 
+    def close(self) -> None:
+        self._journal.close()
+        super().close()
+
 
 def logger() -> FilteringBoundLogger:
     """The daemon's logger, as configure() set it up."""

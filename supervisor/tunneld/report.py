@@ -11,6 +11,9 @@ from tunneld.systemd.notify import Notify
 # Seconds between two lines when nothing happens: durations and delays in them age.
 BEAT = 10.0
 
+# Seconds from a change to the next line: what a session brings with it (mosh, an optional forward) follows it soon.
+SETTLING = 1.0
+
 
 class Report:
     """`say` gives the line. It runs in the loop that moves the tunnels' bytes, so a loop that hangs gives no sign."""
@@ -30,9 +33,10 @@ class Report:
         # Half of the time that systemd waits, as sd_watchdog_enabled(3) advises.
         beat = min(BEAT, self._notify.watchdog / 2) if self._notify.watchdog else BEAT
         while True:
+            news = self._news.is_set()
             self._news.clear()
             self._notify.status(self._say())
             self._notify.alive()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(beat):
+                async with asyncio.timeout(min(beat, SETTLING) if news else beat):
                     await self._news.wait()

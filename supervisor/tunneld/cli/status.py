@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
+import stat
 from pathlib import Path
 
 from tunneld import runtime
@@ -60,7 +62,7 @@ def ask(path: Path) -> TunnelStatus:
             asking.connect(str(path))
             return from_json(_everything(asking))
     except PermissionError:
-        raise RightsError(f"{path} is another user's: ask as that user, or as root") from None
+        raise RightsError(_not_ours(path.parent)) from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunningError(path.stem) from None
     except (OSError, ValueError) as error:
@@ -87,21 +89,39 @@ def _find(name: str) -> Path:
     name = Path(name).name.removesuffix(".toml")
     for folder in runtime.directories():
         path = folder / f"{name}.sock"
-        if path.exists():
+        if path in _sockets(folder, path.name):
             return path
-    raise NotRunningError(name)
+    hidden = [folder for folder in runtime.directories() if _is_hidden(folder)]
+    raise RightsError(_not_ours(hidden[0])) if hidden else NotRunningError(name)
+
+
+def _sockets(folder: Path, pattern: str = "*.sock") -> list[Path]:
+    return [] if _is_hidden(folder) else sorted(folder.glob(pattern))
+
+
+def _is_hidden(folder: Path) -> bool:
+    """Whether there may be tunnels in it that we are not to see."""
+    return folder.exists() and not os.access(folder, os.R_OK | os.X_OK)
+
+
+def _not_ours(folder: Path) -> str:
+    group = f", or as a member of the group {folder.group()}" if folder.stat().st_mode & stat.S_IXGRP else ""
+    return f"the tunnels in {folder} are the user {folder.owner()}'s: ask as root{group}"
 
 
 def _all() -> list[TunnelStatus]:
     """Every tunnel that runs; sockets of daemons that were killed are passed over."""
-    paths = [path for folder in runtime.directories() for path in sorted(folder.glob("*.sock"))]
+    folders = runtime.directories()
+    paths = [path for folder in folders for path in _sockets(folder)]
     found = []
     for path in paths:
         try:
             found.append(ask(path))
         except NotRunningError:
             continue
+    if not found and (hidden := list(filter(_is_hidden, folders))):
+        raise RightsError(_not_ours(hidden[0]))
     if not found:
-        looked = " and ".join(map(str, runtime.directories()))
+        looked = " and ".join(map(str, folders))
         raise UnavailableError(f"no tunnel is running (looked in {looked}); start one with `tunneld run NAME`")
     return found

@@ -40,7 +40,7 @@ MOST_JUMPS = 8
 # up anew just hangs up, and the user never learns that its key has changed.
 OTHER_HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
 
-# Host keys are what known_hosts says. asyncssh would look for X.509 authorities in the home, which a service cannot see.
+# Host keys are what known_hosts says. asyncssh would look for X.509 authorities in the home, which may be hidden.
 NO_X509: dict[str, Any] = {"x509_trusted_certs": None, "x509_trusted_cert_paths": None}
 
 CONFIG_FILES = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))

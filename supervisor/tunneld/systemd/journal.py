@@ -41,10 +41,10 @@ def _field(name: str, value: bytes) -> bytes:
 
 
 class Journal:
-    """Entries go to `address`."""
+    """Where entries go."""
 
-    def __init__(self, address: str = SOCKET) -> None:
-        self._address = address
+    def __init__(self, address: str = "") -> None:
+        self._address = address or SOCKET
         self._way = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def write(self, entry: bytes) -> bool:
@@ -54,3 +54,6 @@ class Journal:
         except OSError:
             return False
         return True
+
+    def close(self) -> None:
+        self._way.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,27 @@ async def test_a_reader_that_stops_holds_its_own_connection_only(sshd: Sshd, for
             assert await exchange(port_of(opened)) == b"hi"
         writer.transport.abort()
         await until(lambda: opened.connections == 0)
+
+
+async def test_a_target_that_resets_costs_its_own_connection_only(sshd: Sshd, forward: Opens) -> None:
+    """Also when nobody reads what it said: the client's end of file then meets a dead socket."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as target, socket.socket() as client:
+        target.setblocking(False)
+        async with dialled(to_sshd(sshd)) as connection:
+            opened = await forward(connection, ANY, to(target.getsockname()[1]))
+            client.connect(("127.0.0.1", port_of(opened)))
+            accepted, _ = await loop.sock_accept(target)
+            accepted.setblocking(False)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(0.5):  # no longer taken: every buffer on the way is full
+                        await loop.sock_sendall(accepted, bytes(65536))
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()  # a reset
+            client.shutdown(socket.SHUT_WR)
+            await until(lambda: opened.connections == 0)
+            assert not connection.is_closed()
 
 
 # Bounds and closing

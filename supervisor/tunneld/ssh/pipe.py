@@ -61,7 +61,11 @@ class End(asyncio.Protocol):
         other = self._other
         if other is None or other._transport is None:
             return False
-        other._transport.write_eof()
+        try:
+            other._transport.write_eof()
+        except OSError:  # its peer has reset it, which a socket does not notice while it is not read
+            self.close()
+            return False
         if other._finished:
             asyncio.get_running_loop().call_soon(self.close)  # nobody else does it when both ends are asyncssh's
         return True

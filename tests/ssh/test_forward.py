@@ -22,6 +22,7 @@ from tunneld.ssh import forward as forward_module
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.forward import OpenForward, open_forward
+from tunneld.ssh.pipe import End
 from tunneld.ssh.relay import Settings, serve
 
 Connection = asyncssh.SSHClientConnection
@@ -413,6 +414,30 @@ async def test_closing_frees_the_port_at_once_and_ends_what_runs(
             assert await reader.read(-1) == b""
         writer.close()
         assert opened.connections == 0
+        assert not connection.is_closed()
+
+
+async def test_closing_ends_what_was_on_its_way_to_the_target(
+    sshd: Sshd, forward: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that answers only after the forward was closed is not reached by it any more."""
+    asked, may_go_on = asyncio.Event(), asyncio.Event()
+    connect = forward_module._connect
+
+    async def connects_late(target: Address | None, end: End) -> None:
+        asked.set()
+        await may_go_on.wait()
+        await connect(target, end)
+
+    monkeypatch.setattr(forward_module, "_connect", connects_late)
+    async with dialled(to_sshd(sshd)) as connection, listening(echo) as port:
+        opened = await forward(connection, ANY, to(port))
+        exchanged = asyncio.get_running_loop().create_task(exchange(port_of(opened)))
+        await asked.wait()
+        await opened.close()
+        may_go_on.set()
+        with contextlib.suppress(ConnectionError):
+            assert await exchanged == b""
         assert not connection.is_closed()
 
 

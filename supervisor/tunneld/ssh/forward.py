@@ -157,6 +157,8 @@ async def _to_target(opened: OpenForward) -> End:
     try:
         async with asyncio.timeout(TARGET_TIMEOUT):
             await _connect(opened.forward.to, here)
+        if here.is_closed:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the forward was closed meanwhile")
     except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
         here.close()
         opened.target_failed(why_no_answer(error))

@@ -33,12 +33,17 @@ def credential_id(path: Path) -> str:
 
 def readable(path: Path) -> Path:
     """Where to open the file of this absolute path: its copy, if it was lent to this service, else the file itself."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    if not folder:
+    if not is_lending():
         return path
+    folder = os.environ["CREDENTIALS_DIRECTORY"]
     # os.path: a file that nobody may look at is not there, and no PermissionError.
     names = [credential_id(path), *([f"keys_{path.name}"] if path.parent == KEYS else [])]
     return next((copy for name in names if os.path.exists(copy := Path(folder, name))), path)
+
+
+def is_lending() -> bool:
+    """Whether this is a service that gets files so; what it does not get it may not be able to see."""
+    return bool(os.environ.get("CREDENTIALS_DIRECTORY"))
 
 
 def is_lent(path: Path) -> bool:

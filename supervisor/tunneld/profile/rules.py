@@ -24,7 +24,7 @@ from tunneld.profile.address import (
     parse_ports,
     parse_tcp,
 )
-from tunneld.profile.lent import readable
+from tunneld.profile.lent import is_lending, readable
 from tunneld.profile.values import Direction
 
 MOST_MOSH_PORTS = 100  # a socket each on the relay; mosh itself needs one per person connected
@@ -168,6 +168,8 @@ def existing_file(text: str, folder: Path) -> Path:
     except FileNotFoundError:
         raise ValueError(f"there is no file {_shown(path)}: correct the path, or make the file") from None
     except OSError as error:
+        if isinstance(error, PermissionError) and is_lending():
+            raise ValueError(f"{_shown(path)} is not lent to this service: `tunneld enable` it once more") from None
         raise ValueError(f"{_shown(path)} cannot be read ({error.strerror}): correct the path, or its rights") from None
     if is_folder:
         raise ValueError(f"{_shown(path)} is a folder: write the file's path")

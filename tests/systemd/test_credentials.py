@@ -1,0 +1,162 @@
+"""The files that a service is lent: their names, the drop-in, and how the daemon finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.supervised import profile_of
+from tunneld.errors import ProfileError, UsageError
+from tunneld.profile import Relay, lent, load
+from tunneld.profile.lent import credential_id, is_lent, readable
+from tunneld.systemd.credentials import drop_in, files_of
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with everything that ssh looks for."""
+    folder = tmp_path / "home" / ".ssh"
+    folder.mkdir(parents=True)
+    for name in ("id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub", "known_hosts", "config"):
+        (folder / name).write_text("\n")
+        (folder / name).chmod(0o600)
+    return folder.parent
+
+
+@pytest.fixture
+def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that systemd would make."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    return folder
+
+
+def lend(path: Path, credentials: Path) -> Path:
+    """What systemd does: a copy under the credential's name."""
+    copy = credentials / credential_id(path)
+    copy.write_bytes(path.read_bytes())
+    copy.chmod(0o400)
+    return copy
+
+
+def test_a_credentials_name_is_fixed() -> None:
+    """A drop-in of an older version serves a newer daemon."""
+    assert credential_id(Path("/root/.ssh/id_ed25519")) == "id_ed25519-3c31094f414b"
+
+
+def test_two_files_never_share_a_name() -> None:
+    """Also where their own names are the same, or odd."""
+    paths = ["/a/key", "/b/key", "/a/kéy", "/a/k y", "/a/k:y", "/a/" + "k" * 200, "/a/" + "k" * 201]
+    names = [credential_id(Path(path)) for path in paths]
+    assert len(set(names)) == len(paths)
+    assert all(name.isascii() and len(name) < 200 and not set(name) & set(": /") for name in names)
+
+
+@pytest.mark.parametrize("end", [".pub", "-cert.pub"])
+def test_what_lies_beside_a_key_lies_beside_its_copy(end: str) -> None:
+    """SSH finds a certificate by the key's own name."""
+    assert credential_id(Path(f"/root/key{end}")) == credential_id(Path("/root/key")) + end
+
+
+def test_the_drop_in_lends_what_the_profile_names(home: Path) -> None:
+    """The key and what is beside it, and known_hosts; without the key the service does not start, without the rest
+    it does."""
+    key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
+    relay = Relay("relay", identity=(key,), known_hosts=known, ssh_config=False)
+    name, hosts = credential_id(key), credential_id(known)
+    text = drop_in(profile_of(relay), home)
+    assert text.startswith("# Written by `tunneld enable`")
+    assert text.splitlines()[1:] == [
+        "[Service]",
+        f"LoadCredential={name}:{key}",
+        f"LoadCredential={name}-cert.pub:{key}-cert.pub",
+        f"SetCredential={name}-cert.pub:#",
+        f"LoadCredential={name}.pub:{key}.pub",
+        f"SetCredential={name}.pub:#",
+        f"LoadCredential={hosts}:{known}",
+        f"SetCredential={hosts}:#",
+    ]
+
+
+def test_a_profile_that_names_nothing_gets_the_usual_files(home: Path) -> None:
+    """Those of whoever enables the service, as far as they exist."""
+    found = files_of(profile_of(Relay("relay")), home)
+    assert {path.name: spare for path, spare in found.items()} == {
+        "id_ed25519": False,
+        "id_ed25519-cert.pub": True,
+        "id_ed25519.pub": True,
+        "known_hosts": True,
+        "config": True,
+    }
+
+
+def test_a_path_with_a_percent_sign_is_written_for_a_unit() -> None:
+    """`%h` would mean the home."""
+    assert "/100%%/key" in "".join(_lines_for("/100%/key"))
+
+
+@pytest.mark.parametrize("path", ["/a\nExecStart=/bin/sh/key", "/a/key\\"])
+def test_a_path_that_no_unit_can_hold_is_refused(path: str) -> None:
+    """It would be another line of the unit."""
+    with pytest.raises(UsageError, match="plainer name"):
+        _lines_for(path)
+
+
+def _lines_for(path: str) -> list[str]:
+    from tunneld.systemd.credentials import _lines
+
+    return list(_lines(Path(path), False))
+
+
+def test_a_copy_is_read_where_there_is_one(home: Path, credentials: Path) -> None:
+    """Anything else is read where it is."""
+    key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
+    copy = lend(key, credentials)
+    assert readable(key) == copy
+    assert is_lent(key)
+    assert readable(known) == known
+    assert not is_lent(known)
+
+
+def test_without_credentials_every_file_is_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal, and in a user's own service."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert readable(home) == home
+
+
+def test_a_folder_lent_as_a_whole_is_found(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tunneld.service lends /etc/tunneld/keys as `keys`: systemd names its files `keys_NAME`."""
+    (credentials / "keys_pi").write_text("\n")
+    (credentials / "keys_pi-cert.pub").write_text("\n")
+    assert readable(lent.KEYS / "pi") == credentials / "keys_pi"
+    assert readable(lent.KEYS / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
+    assert readable(Path("/elsewhere/pi")) == Path("/elsewhere/pi")
+
+
+def test_a_profile_is_right_when_its_files_are_lent(home: Path, credentials: Path, tmp_path: Path) -> None:
+    """The service cannot see the files themselves; the profile keeps their paths, and messages name them."""
+    key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
+    file = tmp_path / "pi.toml"
+    file.write_text(
+        f'[relay]\nhost = "relay"\nidentity = "{key}"\nknown_hosts = "{known}"\n'
+        '[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0.0.1:22"\n'
+    )
+    for path in (key, known):
+        lend(path, credentials)
+        path.unlink()
+    relay = load(str(file)).relay
+    assert (relay.identity, relay.known_hosts) == ((key,), known)
+    (credentials / credential_id(key)).unlink()
+    with pytest.MonkeyPatch.context() as hidden:
+        hidden.setattr(Path, "is_dir", denied)
+        with pytest.raises(ProfileError, match=f"{key} is not lent to this service: `tunneld enable` it once more"):
+            load(str(file))
+    with pytest.raises(ProfileError, match=f"there is no file {key}"):
+        load(str(file))
+
+
+def denied(path: Path) -> bool:
+    """As for a file below a home that ProtectHome= hides; root, who runs the tests, is denied nothing."""
+    raise PermissionError(13, "Permission denied", str(path))

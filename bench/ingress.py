@@ -8,15 +8,15 @@ everything anew; then the subjects type in turn, a batch each, until everybody h
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from bench.numbers import median, quantile, rotated
 from bench.report import Arguments, Column, Table, begin, emit, progress
@@ -39,31 +39,61 @@ class Size:
     warm_up: int
 
 
-FULL = Size(keys=240, batch=40, warm_up=10)
-QUICK = Size(keys=40, batch=20, warm_up=5)
+FULL = Size(keys=200, batch=50, warm_up=10)
+QUICK = Size(keys=40, batch=40, warm_up=3)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """Faults of the host's link, each way; `up` are more of them for the way to the relay. `copying`: see `measure`."""
+    """Faults of the host's link, each way; `up` are more of them for the way to the relay.
+
+    With `copying`, everybody types without and with a copy that goes to the relay through the forward of his tunnel.
+    """
 
     title: str
     link: Mapping[str, float] = field(default_factory=dict)
     up: Mapping[str, float] = field(default_factory=dict)
     copying: bool = False
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        # What a session changes about socat shows without a copy, and copies take their time.
+        return tuple(name for name in SUBJECTS if not (self.copying and name == SOCAT_SESSION))
+
 
 CONDITIONS = (
     Condition("No loss"),
     Condition("5 % loss each way on the host's link", {"loss": 0.05}),
-    Condition("The host's uplink has 20 Mbit/s and 64 kB of queue", up={"rate": LIMITED, "room": 64_000}, copying=True),
-    Condition(
-        "The host's uplink has 20 Mbit/s and 256 kB of queue", up={"rate": LIMITED, "room": 256_000}, copying=True
-    ),
+    Condition("Uplink of 20 Mbit/s with 64 kB of queue", up={"rate": LIMITED, "room": 64_000}, copying=True),
+    Condition("Uplink of 20 Mbit/s with 256 kB of queue", up={"rate": LIMITED, "room": 256_000}, copying=True),
     Condition("No limit but the processors", copying=True),
 )
+OF_QUICK = CONDITIONS[:3]
 
-Echoes = Mapping[tuple[str, bool], list[float]]  # milliseconds, by subject and whether a copy ran
+
+@dataclass(slots=True)
+class Cell:
+    """One subject, with or without a copy: its echoes in milliseconds, and the copies' bytes and seconds."""
+
+    echoes: list[float] = field(default_factory=list)
+    copied: int = 0
+    seconds: float = 0.0
+
+    @property
+    def median(self) -> float:
+        return median(self.echoes)
+
+    @property
+    def p95(self) -> float:
+        return quantile(self.echoes, 0.95)
+
+    @property
+    def rate(self) -> float | None:
+        """Mbit/s of the copy while he typed."""
+        return self.copied * 8 / 1e6 / self.seconds if self.seconds else None
+
+
+Cells = Mapping[tuple[str, bool], Cell]  # by subject, and whether a copy ran
 
 
 def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
@@ -74,102 +104,107 @@ def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
     return taken
 
 
-@contextmanager
-def copy_running(place: Stage, name: str) -> Iterator[None]:
-    """A copy from the host to the relay, through the forward of the tunnel that the subject uses."""
-    with asked(place.lab.relay, COPY[name], GIVE, EVERYTHING) as peer:
+class Copy:
+    """A copy from the host to the relay that reads on until it is closed; `copied` counts its bytes."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self.copied = 0
+        self._peer = peer
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+
+    def _read(self) -> None:
         room = bytearray(1 << 20)
+        # Its end is ours, and may be a reset.
+        with suppress(OSError):
+            while got := self._peer.recv_into(room):
+                self.copied += got
 
-        def read() -> None:
-            while peer.recv_into(room):
-                pass
+    def close(self) -> None:
+        self._peer.shutdown(socket.SHUT_RDWR)
+        self._reading.join()
 
-        reading = threading.Thread(target=_quietly(read))
-        reading.start()
-        try:
-            time.sleep(GROWN)
-            yield
-        finally:
-            peer.shutdown(2)
-            reading.join()
+
+@contextmanager
+def copy_beside(place: Stage, name: str, cell: Cell) -> Iterator[None]:
+    """A copy through the tunnel that the subject uses, its queues grown before the block and gone after it."""
+    with asked(place.lab.relay, COPY[name], GIVE, EVERYTHING) as peer, closing(Copy(peer)) as copy:
+        time.sleep(GROWN)
+        copied, began = copy.copied, time.monotonic()
+        yield
+        cell.copied += copy.copied - copied
+        cell.seconds += time.monotonic() - began
     time.sleep(SETTLE)
 
 
-def _quietly(read: Callable[[], None]) -> Callable[[], None]:
-    def reading() -> None:
-        try:
-            read()
-        except OSError:
-            return  # the copy was ended
-
-    return reading
-
-
-def measure(place: Stage, condition: Condition, size: Size) -> Echoes:
-    """The echoes of every subject; with `copying`, each types with and without a copy, in turn."""
+def measure(place: Stage, condition: Condition, size: Size) -> Cells:
+    """Every subject in turn, a batch each, until each has his keystrokes."""
     place.lab.home_link.set("both", **condition.link)
-    if condition.up:
-        place.lab.home_link.set("up", **condition.up)
+    place.lab.home_link.set("up", **condition.up)
     chance = Random(1)
     for terminal in place.terminals.values():
         typed(terminal, size.warm_up, chance)
-    found: dict[tuple[str, bool], list[float]] = {}
+    found: dict[tuple[str, bool], Cell] = {}
     for number in range(-(-size.keys // size.batch)):
         for name, terminal in rotated(place.terminals, number):
             for copying in (False, True) if condition.copying else (False,):
-                with copy_running(place, name) if copying else nullcontext():
-                    found.setdefault((name, copying), []).extend(typed(terminal, size.batch, chance))
+                cell = found.setdefault((name, copying), Cell())
+                with copy_beside(place, name, cell) if copying else nullcontext():
+                    cell.echoes += typed(terminal, size.batch, chance)
         progress(f"ingress: {condition.title}: {(number + 1) * size.batch} of {size.keys} keys")
     return found
 
 
-def table(condition: Condition, echoes: Echoes) -> Table:
-    columns = (
-        Column("subject"),
-        *((Column("copy", "s"), Column("median, x without a copy")) if condition.copying else ()),
-        Column("median, x direct"),
-        Column("p95, x socat"),
-        Column("median - direct, ms", "+.1f"),
-        Column("median, ms", ".1f"),
-        Column("p95, ms", ".1f"),
-        Column("p99, ms", ".1f"),
-        Column("keys", "d"),
-    )
-    rows = []
-    for (name, copying), values in sorted(echoes.items(), key=lambda item: (item[0][1], SUBJECTS.index(item[0][0]))):
-        direct, socat = median(echoes[DIRECT, copying]), quantile(echoes[SOCAT, copying], 0.95)
-        without = ("running" if copying else "no", median(values) / median(echoes[name, False]))
-        rows.append(
+def table(condition: Condition, cells: Cells) -> Table:
+    return Table(
+        condition.title,
+        (
+            Column("subject"),
+            *((Column("copy, Mbit/s", ".0f"), Column("median, x without")) if condition.copying else ()),
+            Column("median, x direct"),
+            Column("p95, x socat"),
+            Column("median - direct, ms", "+.1f"),
+            Column("median, ms", ".1f"),
+            Column("p95, ms", ".1f"),
+            Column("p99, ms", ".1f"),
+            Column("keys", "d"),
+        ),
+        tuple(
             (
                 name,
-                *(without if condition.copying else ()),
-                median(values) / direct,
-                quantile(values, 0.95) / socat,
-                median(values) - direct,
-                median(values),
-                quantile(values, 0.95),
-                quantile(values, 0.99),
-                len(values),
+                *((cell.rate, cell.median / cells[name, False].median) if condition.copying else ()),
+                cell.median / cells[DIRECT, copying].median,
+                cell.p95 / cells[SOCAT, copying].p95,
+                cell.median - cells[DIRECT, copying].median,
+                cell.median,
+                cell.p95,
+                quantile(cell.echoes, 0.99),
+                len(cell.echoes),
             )
-        )
-    return Table(condition.title, columns, tuple(rows))
+            for (name, copying), cell in sorted(cells.items(), key=_place)
+        ),
+    )
 
 
-def aims(found: Mapping[str, Echoes]) -> Table:
+def _place(item: tuple[tuple[str, bool], Cell]) -> tuple[bool, int]:
+    (name, copying), _ = item
+    return copying, SUBJECTS.index(name)
+
+
+def aims(found: Mapping[Condition, Cells]) -> Table:
     """What the ingress is meant to reach, and what it reached."""
-    rows: list[tuple[Any, ...]] = []
-    for condition in CONDITIONS:
-        echoes = found[condition.title]
-        ours, late = median(echoes[INGRESS, False]), quantile(echoes[INGRESS, False], 0.95)
+    rows: list[tuple[str, float, str]] = []
+    for condition, cells in found.items():
+        ours = cells[INGRESS, False]
         if condition.copying:
-            rise = median(echoes[INGRESS, True]) / ours
+            rise = cells[INGRESS, True].median / ours.median
             rows.append((f"{condition.title}: a copy raises the median less than 1.2 x", rise, _met(rise < 1.2)))
         elif condition.link:
             for peer in (SOCAT, SOCAT_SESSION):
-                part = late / quantile(echoes[peer, False], 0.95)
+                part = ours.p95 / cells[peer, False].p95
                 rows.append((f"{condition.title}: p95 at most 0.5 x that of {peer}", part, _met(part <= 0.5)))
         else:
-            more = ours - median(echoes[DIRECT, False])
+            more = ours.median - cells[DIRECT, False].median
             rows.append((f"{condition.title}: median within 5 ms of direct UDP", more, _met(more <= 5)))
     return Table("Aims", (Column("aim"), Column("measured"), Column("met", "s")), tuple(rows))
 
@@ -180,10 +215,10 @@ def _met(so: bool) -> str:
 
 def run(given: Arguments) -> list[Table]:
     found = {}
-    for condition in CONDITIONS:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder, stage(Path(folder)) as place:
-            found[condition.title] = measure(place, condition, QUICK if given.quick else FULL)
-    return [aims(found), *(table(condition, found[condition.title]) for condition in CONDITIONS)]
+    for condition in OF_QUICK if given.quick else CONDITIONS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder, stage(Path(folder), condition.subjects) as place:
+            found[condition] = measure(place, condition, QUICK if given.quick else FULL)
+    return [aims(found), *(table(condition, cells) for condition, cells in found.items())]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,17 @@ ONE_WAY = 0.02  # seconds, on each of the two links: 80 ms from client to host a
 
 DIRECT, INGRESS = "mosh, direct UDP", "mosh, tunneld's ingress"
 SOCAT, SOCAT_SESSION = "mosh, socat over ssh -R", "mosh, socat over ssh -R with a session"
-SSH = "ssh, tunneld's forward"
-SUBJECTS = (DIRECT, INGRESS, SOCAT, SOCAT_SESSION, SSH)
+SSH, SSH_PEER = "ssh, tunneld's forward", "ssh, ssh -R"
+SUBJECTS = (DIRECT, INGRESS, SOCAT, SOCAT_SESSION, SSH, SSH_PEER)
 
 TARGET = 7000  # on the host: where bulk copies come from
 DIRECT_UDP = 60011
 INGRESS_UDP = 60001
 SOCAT_UDP = {SOCAT: 60021, SOCAT_SESSION: 60022}  # on the relay and, for mosh-server, on the host
 SOCAT_TCP = {SOCAT: 7021, SOCAT_SESSION: 7022}
-COPY = {INGRESS: 7101, SSH: 7101, SOCAT: 7102, SOCAT_SESSION: 7103, DIRECT: 7102}  # on the relay, by whose tunnel
+SSH_TCP = {SSH: 2222, SSH_PEER: 2223}
+# On the relay: where the copy begins that shares a subject's tunnel. Direct UDP shares no more than the link.
+COPY = {INGRESS: 7101, SSH: 7101, SOCAT: 7102, SOCAT_SESSION: 7103, SSH_PEER: 7104, DIRECT: 7102}
 
 # By the flow's first packet, which holds for both ways.
 ONLY_THE_DIRECT_PEER = f"nft insert rule ip filter forward meta l4proto udp ct original proto-dst != {DIRECT_UDP} drop"
@@ -54,8 +56,8 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path) -> Iterator[Stage]:
-    """All tunnels up, everybody at the prompt; the links have their delay and no other fault."""
+def stage(folder: Path, subjects: Iterable[str] = SUBJECTS) -> Iterator[Stage]:
+    """All tunnels up, these subjects at the prompt; the links have their delay and no other fault."""
     with Lab(folder) as lab, ExitStack() as stack:
         for link in (lab.home_link, lab.laptop_link):
             link.set(delay=ONE_WAY)
@@ -65,22 +67,28 @@ def stage(folder: Path) -> Iterator[Stage]:
         relay = stack.enter_context(Sshd(lab.relay, (keeper.key.public,), {"GatewayPorts": "clientspecified"}))
         home = stack.enter_context(Sshd(lab.pi, (guest.key.public,)))
         keeper.trust(relay.known_hosts("relay"))
-        guest.trust(home.known_hosts("[relay]:2222"))
+        guest.trust(home.known_hosts(*(f"[relay]:{port}" for port in SSH_TCP.values())))
         stack.enter_context(target_on(lab.pi, TARGET))
         daemon = stack.enter_context(_tunneld(lab, keeper))
         for name in SOCAT_UDP:
             _socat(stack, lab, keeper, name)
+        stack.enter_context(held(lab.pi, _plain_ssh(keeper)))
         assert relay.process is not None
-        for port in {2222, *COPY.values(), *SOCAT_TCP.values()}:
+        for port in {*SSH_TCP.values(), *COPY.values(), *SOCAT_TCP.values()}:
             await_listener(relay.process.pid, port, what="a tunnel")
         daemon.wait_up()
-        terminals = {name: stack.enter_context(_terminal(lab, guest, name)) for name in SUBJECTS}
+        terminals = {name: stack.enter_context(_terminal(lab, guest, name)) for name in subjects}
         yield Stage(lab, relay, home, keeper, guest, daemon, terminals)
 
 
 def _tunneld(lab: Lab, keeper: Person) -> AbstractContextManager[Daemon]:
-    forwards = (("0.0.0.0:2222", "127.0.0.1:22"), (f"127.0.0.1:{COPY[INGRESS]}", f"127.0.0.1:{TARGET}"))
+    forwards = ((f"0.0.0.0:{SSH_TCP[SSH]}", "127.0.0.1:22"), (f"127.0.0.1:{COPY[INGRESS]}", f"127.0.0.1:{TARGET}"))
     return tunneld(lab.pi, "pi-home", profile(keeper, host="relay", port=22, forwards=forwards, rest=MOSH))
+
+
+def _plain_ssh(keeper: Person) -> list[str]:
+    forwards = (f"0.0.0.0:{SSH_TCP[SSH_PEER]}:127.0.0.1:22", f"127.0.0.1:{COPY[SSH_PEER]}:127.0.0.1:{TARGET}")
+    return ssh_command(keeper, ("relay",), forwards)
 
 
 def _socat(stack: ExitStack, lab: Lab, keeper: Person, name: str) -> None:
@@ -99,8 +107,8 @@ def _socat(stack: ExitStack, lab: Lab, keeper: Person, name: str) -> None:
 
 
 def _terminal(lab: Lab, guest: Person, name: str) -> Terminal:
-    if name == SSH:
-        return guest.ssh_terminal("-p", "2222", "relay")
+    if name in SSH_TCP:
+        return guest.ssh_terminal("-p", str(SSH_TCP[name]), "relay")
     relay = lab.relay.address
     way = {DIRECT: ("60.1.1.2", DIRECT_UDP), INGRESS: (relay, INGRESS_UDP)} | {
         each: (relay, udp) for each, udp in SOCAT_UDP.items()

@@ -57,7 +57,7 @@ class Scene:
 
     async def until(self, is_so: Callable[[MoshStatus], bool]) -> MoshStatus:
         async with asyncio.timeout(20):
-            while not is_so(status := self.shim.status()):
+            while not is_so(status := self.shim.status()):  # noqa: ASYNC110 - status is pulled, it has no event
                 await asyncio.sleep(0.02)
             return status
 
@@ -139,7 +139,7 @@ async def test_a_datagram_crosses_and_its_answer_comes_back(up: Scene) -> None:
 
 
 async def test_small_datagrams_take_two_connections_of_their_own(up: Scene) -> None:
-    """Once a flow is there, two more SSH connections carry it, each datagram arrives once, and the control stream rests."""
+    """Once a flow is there, two more SSH connections carry it, each datagram once, and the control stream rests."""
     with Client(up.port) as client:
         await client.ask(MOSH_SIZED)
         await up.until(lambda status: sum(carrier.rtt is not None for carrier in status.carriers) == 3)

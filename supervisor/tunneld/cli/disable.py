@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunneld import runtime
-from tunneld.cli.enable import name_of
+from tunneld.cli.status import name_of
 from tunneld.errors import RightsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         RightsError: it takes root.
     """
     from tunneld.systemd import install
-    from tunneld.systemd.service import Service, scope_of
+    from tunneld.systemd.service import LINGER, Service, scope_of
     from tunneld.systemd.units import Units
 
     service = Service(scope_of(os.geteuid()), None if args.all else name_of(args.name))
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         _stop(service, units)
         _remove(service, files)
+        if service.scope.user and not service.others() and (LINGER / getpass.getuser()).exists():
+            print("linger   stays on; if nothing else of yours needs it: `loginctl disable-linger`")
         units.read_again()
     return 0
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunneld.cli.status import running_status
+from tunneld.cli.service import FINAL
+from tunneld.cli.status import name_of, running_status
 from tunneld.core.lifecycle import State
 from tunneld.errors import BusyError, RightsError, TunneldError, UnavailableError, UsageError
 from tunneld.words import brief
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 DIAL_PATIENCE = 5.0
 
 UNSETTLED = (State.IDLE, State.DIALING)
-
-# Exit codes after which the units are not started again (RestartPreventExitStatus=).
-FINAL = (64, 78)
 
 
 class NotReadyError(UnavailableError):
@@ -73,11 +71,6 @@ def run(args: argparse.Namespace) -> int:
             _linger(units)
     _say_next(service)
     return 0
-
-
-def name_of(given: str) -> str:
-    """A profile's path names it as well."""
-    return Path(given).name.removesuffix(".toml")
 
 
 def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import stat
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunneld import runtime
+from tunneld.cli.service import Services, describe_service, service_line
 from tunneld.cli.words import describe
 from tunneld.core.lifecycle import State
 from tunneld.errors import RightsError, UnavailableError
 from tunneld.status import TunnelStatus, from_json, to_json
+
+if TYPE_CHECKING:
+    from tunneld.systemd.units import UnitState
 
 # Seconds for a daemon's answer, which takes milliseconds.
 PATIENCE = 5.0
@@ -31,7 +38,9 @@ class NotRunningError(UnavailableError):
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a profile's name (all that run, if left out)")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="a profile's name (all that run or have a service, if left out)"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON for each tunnel")
 
 
@@ -39,13 +48,60 @@ def run(args: argparse.Namespace) -> int:
     """0 when every tunnel asked for is up, 1 when one is not.
 
     Raises:
-        UnavailableError: it does not run, or nothing does.
+        UnavailableError: it does not run, or nothing does, and no service would run it.
         RightsError: it runs as somebody else.
     """
-    found = [ask(_find(args.name))] if args.name else _all()
-    for status in found:
-        print(to_json(status) if args.json else describe(status))
-    return 0 if all(status.state is State.UP for status in found) else NOT_UP
+    with Services() as services:
+        found = [_look(name_of(args.name), services)] if args.name else _all(services)
+    for each in found:
+        print(each.as_json() if args.json else each.as_text())
+    return 0 if all(each.is_up for each in found) else NOT_UP
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A tunnel as its daemon has it, its service as systemd has it; one of the two may be missing."""
+
+    name: str
+    tunnel: TunnelStatus | None
+    service: UnitState | None
+
+    @property
+    def is_up(self) -> bool:
+        return self.tunnel is not None and self.tunnel.state is State.UP
+
+    def as_text(self) -> str:
+        if self.tunnel is None:
+            assert self.service is not None
+            return describe_service(self.name, self.service)
+        head, *rest = describe(self.tunnel).split("\n")
+        return "\n".join([head, *([f"  service   {service_line(self.service)}"] if self.service else []), *rest])
+
+    def as_json(self) -> str:
+        state = State.FAILED if self.service and self.service.active == "failed" else State.STOPPED
+        text = to_json(self.tunnel or TunnelStatus(name=self.name, state=state, since=0, relay=""))
+        if self.service is None:
+            return text
+        return json.dumps(json.loads(text) | {"service": asdict(self.service)}, separators=(",", ":"))
+
+
+def name_of(given: str) -> str:
+    """A profile's path names it as well."""
+    return Path(given).name.removesuffix(".toml")
+
+
+def _look(name: str, services: Services) -> Found:
+    """
+    Raises:
+        UnavailableError, RightsError: its daemon does not answer, and it has no service that would tell.
+    """
+    service = services.of(name)
+    try:
+        return Found(name, ask(_find(name)), service)
+    except (NotRunningError, RightsError):
+        if service is None:
+            raise
+        return Found(name, None, service)
 
 
 def ask(path: Path) -> TunnelStatus:
@@ -70,10 +126,10 @@ def ask(path: Path) -> TunnelStatus:
 
 
 def running_status(name: str) -> TunnelStatus | None:
-    """The status of this tunnel; None when no daemon holds it."""
+    """The status of this tunnel; None when no daemon of ours holds it."""
     try:
         return ask(_find(name))
-    except NotRunningError:
+    except (NotRunningError, RightsError):
         return None
 
 
@@ -85,8 +141,7 @@ def _everything(asking: socket.socket) -> bytes:
 
 
 def _find(name: str) -> Path:
-    """The socket of this tunnel; a profile's path names it as well."""
-    name = Path(name).name.removesuffix(".toml")
+    """The socket of this tunnel."""
     for folder in runtime.directories():
         path = folder / f"{name}.sock"
         if path in _sockets(folder, path.name):
@@ -109,14 +164,14 @@ def _not_ours(folder: Path) -> str:
     return f"the tunnels in {folder} are the user {folder.owner()}'s: ask as root{group}"
 
 
-def _all() -> list[TunnelStatus]:
-    """Every tunnel that runs; sockets of daemons that were killed are passed over."""
+def _all(services: Services) -> list[Found]:
+    """Every tunnel that runs or has a service; sockets of daemons that were killed are passed over."""
     folders = runtime.directories()
-    paths = [path for folder in folders for path in _sockets(folder)]
+    names = {path.stem: None for folder in folders for path in _sockets(folder)}
     found = []
-    for path in paths:
+    for name in [*names, *sorted(services.names() - set(names))]:
         try:
-            found.append(ask(path))
+            found.append(_look(name, services))
         except NotRunningError:
             continue
     if not found and (hidden := list(filter(_is_hidden, folders))):

@@ -115,6 +115,10 @@ class Service:
             return [Service(self.scope, name) for name in names]
         return [] if self.scope.user else [Service(self.scope, None)]
 
+    def instance(self, name: str) -> Service:
+        """The service of this profile alone."""
+        return Service(self.scope, name)
+
     def sibling(self) -> Service:
         """Of the other unit file."""
         return Service(self.scope, None if self.name is not None else "")

@@ -51,6 +51,7 @@ class UnitState:
     says: str = ""  # STATUS= of the service
     pid: int = 0
     restarts: int = 0
+    user: bool = False  # a unit of the user's own systemd
 
     @property
     def exists(self) -> bool:
@@ -120,6 +121,7 @@ class Units:
                 says=_text(service.StatusText),
                 pid=service.MainPID,
                 restarts=service.NRestarts,
+                user=self.user,
             )
 
     def in_memory(self, pattern: str) -> list[str]:

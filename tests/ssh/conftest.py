@@ -9,6 +9,8 @@ from typing import Any
 import asyncssh
 import pytest
 import structlog
+from asyncssh.constants import MSG_CHANNEL_OPEN_CONFIRMATION
+from asyncssh.packet import UInt32
 from structlog.testing import capture_logs
 
 from tests.ssh.peers import dialled, to_server
@@ -70,3 +72,13 @@ async def connection(relay: Relay) -> AsyncIterator[asyncssh.SSHClientConnection
     """A dialled connection to it."""
     async with dialled(relay) as made:
         yield made
+
+
+@pytest.fixture
+def confirms_oddly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own server's word for a channel that it has opened has a tail that means nothing."""
+
+    def confirm(connection: asyncssh.SSHServerConnection, *numbers: int) -> None:
+        connection.send_packet(MSG_CHANNEL_OPEN_CONFIRMATION, *map(UInt32, numbers), b"?")
+
+    monkeypatch.setattr(asyncssh.SSHServerConnection, "send_channel_open_confirmation", confirm)

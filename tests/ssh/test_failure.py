@@ -9,6 +9,7 @@ import socket
 
 import asyncssh
 import pytest
+from asyncssh.packet import PacketDecodeError
 
 from tunneld.core.lifecycle import Failure
 from tunneld.ssh.failure import LONGEST_DETAIL, NUMBERS, ROWS, SessionError, classify, safe
@@ -67,6 +68,7 @@ CASES: list[tuple[BaseException, Phase, Failure, str]] = [
     (asyncssh.ProtocolNotSupported("Unsupported SSH version"), G, Failure.PROTOCOL, "another SSH version"),
     (asyncssh.ProtocolError("Too many banner lines"), G, Failure.REFUSED, "no SSH server"),
     (asyncssh.ProtocolError("Invalid packet"), R, Failure.PROTOCOL, "broke the SSH protocol"),
+    (PacketDecodeError("Incomplete packet"), R, Failure.PROTOCOL, "cannot be read: Incomplete packet"),
     (asyncssh.MACError("MAC verification failed"), R, Failure.PROTOCOL, "damaged"),
     (asyncssh.CompressionError("bad"), R, Failure.PROTOCOL, "does not decompress"),
     (asyncssh.ServiceNotAvailable("no"), L, Failure.REFUSED, "no login"),

@@ -13,6 +13,8 @@ from typing import Any
 
 import asyncssh
 import pytest
+from asyncssh.constants import MSG_REQUEST_SUCCESS
+from asyncssh.packet import SSHPacket
 
 from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, free_port, running_sshd
@@ -219,6 +221,18 @@ async def test_a_connection_lost_while_asking_is_the_network(sshd: Sshd, log: An
         await asyncio.sleep(0)
         connection.abort()
     assert asking.result().failure is Failure.NETWORK
+
+
+@pytest.mark.parametrize("listen", [ANY, TcpAddress("127.0.0.1", 2222), UnixAddress("/run/x")], ids=str)
+async def test_an_answer_that_makes_no_sense_is_the_relays_fault(
+    listen: Address, connection: Connection, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the session as any other failure does, and is no fault of tunneld's."""
+    junk = asyncio.get_running_loop().create_future()
+    junk.set_result((MSG_REQUEST_SUCCESS, SSHPacket(b"\x01\x02")))
+    monkeypatch.setattr(connection, "_make_global_request", lambda *_: junk)
+    error = await refusal(connection, Forward(listen, to(22)), log)
+    assert error.failure is Failure.PROTOCOL
 
 
 async def test_a_local_port_that_is_taken_is_busy(connection: Connection, log: Any) -> None:

@@ -85,6 +85,13 @@ async def test_where_programs_are_forbidden_it_returns(key: Path, public: str, t
             await hold_session(connection)
 
 
+async def test_where_the_answer_makes_no_sense_it_returns(
+    connection: asyncssh.SSHClientConnection, confirms_oddly: None
+) -> None:
+    """A relay that breaks the protocol here costs the session that is held, and nothing else."""
+    await hold_session(connection)
+
+
 async def test_where_sshd_has_no_sessions_it_returns(tmp_path: Path) -> None:
     """MaxSessions 0 forbids every session and leaves forwards alone."""
     async with contextlib.AsyncExitStack() as stack:

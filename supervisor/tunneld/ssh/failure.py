@@ -14,6 +14,7 @@ import socket
 from typing import NamedTuple
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError  # which asyncssh's own reader turns into ProtocolError, and requests not
 
 from tunneld.core.lifecycle import Failure
 from tunneld.errors import TunneldError
@@ -104,6 +105,7 @@ ROWS: tuple[Row, ...] = (
     Row(asyncssh.MACError, "", _ANY, Failure.PROTOCOL, "data from {relay} arrived damaged: {detail}"),
     Row(asyncssh.CompressionError, "", _ANY, Failure.PROTOCOL, "data from {relay} does not decompress: {detail}"),
     Row(asyncssh.ProtocolError, "", _ANY, Failure.PROTOCOL, "{relay} broke the SSH protocol: {detail}"),
+    Row(PacketDecodeError, "", _ANY, Failure.PROTOCOL, "{relay} answered what cannot be read: {detail}"),
     Row(asyncssh.DisconnectError, "[Tt]oo many connections", _ANY, Failure.REFUSED,
         "{relay} has too many connections: {detail}"),
     Row(asyncssh.DisconnectError, "", _ANY, Failure.NETWORK, "{relay} ended the connection: {detail}"),

@@ -11,11 +11,12 @@ import os
 from typing import Protocol
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 from structlog.typing import FilteringBoundLogger
 
 from tunneld.profile import Address, Direction, Forward, TcpAddress, UnixAddress
 from tunneld.ssh.client import client_of, why_ended
-from tunneld.ssh.failure import safe
+from tunneld.ssh.failure import classify, safe
 from tunneld.ssh.listen import listen_here
 from tunneld.ssh.pipe import End
 from tunneld.ssh.refusal import refused_there
@@ -129,6 +130,8 @@ async def _listen_there(connection: asyncssh.SSHClientConnection, opened: OpenFo
             if connection.is_closed():
                 raise why_ended(connection) from error
             raise refused_there(str(listen), client.debug, client.hop) from error
+        except PacketDecodeError as error:
+            raise classify(error, client.hop) from error
     if isinstance(listen, TcpAddress):
         listen = TcpAddress(listen.host, listener.get_port())
     opened.listens(_Remote(connection, listener), listen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 # Its standard input never ends while the channel is open, and it costs the relay one small process.
 COMMAND = "exec cat"
@@ -16,7 +17,7 @@ async def hold_session(connection: asyncssh.SSHClientConnection) -> None:
     """
     try:
         process = await connection.create_process(COMMAND, encoding=None)
-    except (asyncssh.Error, OSError):
+    except (asyncssh.Error, OSError, PacketDecodeError):
         return
     try:
         await process.wait_closed()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 from tunneld.ssh.bootstrap import command
 
@@ -78,7 +79,10 @@ async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote
     """Run a program made by `tunneld.ssh.bootstrap` on the far side.
 
     Raises:
-        asyncssh.ChannelOpenError: the far side runs no commands for us.
+        asyncssh.ChannelOpenError: the far side runs no commands for us, or answers what cannot be read.
     """
-    await connection.create_session(lambda: remote, command(program), encoding=None)
+    try:
+        await connection.create_session(lambda: remote, command(program), encoding=None)
+    except PacketDecodeError as error:
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, f"its answer cannot be read: {error}") from error
     remote.write(program)

@@ -109,6 +109,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
+    if "JOURNAL_STREAM" in os.environ and sys.stderr is not None:
+        from tunneld.systemd.journal import is_journal
+
+        text = f"<3>{text}" if is_journal(sys.stderr) else text  # an error's priority (sd-daemon(3))
     print(text, file=sys.stderr)
 
 

@@ -72,6 +72,8 @@ def test_a_lone_port_is_a_range_of_one() -> None:
         ("127.1:22", "neither a host name nor an IP address"),
         (":22", "neither a host name nor an IP address"),
         ("two words:22", "neither a host name nor an IP address"),
+        ("a..example:22", "neither a host name nor an IP address"),
+        (f"{'x' * 64}.example:22", "neither a host name nor an IP address"),
         ("[1.2.3.4.5]:22", "neither a host name nor an IP address"),
         ("/run/a\nb", "no control characters"),
         ("/" + "x" * LONGEST_SOCKET_PATH, "at most 107 bytes"),

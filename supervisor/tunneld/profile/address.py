@@ -98,9 +98,18 @@ def parse_host(text: str) -> str:
     try:
         ip_address(text)
     except ValueError:
-        if ":" in text or re.fullmatch(r"[0-9.]+", text) or not _NAME.fullmatch(text):
+        if ":" in text or re.fullmatch(r"[0-9.]+", text) or not _NAME.fullmatch(text) or not _is_resolvable(text):
             raise ValueError(f'{text!r} is neither a host name nor an IP address: write one, as "127.0.0.1"') from None
     return text
+
+
+def _is_resolvable(name: str) -> bool:
+    """Whether a resolver takes it at all: labels of 1 to 63 bytes; socket.getaddrinfo raises UnicodeError otherwise."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def parse_ports(text: str) -> PortRange:

@@ -140,3 +140,28 @@ def test_readers_import_neither_asyncio_nor_ssh() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert runtime.__doc__
+
+
+def test_root_shares_the_services_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, root does not run what the service runs; and what root leaves there, the service can take."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    folder = tmp_path / "tunneld"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(RightsError, match="belongs to"):
+        prepare(folder)
+    monkeypatch.setattr(runtime, "SERVICE", "nobody")
+    claim = Claim(prepare(folder), "pi")
+    assert (folder / "pi.lock").stat().st_uid == 65534
+    claim.release()
+
+
+def test_a_user_does_not_trust_the_services_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root looks for the service's user."""
+    folder = tmp_path / "tunneld"
+    folder.mkdir()
+    monkeypatch.setattr(runtime, "SERVICE", "root")
+    user(monkeypatch, os.geteuid() + 1)
+    with pytest.raises(RightsError, match="belongs to"):
+        prepare(folder)

@@ -14,7 +14,7 @@ import pytest
 
 from tunneld.cli import status
 from tunneld.core.lifecycle import State
-from tunneld.errors import UnavailableError
+from tunneld.errors import RightsError, UnavailableError
 from tunneld.status import TunnelStatus, to_json
 
 UP = to_json(TunnelStatus(name="pi", state=State.UP, since=1, relay="relay")).encode() + b"\n"
@@ -110,3 +110,27 @@ def test_a_killed_daemons_socket_is_passed_over(run_folder: Path, capsys: pytest
     assert "pi: up" in capsys.readouterr().out
     with pytest.raises(UnavailableError, match="dead is not running; start it with `tunneld run dead`"):
         run("dead")
+
+
+def test_a_folder_that_we_may_not_enter_hides_no_tunnel(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's tunnels are its group's to see: it is said who may ask, and never that nothing runs."""
+    run_folder.chmod(0o750)
+    monkeypatch.setattr(status, "_is_hidden", lambda folder: folder == run_folder)
+    for name in ("pi", None):
+        with pytest.raises(
+            RightsError, match=rf"{run_folder} are .* ask as root, or as a member of the group {run_folder.group()}"
+        ):
+            run(name)
+
+
+def test_a_socket_that_we_may_not_open_is_said(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, where only the socket is closed to us."""
+    run_folder.chmod(0o700)
+    (run_folder / "pi.sock").touch()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(RightsError, match=r"ask as root$"):
+        run("pi")

@@ -18,8 +18,9 @@ from tests.sshd import Sshd, descendants, free_port
 from tests.supervised import echoing, has_settled, is_free, line, running_relay, sockets
 from tests.virtual import Journal
 from tunneld.daemon import Daemon
-from tunneld.profile import load_all
+from tunneld.profile import Profile, load, load_all
 from tunneld.status import TunnelStatus, from_json
+from tunneld.tunnel import Tunnel
 
 
 @pytest.fixture
@@ -304,6 +305,40 @@ async def test_a_crash_takes_no_other_tunnel_down_and_a_reload_mends_it(
                 assert await talking.echoes()
             held.stop()
         assert task.result() == 0
+
+
+async def test_a_stop_overtakes_a_reload(relay: Sshd, run_folder: Path, tmp_path: Path) -> None:
+    """A profile that a reload finds while the others drain is not started: nobody would stop it."""
+    journal = Journal()
+    first = write_profile(tmp_path, relay, (free_port(), 9), name="first")
+    files = [first]
+    held: Daemon
+
+    def read(file: str) -> Profile:
+        if file.endswith("second.toml"):
+            loop.call_soon_threadsafe(held.stop)
+        return load(file)
+
+    loop = asyncio.get_running_loop()
+    held = Daemon(load_all([str(first)]), log=journal.log, read=read, found=lambda: files)
+    may_end = asyncio.Event()
+    hold = held._hold
+
+    async def drains_slowly(tunnel: Tunnel) -> None:
+        await hold(tunnel)
+        await may_end.wait()
+
+    held._hold = drains_slowly  # type: ignore[method-assign]
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(held.run())
+        await journal.says("session_established", tunnel="first")
+        files.append(write_profile(tmp_path, relay, (free_port(), 9), name="second"))
+        held.reload()
+        while "second" not in held._tunnels:  # noqa: ASYNC110 - it says nothing where it starts nothing
+            await asyncio.sleep(0.005)
+        may_end.set()
+    assert task.result() == 0
+    assert held._tunnels["second"].status().attempts == 0
 
 
 async def test_when_every_tunnel_has_crashed_the_daemon_ends_with_a_fault(

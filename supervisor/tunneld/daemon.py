@@ -162,9 +162,8 @@ class Daemon:
         changed = profile != self._profiles[profile.name]
         self._profiles[profile.name] = profile
         tunnel = self._tunnels[profile.name]
-        if tunnel.status().state is State.FAILED and not self._stopping:
-            tunnel = self._tunnels[profile.name] = self._tunnel(profile)
-            self._group.create_task(self._hold(tunnel))
+        if tunnel.status().state is State.FAILED:
+            self._start(profile)
         elif changed:
             await tunnel.apply(profile)
         else:
@@ -178,8 +177,13 @@ class Daemon:
             self._reject([Problem(profile.file, 1, "", str(error))])
             return
         self._profiles[profile.name] = profile
+        self._start(profile)
+
+    def _start(self, profile: Profile) -> None:
+        """Hold a tunnel of this profile, unless a stop has overtaken the reload: nobody would stop it any more."""
         tunnel = self._tunnels[profile.name] = self._tunnel(profile)
-        self._group.create_task(self._hold(tunnel))
+        if not self._stopping:
+            self._group.create_task(self._hold(tunnel))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

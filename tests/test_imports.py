@@ -39,6 +39,7 @@ ROOM_OF = {
     "answer": "daemon",
     "report": "daemon",
     "runtime": "daemon",
+    "threads": "daemon",
     "session": "tunnel",
     "forwards": "tunnel",
     "interrupt": "tunnel",

@@ -47,6 +47,7 @@ def _serve(args: argparse.Namespace) -> int:
     from tunneld import log
     from tunneld.daemon import Daemon
     from tunneld.profile import found
+    from tunneld.threads import Threads
 
     profiles, rejected = _chosen(args)
     log.configure(args.log_format, debug=os.environ.get("TUNNELD_DEBUG") == "1")
@@ -54,6 +55,7 @@ def _serve(args: argparse.Namespace) -> int:
         log.logger().error("profile_rejected", problem=str(problem))
 
     async def serve() -> int:
+        asyncio.get_running_loop().set_default_executor(Threads())
         return await Daemon(profiles, log=log.logger(), rejected=rejected, found=found if args.all else tuple).run()
 
     return asyncio.run(serve())

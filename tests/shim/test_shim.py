@@ -10,10 +10,11 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import asyncssh
 import pytest
+from structlog.testing import capture_logs
 
 from tests.sshd import Sshd, running_sshd
 from tunneld.log import logger
@@ -210,6 +211,23 @@ async def test_a_dedicated_stream_that_dies_is_replaced(up: Scene) -> None:
         await up.until(lambda status: len(up.dialled) == 3 and len(status.carriers) == 3)
         assert await client.ask(MOSH_SIZED)
     assert len(up.echo.sources) == 1
+
+
+async def test_streams_that_are_refused_do_not_hammer_the_relay(tmp_path: Path) -> None:
+    """Two logins that fail every second would have the relay lock this address out; and one line says it."""
+    with capture_logs() as events:
+        async with scene(tmp_path) as made:
+            await made.until(lambda status: status.state == "ready")
+            (tmp_path / "authorized_keys").write_text("")
+            with Client(made.port) as client:
+                await client.ask(MOSH_SIZED)
+                await made.until(lambda _: len(failures(events)) == 2)
+    assert [event["retry_in"] for event in failures(events)] == [60.0, 60.0]
+    assert not made.dialled
+
+
+def failures(events: list[Any]) -> list[Any]:
+    return [event for event in events if event["event"] == "stream_failed"]
 
 
 async def test_shell_noise_does_no_harm(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import asyncssh
 from structlog.typing import FilteringBoundLogger
 
 from tunneld.core import frame
+from tunneld.core.backoff import Limits, floor
 from tunneld.core.carrier import StreamCarrier
 from tunneld.core.endpoint import Deliver, Ended, Happening, Message, Outlet
 from tunneld.core.flow import Flow
@@ -170,24 +171,35 @@ class AgentLink:
 
     async def _keep(self, name: str, program: bytes, dial: Dial) -> None:
         """Hold one dedicated stream open while there are flows."""
-        pause = 1.0
+        pause, told = 1.0, ""
         while True:
             await self._in_use.wait()
-            opened = self._loop.time()
-            connection = None
+            opened, error = self._loop.time(), None
             try:
-                connection = await dial()
-                stream = await self._open(connection, name, program)
-                self._log.debug("stream_opened", stream=name)
-                await self._watch(name, stream)
-            except (SessionError, AgentError, asyncssh.Error) as error:
-                self._log.info("stream_failed", stream=name, reason=str(error), retry_in=pause)
-            finally:
-                self._drop(name)
-                if connection:
-                    connection.abort()
-            pause = 1.0 if self._loop.time() - opened > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
-            await asyncio.sleep(pause)
+                await self._hold(name, program, dial)
+            except (SessionError, AgentError, asyncssh.Error) as failed:
+                error = failed
+            if self._loop.time() - opened > LONGEST_PAUSE:
+                pause, told = 1.0, ""
+            wait = max(pause, _least_pause(error))
+            if error is not None and str(error) != told:
+                told = str(error)
+                self._log.info("stream_failed", stream=name, reason=told, retry_in=wait)
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _hold(self, name: str, program: bytes, dial: Dial) -> None:
+        """One life of a dedicated stream, on an SSH connection of its own."""
+        connection = None
+        try:
+            connection = await dial()
+            stream = await self._open(connection, name, program)
+            self._log.debug("stream_opened", stream=name)
+            await self._watch(name, stream)
+        finally:
+            self._drop(name)
+            if connection:
+                connection.abort()
 
     async def _watch(self, name: str, stream: remote.RemoteProgram) -> None:
         """Back when the stream has ended, answers no more, or is needed no more."""
@@ -290,6 +302,11 @@ class AgentLink:
         if fault := self._faults.pop(CONTROL, None):
             return f"the agent on the relay broke the protocol: {fault}"
         return f"the agent on the relay ended{f' (it said: {program.last_words})' if program.last_words else ''}"
+
+
+def _least_pause(error: Exception | None) -> float:
+    """Seconds: two streams that are refused at every try would have the relay lock this address out."""
+    return floor(error.failure, Limits()) if isinstance(error, SessionError) else 0.0
 
 
 def _counters(body: Mapping[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pytest
 from tests.sshd import Sshd, make_key, running_sshd, write_known_hosts
 from tests.supervised import relay_of
 from tunneld.core.lifecycle import Failure
-from tunneld.profile import Keepalive, Relay
+from tunneld.profile import Keepalive, Relay, lent
 from tunneld.profile.lent import credential_id
 from tunneld.ssh import known
 from tunneld.ssh.dial import dial
@@ -82,4 +82,43 @@ async def test_a_hidden_home_is_no_place_for_a_host_key(
     monkeypatch.setattr("tunneld.ssh.dial.GLOBAL_FILES", (everyones,))
     monkeypatch.setattr(known, "_is_hidden", lambda file: file.is_relative_to(tmp_path / "home"))
     with pytest.raises(SessionError, match=f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> {everyones}$"):
+        await dial(replace(relay_of(sshd), known_hosts=None), Keepalive())
+
+
+async def test_a_key_that_was_gone_at_the_start_is_said(sshd: Sshd, credentials: Path) -> None:
+    """The drop-in puts a comment in its place, so that the service starts, and tells; the certificate may be gone."""
+    for end in ("", "-cert.pub"):
+        lend(sshd.user_key.with_name(f"{sshd.user_key.name}{end}"), credentials, lent.ABSENT)
+    with pytest.raises(SessionError, match=f"there was no key file {sshd.user_key} when the service started") as gone:
+        await dial(relay_of(sshd), Keepalive())
+    assert gone.value.failure is Failure.AUTHENTICATION
+
+
+async def test_a_certificate_that_was_gone_at_the_start_is_done_without(sshd: Sshd, credentials: Path) -> None:
+    """The key alone may be enough."""
+    lend(sshd.user_key.with_name(f"{sshd.user_key.name}-cert.pub"), credentials, lent.ABSENT)
+    lend(sshd.user_key, credentials)
+    async with await dial(relay_of(sshd), Keepalive()):
+        pass
+
+
+async def test_a_known_hosts_that_cannot_be_read_is_needed_only_if_no_other_helps(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's user may not read a file of the machine's; what it was lent is enough."""
+    closed, read = tmp_path / "closed", Path.read_text
+    closed.touch()
+
+    def reading(path: Path, *arguments: str, **named: str) -> str:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", reading)
+    monkeypatch.setattr("tunneld.ssh.dial.USER_FILES", (sshd.known_hosts,))
+    monkeypatch.setattr("tunneld.ssh.dial.GLOBAL_FILES", (closed,))
+    async with await dial(replace(relay_of(sshd), known_hosts=None), Keepalive()):
+        pass
+    sshd.known_hosts.unlink()
+    with pytest.raises(SessionError, match=f"tunneld may not read {closed}"):
         await dial(replace(relay_of(sshd), known_hosts=None), Keepalive())

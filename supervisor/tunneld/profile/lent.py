@@ -15,6 +15,9 @@ from pathlib import Path
 # tunneld.service lends this whole folder as `keys`: each file in it is the credential `keys_FILE`.
 KEYS = Path("/etc/tunneld/keys")
 
+# What a service is lent in the place of a file that is gone when it starts: a comment, in each of their formats.
+ABSENT = "#"
+
 # SSH looks for these beside a private key; beside its copy they have to be found as well.
 _BESIDE = ("-cert.pub", ".pub")
 
@@ -44,6 +47,11 @@ def readable(path: Path) -> Path:
 def is_lending() -> bool:
     """Whether this is a service that gets files so; what it does not get it may not be able to see."""
     return bool(os.environ.get("CREDENTIALS_DIRECTORY"))
+
+
+def was_absent(path: Path) -> bool:
+    """Whether the file was gone when this service was started."""
+    return is_lent(path) and readable(path).read_bytes() == ABSENT.encode()
 
 
 def is_lent(path: Path) -> bool:

@@ -12,13 +12,15 @@ from pathlib import Path
 import asyncssh
 
 from tunneld.core.lifecycle import Failure
-from tunneld.profile.lent import readable
+from tunneld.profile.lent import readable, was_absent
 from tunneld.ssh.failure import SessionError
 
 # ssh's own order and names (ssh_config(5), IdentityFile).
 USUAL_FILES = tuple(
     Path("~/.ssh") / name for name in ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 )
+
+_GONE = "there was no key file {} when the service started: put it there, then restart the service"
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ def named(paths: Sequence[Path], environment: Mapping[str, str] = os.environ) ->
         except OSError as error:
             raise SessionError(Failure.AUTHENTICATION, _unreadable(path, error)) from error
         except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+            if was_absent(path):
+                raise SessionError(Failure.AUTHENTICATION, _GONE.format(path)) from error
             if "assphrase" not in str(error):
                 raise SessionError(Failure.AUTHENTICATION, f"{path} is not a private key that can be used") from error
             keys.only.append(_from_agent(path, environment))

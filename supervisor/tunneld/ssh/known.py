@@ -34,13 +34,22 @@ class KnownHosts:
 
     def __call__(self, host: str, addr: str, port: int | None) -> Trusted:
         hosts = asyncssh.SSHKnownHosts()
+        denied: PermissionError | None = None
         for file in self._there():
-            with contextlib.suppress(FileNotFoundError):
-                for line in readable(file).read_text(errors="replace").splitlines():
-                    with contextlib.suppress(ValueError):  # ssh passes over what it cannot read, too
-                        hosts.load(line)
+            try:
+                lines = readable(file).read_text(errors="replace").splitlines()
+            except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                denied = error
+                continue
+            for line in lines:
+                with contextlib.suppress(ValueError):  # ssh passes over what it cannot read, too
+                    hosts.load(line)
         trusted = hosts.match(host, addr, port)
         self._hop.host_known = bool(trusted[0] or trusted[1])
+        if denied is not None and not self._hop.host_known:
+            raise denied
         return trusted
 
     def _there(self) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunneld.errors import UsageError
 from tunneld.profile import Profile
-from tunneld.profile.lent import credential_id
+from tunneld.profile.lent import ABSENT, credential_id
 
 __all__ = ["credential_id", "drop_in", "files_of"]
 
@@ -23,28 +23,27 @@ USUAL_CONFIG = ".ssh/config"
 HEAD = "# Written by `tunneld enable`, and again when the profile changes: put changes of your own into another file.\n"
 
 
-def files_of(profile: Profile, home: Path | None = None) -> dict[Path, bool]:
-    """The files to lend, as they are on this machine now, and whether the service can do without each.
+def files_of(profile: Profile, home: Path | None = None) -> tuple[Path, ...]:
+    """The files to lend, as they are on this machine now.
 
     `home` is the enabling user's. The files of /etc/ssh are not among them: every user reads those.
     """
     home = Path(os.path.expanduser("~")) if home is None else home
     keys = profile.relay.identity or [home / name for name in USUAL_KEYS]
     beside = [key.with_name(key.name + end) for key in keys for end in ("-cert.pub", ".pub") if key.suffix != ".pub"]
-    other = [*beside, *_hosts(profile, home), *_config(profile, home)]
-    found = {path: False for path in keys if path.is_file()}
-    return found | {path: True for path in other if path.is_file() and path not in found}
+    files = [*keys, *beside, *_hosts(profile, home), *_config(profile, home)]
+    return tuple(path for path in dict.fromkeys(files) if path.is_file())
 
 
 def drop_in(profile: Profile, home: Path | None = None) -> str:
     """The text of a drop-in for the profile's service.
 
-    A file that the service can do without is empty when it is gone at the next start.
+    A file that is gone at the next start does not keep the service down, which says so instead.
 
     Raises:
         UsageError: a path that no unit can hold.
     """
-    lines = [line for path, spare in files_of(profile, home).items() for line in _lines(path, spare)]
+    lines = [line for path in files_of(profile, home) for line in _lines(path)]
     return "\n".join([f"{HEAD}[Service]", *lines, ""])
 
 
@@ -60,11 +59,10 @@ def _config(profile: Profile, home: Path) -> list[Path]:
     return [home / USUAL_CONFIG] if named else []
 
 
-def _lines(path: Path, spare: bool) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[str]:
     text = os.path.abspath(path)
     if not text.isprintable() or text.endswith("\\"):
         raise UsageError(f"{text!r} cannot stand in a unit: give the file a plainer name")
     name = credential_id(path)
     yield f"LoadCredential={name}:{text.replace('%', '%%')}"
-    if spare:
-        yield f"SetCredential={name}:#"
+    yield f"SetCredential={name}:{ABSENT}"

@@ -153,6 +153,15 @@ async def test_small_datagrams_take_two_connections_of_their_own(up: Scene) -> N
         assert status.counters["host_datagrams_in"] == 11
 
 
+async def test_status_says_ready_only_while_a_session_is_served(tmp_path: Path) -> None:
+    """Before it and after it, however it ended, mosh waits for the tunnel."""
+    async with scene(tmp_path) as made:
+        assert made.shim.status().reason == "waiting for the tunnel"
+        await made.until(lambda status: status.state == "ready")
+        assert made.shim.status().reason == ""
+    assert (made.shim.status().state, made.shim.status().reason) == ("starting", "waiting for the tunnel")
+
+
 async def test_sources_stay_apart(up: Scene) -> None:
     """Each client has a socket of its own towards the server, so the server can tell them apart."""
     with Client(up.port) as one, Client(up.port) as other:

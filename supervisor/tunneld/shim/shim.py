@@ -19,6 +19,8 @@ LONGEST_PAUSE = 300.0
 STEADY = 60.0
 """Seconds that an agent must have served for its end to be an accident: one that keeps ending is started less often."""
 
+WAITING = "waiting for the tunnel"
+
 SHORTEST_SILENCE = 20.0
 """Seconds: the agent must outlive a daemon whose machine is busy for a moment."""
 
@@ -32,7 +34,7 @@ class Shim:
         self._keepalive = keepalive
         self._log = log
         self._state: MoshState = "starting"
-        self._reason = ""
+        self._reason = WAITING
         self._logged = ""
         self._ready_since = 0.0
         self._link: AgentLink | None = None
@@ -42,20 +44,10 @@ class Shim:
 
         Trouble with the agent never raises: it is logged once, shown by `status`, and the agent is started again.
         """
-        pause = FIRST_PAUSE
-        while not connection.is_closed():
-            try:
-                await self._serve(connection)
-            except (AgentError, asyncssh.Error) as error:
-                if connection.is_closed():
-                    break
-                pause = FIRST_PAUSE if self._was_steady() else pause
-                self._unavailable(str(error), pause)
-            finally:
-                self._link = None
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        self._state, self._reason = "starting", "waiting for the tunnel"
+        try:
+            await self._run(connection)
+        finally:
+            self._state, self._reason = "starting", WAITING
 
     def status(self) -> MoshStatus:
         link = self._link
@@ -71,6 +63,22 @@ class Shim:
             counters=dict(sorted({**here, **there}.items())),
             carriers=tuple(link.carriers()),
         )
+
+    async def _run(self, connection: asyncssh.SSHClientConnection) -> None:
+        pause = FIRST_PAUSE
+        self._reason = ""
+        while not connection.is_closed():
+            try:
+                await self._serve(connection)
+            except (AgentError, asyncssh.Error) as error:
+                if connection.is_closed():
+                    break
+                pause = FIRST_PAUSE if self._was_steady() else pause
+                self._unavailable(str(error), pause)
+            finally:
+                self._link = None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _serve(self, connection: asyncssh.SSHClientConnection) -> None:
         silence = max(SHORTEST_SILENCE, self._keepalive.interval * (self._keepalive.count + 1))

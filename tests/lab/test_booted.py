@@ -24,6 +24,7 @@ def machine(able_to_boot: None, lab: Lab) -> Iterator[Booted]:
 
 def test_what_is_enabled_runs_after_a_power_cut(machine: Booted) -> None:
     """The same disk, another boot: what was written is there, what ran is not, what is enabled starts."""
+    first = machine.shell("journalctl --list-boots --no-pager | wc -l")
     machine.write("/etc/systemd/system/probe.service", UNIT)
     machine.shell("systemctl enable probe; touch /run/gone /root/kept")
     assert not machine.path("/run/it-ran").exists()
@@ -32,6 +33,7 @@ def test_what_is_enabled_runs_after_a_power_cut(machine: Booted) -> None:
     assert machine.path("/run/it-ran").exists()
     assert machine.path("/root/kept").exists()
     assert not machine.path("/run/gone").exists()
+    assert (first, machine.shell("journalctl --list-boots --no-pager | wc -l")) == ("1\n", "2\n")
 
 
 def test_it_is_on_the_network_of_its_host(lab: Lab, machine: Booted) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunneld.errors import TunneldError
+from tunneld.profile.places import SYSTEM, name_of
 
 if TYPE_CHECKING:
     from tunneld.systemd.service import Service
@@ -45,23 +46,31 @@ class Services:
         self._asked.append((Service(scope, None), self._open.enter_context(Units(user=scope.user))))
 
     def names(self) -> set[str]:
-        """The tunnels that have a service of their own: one that starts at boot, runs, or has failed."""
+        """The tunnels that have a service: one that starts at boot, runs, or has failed."""
         found: set[str] = set()
         for every, units in self._asked:
             instances = every.instance("*")
             with contextlib.suppress(TunneldError):
                 found |= {each.split("@", 1)[1].removesuffix(".service") for each in units.in_memory(instances.unit)}
             found |= {each.split("@", 1)[1].removesuffix(".service") for each in instances.others()}
+            if self._concerns(every, units):
+                found |= {name_of(file) for file in SYSTEM.glob("*.toml")}
         return found
 
     def of(self, name: str) -> UnitState | None:
         """The service that runs, or would run, this tunnel."""
         for every, units in self._asked:
             for service in (every.instance(name), every):
-                with contextlib.suppress(TunneldError):
-                    state = units.state(service.unit)
-                    if state.exists and (state.is_running or state.active == "failed" or state.file == "enabled"):
-                        return state
+                if state := self._concerns(service, units):
+                    return state
+        return None
+
+    def _concerns(self, service: Service, units: Units) -> UnitState | None:
+        """Its state, if it starts at boot, runs, or has failed."""
+        with contextlib.suppress(TunneldError):
+            state = units.state(service.unit)
+            if state.exists and (state.is_running or state.active == "failed" or state.file == "enabled"):
+                return state
         return None
 
 

@@ -34,6 +34,8 @@ def found() -> tuple[Path, ...]:
     """Every profile that a name can reach; a user's own hides the system's of the same name."""
     files: dict[str, Path] = {}
     for folder in directories():
+        if not os.access(folder, os.R_OK | os.X_OK):  # nor are there homes for a service to see
+            continue
         for file in sorted(folder.glob("*.toml")):
             if not file.name.startswith("."):  # editors' leftovers
                 files.setdefault(file.name, file)

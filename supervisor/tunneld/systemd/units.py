@@ -192,11 +192,11 @@ class Units:
             raise self._fault(error) from None
 
     def _fault(self, error: Any) -> TunneldError:
-        text = " ".join(_text(error.err_message).split()) if error.err_message else str(error)
+        text = " ".join(_text(error.err_message or str(error)).split())
         if type(error).__name__ in DENIED or error.errno == -13:  # EACCES
             return RightsError(f"systemd does not let us: {text}{'' if self.user else ' (as root it would)'}")
         return UnavailableError(NO_BUS[self.user] if self._systemd is None else f"systemd says: {text}")
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")

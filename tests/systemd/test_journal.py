@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,17 @@ def test_the_journals_stream_is_known_by_its_file(tmp_path: Path, monkeypatch: p
         assert not is_journal(io.StringIO())
         monkeypatch.delenv("JOURNAL_STREAM")
         assert not is_journal(stream)
+
+
+def test_a_commands_complaint_has_an_errors_priority_in_the_journal(tmp_path: Path) -> None:
+    """A service that does not even start says why in red, and `journalctl -p err` shows it."""
+    with (tmp_path / "stream").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        for named in (f"{status.st_dev}:{status.st_ino}", "8:1"):
+            environment = {**os.environ, "JOURNAL_STREAM": named}
+            command = [sys.executable, "-m", "tunneld", "run", "/nowhere/pi.toml"]
+            assert subprocess.run(command, stderr=stream, env=environment).returncode == 78
+        stream.seek(0)
+        first, second = stream.read().splitlines()
+    assert first.startswith("<3>/nowhere/pi.toml:1: ")
+    assert second == first.removeprefix("<3>")

@@ -76,3 +76,9 @@ def test_snapshots_are_frozen() -> None:
     for kind in (TunnelStatus, ForwardStatus, MoshStatus, CarrierStatus, FailureStatus):
         assert cast(Any, kind).__dataclass_params__.frozen
         assert fields(cast(Any, kind))
+
+
+def test_the_json_is_plain_ascii() -> None:
+    """It goes to terminals as well, and some take U+009B for an escape sequence."""
+    line = to_json(TunnelStatus("pi", State.UP, 0, "relay", failure=FailureStatus(None, "\x1b[2J\x9b2J\n", 0)))
+    assert line.isascii() and line.isprintable()

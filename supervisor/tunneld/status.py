@@ -95,8 +95,8 @@ class TunnelStatus:
 
 
 def to_json(status: TunnelStatus) -> str:
-    """One line, without a line end."""
-    return json.dumps(asdict(status), separators=(",", ":"), ensure_ascii=False)
+    """One line in ASCII, without a line end: it is printed on terminals, too."""
+    return json.dumps(asdict(status), separators=(",", ":"))
 
 
 def from_json(text: str | bytes) -> TunnelStatus:

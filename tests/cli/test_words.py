@@ -140,3 +140,10 @@ def test_there_is_advice_for_every_failure_and_a_word_for_every_state() -> None:
 def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
     """Nobody reads the seconds of three days."""
     assert duration(seconds) == words
+
+
+def test_no_text_moves_the_cursor() -> None:
+    """A socket in a folder that somebody else made could answer anything; a line stays a line."""
+    hostile = replace(UP, name="pi\x1b[2J", failure=FailureStatus(Failure.NETWORK, "a\nb\x9b2J\u202e", 1))
+    assert all(line.isprintable() for line in describe(hostile).splitlines())
+    assert len(describe(hostile).splitlines()) == len(describe(UP).splitlines()) + 1

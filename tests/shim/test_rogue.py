@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 import tunneld
@@ -70,6 +71,19 @@ async def test_a_rogue_agent_costs_mosh_alone(
         assert why in status.reason
         assert len(status.reason) < 300
         assert not made.connection.is_closed()
+
+
+async def test_a_refusal_is_shown_on_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay chooses its words; it does not choose what a terminal does with them."""
+
+    async def refuses(*_: object) -> None:
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "\x1b[2Jno\nx" + 9999 * "y")
+
+    monkeypatch.setattr("tunneld.ssh.remote.start", refuses)
+    async with scene(tmp_path) as made:
+        status = await made.until(lambda status: status.state == "unavailable")
+        assert "[2Jno xyyy" in status.reason
+        assert status.reason.isprintable() and len(status.reason) < 300
 
 
 async def test_a_rogue_agent_holds_no_socket_for_flows_that_ended(tmp_path: Path) -> None:

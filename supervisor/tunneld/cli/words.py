@@ -33,7 +33,12 @@ def describe(status: TunnelStatus) -> str:
     lines += [f"  mosh      {mosh_line(status.mosh)}"] if status.mosh.state != "off" else []
     lines += [f"  carrier   {carrier_line(each)}" for each in status.mosh.carriers]
     lines += list(_trouble(status))
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """Whoever answered on the socket, and whatever a relay has said to it, moves no cursor here."""
+    return "".join(each if each.isprintable() else " " for each in line)
 
 
 def headline(status: TunnelStatus) -> str:

@@ -22,7 +22,7 @@ from tunneld.core.flow import Flow
 from tunneld.errors import TunneldError
 from tunneld.shim.sockets import FlowSockets
 from tunneld.ssh import bootstrap, remote
-from tunneld.ssh.failure import SessionError
+from tunneld.ssh.failure import SessionError, safe
 from tunneld.status import CarrierStatus
 
 CONTROL = "control"
@@ -137,7 +137,7 @@ class AgentLink:
             raise AgentError(f"the relay did not start our agent within {START_TIMEOUT:g} s{_said(carrier)}") from None
         except asyncssh.ChannelOpenError as error:
             self._drop(name)
-            raise AgentError(f"the relay runs no commands for us ({error.reason or 'refused'})") from None
+            raise AgentError(f"the relay runs no commands for us ({safe(error.reason) or 'refused'})") from None
         except BaseException:
             self._drop(name)
             raise

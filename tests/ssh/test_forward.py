@@ -22,6 +22,7 @@ from tunneld.core.lifecycle import Failure
 from tunneld.profile import Address, Direction, Forward, TcpAddress, UnixAddress
 from tunneld.ssh import forward as forward_module
 from tunneld.ssh.dial import dial
+from tunneld.ssh.dynamic import serve_socks
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.forward import OpenForward, open_forward
 from tunneld.ssh.pipe import End
@@ -133,6 +134,15 @@ async def test_a_client_that_speaks_no_socks_is_let_go(noise: bytes, connection:
     opened = await forward(connection, ANY, None, Direction.DYNAMIC)
     await exchange(port_of(opened), data=noise)
     await until(lambda: opened.connections == 0)
+    assert not connection.is_closed()
+
+
+async def test_a_socks_forward_that_closes_as_a_client_arrives(connection: Connection, forward: Opens) -> None:
+    """The client is let go, and the session does not end by it."""
+    opened = await forward(connection, ANY, None, Direction.DYNAMIC)
+    gone = End()
+    gone.abort()
+    await serve_socks(connection, opened, gone)
     assert not connection.is_closed()
 
 

@@ -66,6 +66,8 @@ class Early(asyncio.Protocol):
 
 async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: End) -> None:
     transport = end.transport
+    if transport is None:
+        return  # the forward was closed in this very moment
     early = Early()
     early.take(transport)
     try:

@@ -15,6 +15,7 @@ from tests.datagrams import Inbox, inbox
 from tests.sshd import Sshd, free_port
 from tests.supervised import running_relay
 from tests.test_daemon import command, status_of, tunneld, write_profile
+from tunneld.report import BEAT
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ async def test_a_life_under_systemd(systemd: Inbox, tmp_path: Path, relay: Sshd)
     right = file.read_text()
     async with tunneld("run", file, "--log-format", "json") as running:
         await systemd.hears("READY=1")
-        up = await systemd.hears("STATUS=up")
+        async with asyncio.timeout(BEAT - 1):  # a move is told at once
+            up = await systemd.hears("STATUS=up")
         assert up.endswith(f" to 127.0.0.1:{relay.port}; {listen} to 9")
         file.write_text(right + "\n[keepalive]\ninterval = -1\n")
         running.process.send_signal(signal.SIGHUP)

@@ -92,7 +92,7 @@ def test_enable_after_an_upgrade_restarts_and_keeps_drop_ins(pi: Home) -> None:
         assert "NRestarts=0" in pi.machine.shell("systemctl show tunneld@pi-home")
     finally:
         installed.install(pi.machine)
-    pi.disable()
+    assert f"kept     {drop_in}, which is yours" in pi.disable()
     assert pi.machine.read(drop_in) == "[Service]\nNice=5\n"
     pi.machine.shell(f"rm -r {UNITS}/tunneld@pi-home.service.d")
 
@@ -164,6 +164,22 @@ def test_a_wrong_profile_is_not_installed(pi: Home) -> None:
     assert "relay.hots" in pi.type("tunneld enable pi-home", code=78)
     assert "there is no profile 'pi-hom' here" in pi.type("tunneld enable pi-hom", code=78)
     assert pi.machine.shell(OURS) == ""
+
+
+def test_a_unit_that_somebody_else_wrote_is_not_touched(pi: Home) -> None:
+    """Its owner is told what to do, and nothing else is installed over it."""
+    theirs = f"{UNITS}/tunneld@.service"
+    pi.machine.write(theirs, "[Service]\nExecStart=/usr/bin/true\n")
+    assert f"{theirs} is not tunneld's own" in pi.type("tunneld enable pi-home", code=77)
+    assert pi.machine.read(theirs) == "[Service]\nExecStart=/usr/bin/true\n"
+    pi.machine.shell(f"rm {theirs}")
+
+
+def test_root_s_home_is_meant_even_where_sudo_keeps_the_user_s(pi: Home) -> None:
+    """The service's `~` is root's, so the keys that are lent to it are root's too."""
+    pi.type("HOME=/home/vera XDG_CONFIG_HOME=/home/vera/.config tunneld enable pi-home")
+    assert "/root/.ssh/id_ed25519" in pi.machine.read(f"{UNITS}/tunneld@pi-home.service.d/20-credentials.conf")
+    pi.wait_passing()
 
 
 def test_a_profile_that_the_service_cannot_read_is_said(pi: Home) -> None:

@@ -74,12 +74,15 @@ def _stop(service: Service, units: Units) -> None:
 
 
 def _remove(service: Service, files: Sequence[Path]) -> None:
+    from tunneld.profile.places import SYSTEM as PROFILES
     from tunneld.systemd import install
 
     for path in install.remove(files):
         print(f"removed  {path}")
     for path in install.foreign(service):
         print(f"kept     {path}, which is yours")
+    if not service.scope.user and not service.others():
+        print(f"kept     {PROFILES.parent}, and the user tunneld")
     folder = runtime.own_directory()
     for name in [service.name] if service.name else [lock.stem for lock in folder.glob("*.lock")]:
         runtime.forget(folder, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
     from tunneld.systemd.units import Units
 
     service = Service(scope_of(os.geteuid()), None if args.all else name_of(args.name))
+    if not service.scope.user:
+        # `~` is what it is in the service, also where sudo keeps the user's.
+        os.environ.pop("XDG_CONFIG_HOME", None)
+        os.environ["HOME"] = pwd.getpwuid(0).pw_dir
     profiles = _profiles(service, args.name)
     words = program.command()
     sight.require(service.scope, words, profiles)

@@ -321,9 +321,9 @@ def test_a_folder_that_cannot_be_made_is_told(relay: Relay) -> None:
 
 def test_what_others_left_in_the_temporary_folder_does_no_harm(relay: Relay) -> None:
     """Names that look like an agent's folder, made by anybody."""
-    for name in ("tunneld-", "tunneld-²-x", "tunneld-٣-x", "tunneld-0-x", f"tunneld-{'9' * 30}-x", "tunneld-1-x"):
-        (relay.folder / name).mkdir()
-    (relay.folder / "tunneld-999999-x").symlink_to("/nowhere")
+    for rest in ("", "²-x", "٣-x", "0-x", f"{'9' * 30}-x", "1-x"):
+        (relay.folder / f"tunneld-agent-{rest}").mkdir()
+    (relay.folder / "tunneld-agent-999999-x").symlink_to("/nowhere")
     relay.serve()
 
 

@@ -36,11 +36,11 @@ MAX_STREAMS = 6
 MAX_UNWRITTEN = 64 * 1024
 """Bytes that wait for a stream that does not take them, before its carrier is asked for no more."""
 
-FOLDER = "tunneld-"
+FOLDER = "tunneld-agent-"
 """How the name of an agent's private folder begins; its process id and some chance follow."""
 
 LONGEST_ROOT = 70
-"""Bytes: a Unix socket's path holds 107, of which our own names take up to 32."""
+"""Bytes: a Unix socket's path holds 107, of which our own names take up to 36."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 from typing import TYPE_CHECKING
 
 from tunneld.errors import Problem, ProfileError, TunneldError, UsageError
 
 if TYPE_CHECKING:
     from tunneld.profile import Profile
+
+# Each connection through a forward takes a file descriptor, each flow of mosh as well; a shell's usual 1,024 are few.
+DESCRIPTORS = 16384
 
 FORMATS = ("console", "logfmt", "json")  # of tunneld.log, which takes 50 ms to import and is not needed for --help
 
@@ -50,6 +54,7 @@ def _serve(args: argparse.Namespace) -> int:
     from tunneld.threads import Threads
 
     profiles, rejected = _chosen(args)
+    _raise_descriptor_limit()
     log.configure(args.log_format, debug=os.environ.get("TUNNELD_DEBUG") == "1")
     for problem in rejected:
         log.logger().error("profile_rejected", problem=str(problem))
@@ -59,6 +64,14 @@ def _serve(args: argparse.Namespace) -> int:
         return await Daemon(profiles, log=log.logger(), rejected=rejected, found=found if args.all else tuple).run()
 
     return asyncio.run(serve())
+
+
+def _raise_descriptor_limit() -> None:
+    """As far as we may without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _chosen(args: argparse.Namespace) -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:

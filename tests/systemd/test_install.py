@@ -42,6 +42,16 @@ def test_what_somebody_else_wrote_is_neither_written_nor_removed(tmp_path: Path)
     assert path.read_text() == THEIRS
 
 
+def test_a_unit_that_was_copied_by_hand_is_taken_over(tmp_path: Path) -> None:
+    """It is ours, word for word, but for the mark; an empty one, as of a masked unit, is not."""
+    path = tmp_path / "tunneld@.service"
+    path.write_text("[Service]\n")
+    assert install.write({path: OURS}) == [path]
+    path.write_text("")
+    with pytest.raises(RightsError, match="is not tunneld's own"):
+        install.write({path: OURS})
+
+
 def test_a_drop_in_that_is_not_needed_any_more_goes_and_its_folder_with_it(tmp_path: Path) -> None:
     """A folder with somebody else's drop-in stays."""
     ours, theirs = (tmp_path / f"tunneld@.service.d/{name}" for name in ("10-path.conf", "theirs.conf"))

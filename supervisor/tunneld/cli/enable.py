@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     with Units(user=service.scope.user) as units:
         _require_free(service, profiles, units)
         changed = _install(service, profiles, words, units)
-        _say_files(profiles, changed)
+        _say_files(service, profiles, changed)
         state = _bring_up(service, profiles, units, afresh=bool(changed))
         _say_state(profiles, state)
         if service.scope.user:
@@ -155,9 +155,11 @@ def _why(service: Service, state: UnitState) -> str:
     return f"{service.unit} {ended} and {again}{says}; `{service.scope.journal} -u {service.short}` tells more"
 
 
-def _say_files(profiles: Sequence[Profile], changed: Sequence[Path]) -> None:
+def _say_files(service: Service, profiles: Sequence[Profile], changed: Sequence[Path]) -> None:
     for profile in profiles:
         print(f"profile  {profile.file}")
+        if not service.scope.user and profile.relay.user is None:
+            print("note     it names no user for the relay: unless ssh_config does, the service logs in as tunneld")
     for path in changed:
         print(f"{'written' if path.exists() else 'removed'}  {path}")
 

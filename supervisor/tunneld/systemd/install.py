@@ -71,7 +71,7 @@ def write(files: Mapping[Path, str | None]) -> list[Path]:
         found = _read(path)
         if found == text:
             continue
-        if found is not None and not found.startswith(MARKS):
+        if found is not None and not _may_go(found, text):
             raise RightsError(f"{path} is not tunneld's own: move it away, or make a drop-in of what it changes")
         if text is None:
             remove([path])
@@ -79,6 +79,11 @@ def write(files: Mapping[Path, str | None]) -> list[Path]:
             _replace(path, text)
         changed.append(path)
     return changed
+
+
+def _may_go(found: str, text: str | None) -> bool:
+    """What we wrote, or what somebody copied by hand from where we would."""
+    return found.startswith(MARKS) or (bool(found) and text is not None and text.endswith(found))
 
 
 def apply_system_files(files: Mapping[Path, str | None]) -> None:

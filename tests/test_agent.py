@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.oldest import oldest_python
 from tests.shim.test_shim import MOSH_SIZED, free_udp_ports
 from tunneld.agent import MAX_STREAMS
 from tunneld.core import frame
@@ -131,11 +131,6 @@ def serve(port: int, *, bind: str = "127.0.0.1", silence: float = 60) -> bytes:
     return message(frame.SERVE, {"bind": bind, "ports": [port, port + 2], "silence": silence}).encode()
 
 
-def python_3_9() -> str | None:
-    found = shutil.which("python3.9")
-    return found if found and subprocess.run([found, "-V"], capture_output=True).returncode == 0 else None
-
-
 def relay_with(python: str, tmp_path: Path) -> Iterator[Relay]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "tmp").mkdir()
@@ -154,10 +149,7 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
 @pytest.fixture(params=["this Python", "Python 3.9"])
 def any_relay(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Relay]:
     """A relay with the Python of these tests, and one with the oldest that an agent runs on."""
-    python: str | None = os.path.realpath(sys.executable)
-    if request.param == "Python 3.9" and (python := python_3_9()) is None:
-        pytest.skip("there is no python3.9 on PATH")
-    assert python
+    python = oldest_python() if request.param == "Python 3.9" else os.path.realpath(sys.executable)
     yield from relay_with(python, tmp_path)
 
 

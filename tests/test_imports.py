@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.oldest import oldest_python
 
 SOURCE = Path(__file__).parents[1] / "supervisor"
 PACKAGE = SOURCE / "tunneld"
@@ -147,11 +148,8 @@ def test_python_3_9_knows_all_that_is_shipped() -> None:
 
 def test_python_3_9_imports_all_that_is_shipped() -> None:
     """A real Python 3.9 is the better judge, where there is one."""
-    python = shutil.which("python3.9")
-    if python is None or subprocess.run([python, "-V"], capture_output=True).returncode != 0:
-        pytest.skip("there is no python3.9 on PATH")
     script = "import sys, importlib; sys.path.insert(0, sys.argv[1]); [*map(importlib.import_module, sys.argv[2:])]"
-    command = [python, "-I", "-B", "-W", "error", "-c", script, str(SOURCE), *map(module_of, SHIPPED)]
+    command = [oldest_python(), "-I", "-B", "-W", "error", "-c", script, str(SOURCE), *map(module_of, SHIPPED)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import subprocess
 import sys
 import sysconfig
@@ -43,7 +44,7 @@ def install(machine: Booted, *, command: str = COMMAND) -> None:
     """What `pip install tunneld-*.whl` would leave, with its command at `command`."""
     folder = machine.path(SOURCE)
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(_wheel()) as wheel:
+    with zipfile.ZipFile(io.BytesIO(_wheel())) as wheel:
         wheel.extractall(folder)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = f"{'/usr' if sys.base_prefix == '/usr' else '/opt/python'}/bin/python{version}"
@@ -53,13 +54,9 @@ def install(machine: Booted, *, command: str = COMMAND) -> None:
 
 
 @functools.cache
-def _wheel() -> Path:
+def _wheel() -> bytes:
     """The wheel of this working tree, built once for all tests of this process."""
-    folder = tempfile.mkdtemp(prefix="tunneld-wheel-")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    return next(Path(folder).glob("*.whl"))
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+        return next(Path(folder).glob("*.whl")).read_bytes()

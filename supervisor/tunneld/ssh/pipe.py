@@ -35,11 +35,18 @@ class End(asyncio.Protocol):
         self._pressure = pressure_on(transport)
         if self._pressure is not None:
             self._pressure.add(self)
-        if self._other is None or self._other._transport is None:
-            transport.pause_reading()
-        else:
+        if self._other is not None and self._other._transport is not None:
             self.balance()
             self._other.balance()
+        elif plain is None:
+            transport.pause_reading()
+        else:
+            # Before Python 3.11.4 (gh-103607) asyncio reads all the same from a socket that was paused in here.
+            asyncio.get_running_loop().call_soon(self._wait_for_other)
+
+    def _wait_for_other(self) -> None:
+        if self._transport is not None and (self._other is None or self._other._transport is None):
+            self._transport.pause_reading()
 
     @property
     def transport(self) -> Any:

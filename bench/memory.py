@@ -2,8 +2,9 @@
 
     python -m bench.memory [--json] [--quick]
 
-MiB, from /proc/PID/smaps_rollup. PSS divides pages that processes share among them, so it is what another process would
-really add; RSS counts them in full.
+MiB, from /proc/PID/smaps_rollup. RSS counts pages that processes share in full, PSS divides them among their users,
+private leaves them out. The bench's own programs are Python too and share its pages with tunneld: what a tunneld costs
+where nothing else is Python lies between its PSS and its RSS.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Use:
 
     host: Memory
     relay: Memory
-    agent: Memory | None = None
+    agent: Memory | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,10 @@ class Place:
     def measured(self, *pids: int) -> Use:
         assert self.relay.process is not None
         time.sleep(SETTLE)
-        found = [memory(agent) for agent in agents(self.lab.relay)]
         return Use(
             host=total(each for pid in pids for each in family(pid)),
             relay=total(descendants(self.relay.process.pid)),
-            agent=found[0] if found else None,
+            agent=total(agents(self.lab.relay)) if agents(self.lab.relay) else None,
         )
 
     def await_ports(self, count: int) -> None:
@@ -151,7 +151,7 @@ def imports() -> Mapping[str, Memory]:
 
 
 def _imported(statement: str) -> Memory:
-    program = f"{statement}\nprint(flush=True)\ninput()"
+    program = f"import sys\n{statement}\nprint(flush=True)\nsys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -163,16 +163,17 @@ def on_the_host(uses: Mapping[str, tuple[int, Use]]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, (count, use) in uses.items():
         each = use.host.proportional / count
-        rows.append((name, count, each / one, use.host.proportional, use.host.resident, each))
+        rows.append((name, count, each / one, each, use.host.proportional, use.host.private, use.host.resident))
     return Table(
         "On the host",
         (
             Column("subject"),
             Column("tunnels", "d"),
             Column("PSS for each, x ssh"),
-            Column("PSS, MiB", ".1f"),
-            Column("RSS, MiB", ".1f"),
             Column("PSS for each, MiB"),
+            Column("all: PSS", ".1f"),
+            Column("all: private", ".1f"),
+            Column("all: RSS", ".1f"),
         ),
         tuple(rows),
         "x ssh: over one tunnel by one `ssh -R`.",
@@ -188,8 +189,9 @@ def on_the_relay(uses: Mapping[str, tuple[int, Use]]) -> Table:
             Column("tunnels", "d"),
             Column("PSS for each, x ssh"),
             Column("PSS for each, MiB"),
-            Column("agent, PSS MiB", ".1f"),
-            Column("agent, RSS MiB", ".1f"),
+            Column("agent: PSS", ".1f"),
+            Column("agent: private", ".1f"),
+            Column("agent: RSS", ".1f"),
         ),
         tuple(
             (
@@ -197,12 +199,11 @@ def on_the_relay(uses: Mapping[str, tuple[int, Use]]) -> Table:
                 count,
                 use.relay.proportional / count / one,
                 use.relay.proportional / count,
-                use.agent.proportional if use.agent else None,
-                use.agent.resident if use.agent else None,
+                *((use.agent.proportional, use.agent.private, use.agent.resident) if use.agent else (None,) * 3),
             )
             for name, (count, use) in uses.items()
         ),
-        "Without the sshd that listens, which is there anyway.",
+        "MiB. Without the sshd that listens, which is there anyway. A mosh in use has two more SSH connections.",
     )
 
 
@@ -210,10 +211,8 @@ def importing(found: Mapping[str, Memory]) -> Table:
     bare = found["bare Python"]
     return Table(
         "Where it goes: a fresh interpreter after imports",
-        (Column("imported"), Column("x bare Python"), Column("PSS, MiB", ".1f"), Column("RSS, MiB", ".1f")),
-        tuple(
-            (name, use.proportional / bare.proportional, use.proportional, use.resident) for name, use in found.items()
-        ),
+        (Column("imported"), Column("RSS, x bare Python"), Column("RSS, MiB", ".1f"), Column("private, MiB", ".1f")),
+        tuple((name, use.resident / bare.resident, use.resident, use.private) for name, use in found.items()),
     )
 
 

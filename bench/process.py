@@ -15,23 +15,27 @@ TICK = os.sysconf("SC_CLK_TCK")  # a second's clock ticks
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """MiB. `resident` counts shared pages in full, `proportional` divides them among those who share them."""
+    """MiB. `resident` has shared pages in full, `proportional` divides them among their users, `private` has none."""
 
     resident: float
     proportional: float
+    private: float
 
     def __add__(self, other: Memory) -> Memory:
-        return Memory(self.resident + other.resident, self.proportional + other.proportional)
+        return Memory(
+            self.resident + other.resident, self.proportional + other.proportional, self.private + other.private
+        )
 
 
 def memory(pid: int) -> Memory:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     fields = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE))
-    return Memory(int(fields["Rss"]) / 1024, int(fields["Pss"]) / 1024)
+    private = int(fields["Private_Clean"]) + int(fields["Private_Dirty"])
+    return Memory(int(fields["Rss"]) / 1024, int(fields["Pss"]) / 1024, private / 1024)
 
 
 def total(pids: Iterable[int]) -> Memory:
-    return sum(map(memory, pids), Memory(0, 0))
+    return sum(map(memory, pids), Memory(0, 0, 0))
 
 
 def family(pid: int) -> list[int]:

@@ -43,7 +43,7 @@ class Size:
 
 
 FULL = Size(copy=512 << 20, echoes=2000, rounds=9)
-QUICK = Size(copy=32 << 20, echoes=200, rounds=2)
+QUICK = Size(copy=64 << 20, echoes=200, rounds=2)
 
 
 @dataclass(frozen=True, slots=True)

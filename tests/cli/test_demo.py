@@ -46,12 +46,22 @@ STORY = [
 ]
 
 
+def _heed_signals() -> None:
+    """Whoever runs these tests in the background may have had SIGINT and SIGHUP ignored for them."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.asynccontextmanager
 async def demo(folder: Path, **changed: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The demo, its temporary folder inside `folder`; whatever a test does, nothing of it stays."""
     environment: Mapping[str, str] = {**os.environ, "TMPDIR": str(folder), **changed}
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *COMMAND,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_heed_signals,
     )
     try:
         yield process

@@ -27,7 +27,6 @@ from tunneld.ssh.failure import SessionError, classify
 from tunneld.ssh.hop import Hop, Phase
 from tunneld.ssh.known import GLOBAL_FILES, USER_FILES, KnownHosts
 from tunneld.ssh.lean import without_ignores
-from tunneld.ssh.pressure import watch_pressure
 from tunneld.ssh.reach import Direct
 
 # Seconds per hop. autossh's users wait minutes for a relay that accepts and never speaks; a login over a satellite link
@@ -158,7 +157,6 @@ class _Dialler:
             raise classify(error, hop) from error
         connection.set_tunnel(via)
         without_ignores(connection)
-        watch_pressure(connection, via)
         self._bound_unacknowledged(connection)
         return connection
 

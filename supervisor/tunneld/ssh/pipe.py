@@ -7,8 +7,6 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from tunneld.ssh.pressure import SHARE, Pressure, pressure_on
-
 
 class End(asyncio.Protocol):
     """One end of a pipe. A socket's protocol and a channel's session alike: asyncssh calls back as asyncio does.
@@ -22,9 +20,6 @@ class End(asyncio.Protocol):
         self._other: End | None = None
         self._ended = ended
         self._finished = False  # our side has sent its end of file
-        self._is_full = False  # this end has enough to write for now
-        self._pressure: Pressure | None = None  # of the connection whose channel this is
-        self._written = 0  # bytes, since that pressure was last low
         self.is_closed = False
 
     def connection_made(self, transport: Any) -> None:
@@ -32,12 +27,8 @@ class End(asyncio.Protocol):
         plain = transport.get_extra_info("socket") if isinstance(transport, asyncio.Transport) else None
         if plain is not None and plain.family != socket.AF_UNIX:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pressure = pressure_on(transport)
-        if self._pressure is not None:
-            self._pressure.add(self)
         if self._other is not None and self._other._transport is not None:
-            self.balance()
-            self._other.balance()
+            self._other._transport.resume_reading()
         elif plain is None:
             transport.pause_reading()
         else:
@@ -60,23 +51,16 @@ class End(asyncio.Protocol):
         """Become one pipe with `other`, whose transport may come later."""
         self._other, other._other = other, self
         if self._transport is not None and other._transport is not None:
-            self.balance()
-            other.balance()
+            self._transport.resume_reading()
+            other._transport.resume_reading()
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         other = self._other
         if other is not None and other._transport is not None:
             try:
-                other.write(data)
+                other._transport.write(data)
             except OSError:  # a channel that the relay has just closed; `connection_lost` is on its way
                 self.close()
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
-        if self._pressure is not None:
-            self._written += len(data)
-            if self._pressure.is_high:
-                self.balance()
 
     def eof_received(self) -> bool:
         """Pass the end of file on; this end stays open for what still comes the other way, and both close after it."""
@@ -94,23 +78,11 @@ class End(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        self._is_full = True
-        self.balance()
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._is_full = False
-        self.balance()
-
-    def balance(self) -> None:
-        """Have the other end read for as long as this one can write."""
-        under_pressure = self._pressure is not None and self._pressure.is_high
-        if not under_pressure:
-            self._written = 0
-        if self._other is None or self._other._transport is None:
-            return
-        if self._is_full or (under_pressure and self._written >= SHARE):
-            self._other._transport.pause_reading()
-        else:
+        if self._other is not None and self._other._transport is not None:
             self._other._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,8 +98,6 @@ class End(asyncio.Protocol):
 
     def _leave(self, how: str) -> None:
         self.is_closed = True
-        if self._pressure is not None:
-            self._pressure.remove(self)
         transport, self._transport = self._transport, None
         other, self._other = self._other, None
         ended, self._ended = self._ended, None

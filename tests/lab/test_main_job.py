@@ -159,7 +159,7 @@ def test_busy_ingress_ports_keep_the_tunnel_and_say_why_mosh_is_not(lab: Lab) ->
         lab.relay.listener(socket.SOCK_DGRAM, port=60003) as holder,
         Daemon(lab.pi, profile_text(place.keeper)) as daemon,
     ):
-        status = daemon.wait_for(lambda status: status.mosh.reason, what="a reason is given")
+        status = daemon.wait_for(lambda status: status.mosh.state == "unavailable", what="mosh is given up")
         assert "60003" in status.mosh.reason
         with place.ssh() as terminal:
             terminal.echoes(3)

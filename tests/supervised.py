@@ -28,8 +28,11 @@ def relay_of(server: Sshd, **changed: Any) -> Relay:
     return Relay(**(given | changed))
 
 
-def profile_of(relay: Relay, *forwards: Forward, name: str = "pi", **more: Any) -> Profile:
-    return Profile(name=name, file=Path(f"/nowhere/{name}.toml"), relay=relay, forward=forwards, **more)
+def profile_of(
+    relay: Relay, *forwards: Forward, name: str = "pi", others: tuple[Relay, ...] = (), **more: Any
+) -> Profile:
+    file = Path(f"/nowhere/{name}.toml")
+    return Profile(name=name, file=file, relays=(relay, *others), forward=forwards, **more)
 
 
 def forward(listen: int, to: int = 9, *, required: bool = True, direction: Direction = Direction.REMOTE) -> Forward:

@@ -15,6 +15,7 @@ from tunneld.profile import (
     Direction,
     Forward,
     Keepalive,
+    Mode,
     Mosh,
     PortRange,
     Profile,
@@ -43,7 +44,7 @@ def test_what_is_not_written_has_its_default(write: Write) -> None:
     assert load(str(file)) == Profile(
         name="pi",
         file=file,
-        relay=Relay("relay.example.net", None, None, (), None, (), True),
+        relays=(Relay("relay.example.net", None, None, (), None, (), True),),
         forward=(Forward(TcpAddress("127.0.0.1", 2222), TcpAddress("127.0.0.1", 22), Direction.REMOTE, True),),
         mosh=None,
         keepalive=Keepalive(interval=10, count=3),
@@ -57,6 +58,8 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         (tmp_path / name).touch(0o600)
     file = write(
         """\
+        mode = "all"
+
         [relay]
         host = "relay"
         port = 2200
@@ -93,20 +96,23 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         initial = 0.5
         maximum = 8
         stable_after = 0
+        return_after = 5
         """
     )
     folder = file.parent
     assert load(str(file)) == Profile(
         name="pi",
         file=file,
-        relay=Relay(
-            host="relay",
-            port=2200,
-            user="tunnel",
-            identity=(folder / "key",),
-            known_hosts=folder / "hosts",
-            jump=("me@bastion", "gate:2022"),
-            ssh_config=folder / "config",
+        relays=(
+            Relay(
+                host="relay",
+                port=2200,
+                user="tunnel",
+                identity=(folder / "key",),
+                known_hosts=folder / "hosts",
+                jump=("me@bastion", "gate:2022"),
+                ssh_config=folder / "config",
+            ),
         ),
         forward=(
             Forward(UnixAddress("/run/pi.sock"), UnixAddress(f"{folder}/sockets/sshd"), required=False),
@@ -115,8 +121,18 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         ),
         mosh=Mosh(PortRange(61001, 61003), bind="192.0.2.1", to="10.0.0.7"),
         keepalive=Keepalive(interval=2.5, count=2),
-        backoff=Backoff(initial=0.5, maximum=8, stable_after=0),
+        backoff=Backoff(initial=0.5, maximum=8, stable_after=0, return_after=5),
+        mode=Mode.ALL,
     )
+
+
+def test_several_relays_stand_in_the_order_in_which_they_are_written(write: Write) -> None:
+    """The first is the preferred one; each has keys of its own."""
+    text = MINIMAL.replace("\n\n", '\n\n[relay]\nhost = "second"\nuser = "u"\n\n').replace("[relay]", "[[relay]]")
+    profile = load(str(write(text)))
+    assert profile.relays == (Relay("relay.example.net"), Relay("second", user="u"))
+    assert (profile.relay, profile.mode) == (Relay("relay.example.net"), Mode.FAILOVER)
+    assert profile.through(profile.relays[1]).relays == (Relay("second", user="u"),)
 
 
 def test_lists_of_identities_and_of_jump_hosts(write: Write, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def profile(name: str, **parts: object) -> Profile:
     whole = Profile(
         name=name,
         file=Path(f"/nowhere/{name}.toml"),
-        relay=Relay(host="relay.example.net"),
+        relays=(Relay(host="relay.example.net"),),
         forward=(Forward(TcpAddress("127.0.0.1", 2222), SSH),),
     )
     return replace(whole, **parts)  # type: ignore[arg-type]
@@ -83,17 +83,24 @@ def test_two_profiles_that_want_one_port_of_a_relay() -> None:
 
 def test_the_relay_is_the_same_however_it_is_written() -> None:
     """Case, the root's dot and the default port make no other relay; another port does."""
-    assert keys(profile("a"), profile("b", relay=Relay(host="Relay.Example.net.", port=22)))
-    assert not keys(profile("a"), profile("b", relay=Relay(host="relay.example.net", port=2200)))
-    assert not keys(profile("a"), profile("b", relay=Relay(host="other.example.net")))
+    assert keys(profile("a"), profile("b", relays=(Relay(host="Relay.Example.net.", port=22),)))
+    assert not keys(profile("a"), profile("b", relays=(Relay(host="relay.example.net", port=2200),)))
+    assert not keys(profile("a"), profile("b", relays=(Relay(host="other.example.net"),)))
+
+
+def test_one_relay_in_common_is_enough() -> None:
+    """A tunnel may come to stand on any of its relays."""
+    several = (Relay(host="first"), Relay(host="relay.example.net"))
+    assert keys(profile("a"), profile("b", relays=several)) == ["forward[1].listen"]
+    assert not keys(profile("a"), profile("b", relays=several[:1]))
 
 
 def test_listeners_on_this_host_meet_whatever_the_relay() -> None:
     """Local and dynamic forwards of every profile share this host."""
     local = Forward(TcpAddress("127.0.0.1", 1080), SSH, Direction.LOCAL)
     dynamic = Forward(TcpAddress("127.0.0.1", 1080), None, Direction.DYNAMIC)
-    other = Relay(host="other.example.net")
-    assert keys(profile("a", forward=(local,)), profile("b", forward=(dynamic,), relay=other)) == ["forward[1].listen"]
+    other = (Relay(host="other.example.net"),)
+    assert keys(profile("a", forward=(local,)), profile("b", forward=(dynamic,), relays=other)) == ["forward[1].listen"]
 
 
 def test_a_listener_here_and_one_on_the_relay_do_not_meet() -> None:
@@ -120,7 +127,7 @@ def test_mosh_ports_of_two_profiles(ports: PortRange, bind: str, expected: list[
 
 def test_two_profiles_of_one_name() -> None:
     """A name is a status socket's, so it can be had once."""
-    (problem,) = conflicts((profile("a"), profile("a", relay=Relay(host="other"))))
+    (problem,) = conflicts((profile("a"), profile("a", relays=(Relay(host="other"),))))
     assert "has the same name" in problem.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
         """
     )
     assert problems(file) == [
-        "1: hots: unknown key: remove it; known here are relay, forward, mosh, keepalive, backoff",
+        "1: hots: unknown key: remove it; known here are mode, relay, forward, mosh, keepalive, backoff",
         "2: keepalive.count: 0 is too small: write at least 1",
         '2: keepalive.interval: "5" is text, and a number is needed: write for example interval = 10',
         '4: relay.host: is missing: write for example host = "relay.example.net"',
@@ -114,6 +115,53 @@ def test_a_wrong_line_about_the_relay(write: Write, line: str, said: str) -> Non
     """One wrong line gives one problem, at that line."""
     (problem,) = problems(write(f"{RELAY}{line}\n{FORWARD}"))
     assert_said(problem, 3, said)
+
+
+def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
+    """What a person counts starts at 1, also where the relay that is wrong is the second."""
+    relays = RELAY.replace("[relay]", "[[relay]]") + '[[relay]]\nhost = "me@s"\nprt = 1\n[[relay]]\n'
+    assert [problem.split(": ")[:2] for problem in problems(write(relays + FORWARD))] == [
+        ["4", "relay[2].host"],
+        ["5", "relay[2].prt"],
+        ["6", "relay[3].host"],
+    ]
+
+
+TWO = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "R."\nport = 22\n'
+OTHER_USER = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "r"\nuser = "u"\n'
+LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TWO.replace("R.", "r").replace("port = 22\n", ""), r"4: relay\[2\].host: is relay\[1\] again"),
+        ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
+        ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
+        (
+            'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL,
+            r'8: forward\[1\].listen: 127.0.0.1:80 on this host leads to one relay, and mode = "all" has 2:',
+        ),
+    ],
+)
+def test_relays_in_each_others_way(write: Write, text: str, said: str) -> None:
+    """One relay is named once, and a listener on this host leads to one relay."""
+    (problem,) = problems(write(text + FORWARD))
+    assert re.match(said, problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OTHER_USER,  # a second way to it, when the first is refused
+        TWO.replace("R.", "s") + LOCAL,
+        'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL.replace("127.0.0.1:80", "127.0.0.1:0"),
+        'mode = "all"\n' + RELAY + LOCAL,
+    ],
+)
+def test_relays_beside_each_other(write: Write, text: str) -> None:
+    """One after the other, or each with a listener of its own."""
+    load(str(write(text + FORWARD)))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +303,15 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
         (FORWARD, 1, r"relay: is missing: write \[relay\]"),
         ('relay = "x"\n' + FORWARD, 1, r'relay: "x" is text, and a table is needed: write \[relay\]'),
         (RELAY + FORWARD.replace("[[", "[").replace("]]", "]"), 3, r"forward: .*: write \[\[forward\]\]"),
-        ("[[relay]]\nhost = 'r'\n" + FORWARD, 1, r"relay: is a list of tables.*: write \[relay\]"),
+        ("relay = []\n" + FORWARD, 1, r"relay: is missing: write \[relay\]"),
+        ("relay = [1]\n" + FORWARD, 1, r"relay\[1\]: 1 is a number, and a table is needed: write \[\[relay\]\]"),
+        ("mode = 'both'\n" + RELAY + FORWARD, 1, "mode: \"both\" is not a choice: write 'failover' or 'all'"),
+        (
+            RELAY + "mode = 'all'\n" + FORWARD,
+            3,
+            'relay.mode: unknown key here: write mode = "failover" above the first',
+        ),
+        (RELAY + "[relay.mosh]\n" + FORWARD, 3, r"relay.mosh: unknown key here: write \[mosh\]"),
         (RELAY + FORWARD + '"a b\\n" = 1\n', 6, r'forward\[1\]."a b\\n": unknown key'),
         (RELAY + FORWARD + "[extra.table]\nx = 1\n", 6, "extra: unknown key"),
     ],
@@ -282,6 +338,7 @@ TABLES = {
     "mosh": ["ports", "bind", "to"],
     "keepalive": ["interval", "count"],
     "backoff": ["initial", "maximum", "stable_after"],
+    "mode": [],
     "other": [],
 }
 NAMES = st.sampled_from([*TABLES, *(key for keys in TABLES.values() for key in keys)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.profile.said import FORWARD, RELAY, assert_said, problems
-from tunneld.profile import Backoff, Keepalive, Mosh, PortRange, UnixAddress, as_toml, load
+from tunneld.profile import Backoff, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
 
 Write = Callable[..., Path]
 
@@ -78,14 +78,14 @@ def test_a_profile_reads_back_as_itself(write: Write, tmp_path: Path) -> None:
     profile = load(str(write(RELAY + relay + FORWARD + dynamic)))
     profile = replace(
         profile,
-        relay=replace(profile.relay, ssh_config=False),
+        relays=(replace(profile.relay, ssh_config=False), Relay("other", user="u")),
         forward=(
             *profile.forward,
             replace(profile.forward[0], to=UnixAddress('/run/a "b" \\ é.sock'), listen=profile.forward[1].listen),
         ),
         mosh=Mosh(PortRange(60001, 60010), bind="::", to="pi.lan"),
         keepalive=Keepalive(interval=12.345678, count=7),
-        backoff=Backoff(initial=0.25, maximum=12345.678, stable_after=0),
+        backoff=Backoff(initial=0.25, maximum=12345.678, stable_after=0, return_after=7.5),
     )
     again = load(str(write(as_toml(profile), "again.toml")))
     assert replace(again, name=profile.name, file=profile.file) == profile
@@ -98,6 +98,8 @@ def test_what_ssh_decides_is_a_comment(write: Write) -> None:
         as_toml(load(str(file)))
         == f'''\
 # pi, from "{file}"
+
+mode = "failover"
 
 [relay]
 host = "r"
@@ -122,5 +124,6 @@ count = 3
 initial = 1
 maximum = 60
 stable_after = 30
+return_after = 60
 '''
     )

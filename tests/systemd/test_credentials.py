@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_a_profile_that_names_nothing_gets_the_usual_files(home: Path) -> None:
     found = files_of(profile_of(Relay("relay")), home)
     names = ["id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub", "known_hosts", "config"]
     assert [path.name for path in found] == names
+
+
+def test_every_relays_files_are_lent(home: Path) -> None:
+    """A tunnel that goes over to the second relay needs its key then, not at the next start."""
+    key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
+    first, second = Relay("first", known_hosts=known), Relay("second", identity=(key,), ssh_config=False)
+    assert set(files_of(profile_of(second, others=(first,)), home)) == set(files_of(profile_of(first), home))
+    assert known not in files_of(profile_of(replace(second, known_hosts=key)), home)
 
 
 def test_a_path_with_a_percent_sign_is_written_for_a_unit() -> None:

@@ -158,8 +158,9 @@ def _why(service: Service, state: UnitState) -> str:
 def _say_files(service: Service, profiles: Sequence[Profile], changed: Sequence[Path]) -> None:
     for profile in profiles:
         print(f"profile  {profile.file}")
-        if not service.scope.user and profile.relay.user is None:
-            print("note     it names no user for the relay: unless ssh_config does, the service logs in as tunneld")
+        for relay in profile.relays if not service.scope.user else ():
+            if relay.user is None:
+                print(f"note     it names no user for {relay.host}: unless ssh_config does, that is tunneld")
     for path in changed:
         print(f"{'written' if path.exists() else 'removed'}  {path}")
 

@@ -43,6 +43,11 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _single(value: object) -> object:
+    """`[relay]` is the only one of several."""
+    return [value] if isinstance(value, dict) else value
+
+
 def _split(value: object) -> object:
     """`a,b` is two jump hosts, as in ssh's ProxyJump."""
     return value.split(",") if isinstance(value, str) else value
@@ -85,7 +90,7 @@ class Table(BaseModel):
 class RelayTable(Table):
     """The SSH server that the tunnel goes to."""
 
-    model_config = ConfigDict(title="[relay]")
+    model_config = ConfigDict(title="[relay]")  # or [[relay]], when there are several
 
     host: Annotated[str, AfterValidator(rules.relay_host)] = Field(
         title="Relay",
@@ -131,6 +136,9 @@ class RelayTable(Table):
         description="Whether to read ssh_config: true for the usual files, false for none, or a path.",
         examples=[True],
     )
+
+
+Relays = Annotated[list[RelayTable], Field(min_length=1)]
 
 
 class ForwardTable(Table):
@@ -248,6 +256,14 @@ class BackoffTable(Table):
         description="A session that held for so long lets the waits start anew from `initial`.",
         examples=[30],
     )
+    return_after: float = Field(
+        default=60,
+        ge=1,
+        le=A_DAY,
+        title="Return after",
+        description="Of several relays, an earlier one has answered for so long when the tunnel goes back to it.",
+        examples=[60],
+    )
 
     @field_validator("initial", mode="after")
     @classmethod
@@ -259,7 +275,7 @@ class BackoffTable(Table):
 
 
 class Document(Table):
-    """A tunnel: its relay, its forwards, and how it is kept up."""
+    """A tunnel: its relay or relays, its forwards, and how it is kept up."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -270,7 +286,17 @@ class Document(Table):
         }
     )
 
-    relay: RelayTable = Field(title="Relay")
+    mode: Literal["failover", "all"] = Field(
+        default="failover",
+        title="Mode",
+        description="What several relays are for. failover: one at a time, the first that answers; "
+        "all: every one at once.",
+        examples=["failover"],
+    )
+    relay: Annotated[Relays, BeforeValidator(_single, json_schema_input_type=RelayTable | Relays)] = Field(
+        title="Relay",
+        description="Where the tunnel goes: one table, or several as [[relay]], the preferred one first.",
+    )
     forward: list[ForwardTable] = Field(default=[], title="Forwards", description="Listeners and their targets.")
     mosh: MoshTable | None = Field(default=None, title="mosh")
     keepalive: KeepaliveTable = Field(default=KeepaliveTable(), title="Keepalive")

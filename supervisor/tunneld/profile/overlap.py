@@ -12,7 +12,7 @@ from tunneld.profile.address import Address, UnixAddress
 from tunneld.profile.lines import lines_of
 from tunneld.profile.values import Direction, Profile, Relay
 
-_SSH_PORT = 22  # what a relay without a port is taken to mean
+SSH_PORT = 22  # what a relay without a port is taken to mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _between(one: Profile, other: Profile) -> Iterator[Problem]:
         yield Problem(other.file, 1, "", f"{one.file} has the same name, {one.name}: name it once, or rename one")
         return
     lines = lines_of(other.file)
-    same_relay = _relay(one.relay) == _relay(other.relay)
+    same_relay = not set(map(_relay, one.relays)).isdisjoint(map(_relay, other.relays))
     for listener in listeners(other):
         if taken := _taken(listener, listeners(one), same_relay):
             where = "on the same relay" if listener.on_the_relay else "on this host"
@@ -96,7 +96,7 @@ def _taken(listener: Listener, others: Iterable[Listener], same_relay: bool) -> 
 
 
 def _relay(relay: Relay) -> tuple[str, int]:
-    return relay.host.lower().rstrip("."), relay.port or _SSH_PORT
+    return relay.host.lower().rstrip("."), relay.port or SSH_PORT
 
 
 def _addresses(host: str) -> tuple[IPv4Address | IPv6Address, ...] | str:

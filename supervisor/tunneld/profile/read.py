@@ -17,14 +17,15 @@ from tunneld.profile.document import Document, ForwardTable, MoshTable, RelayTab
 from tunneld.profile.lines import Location, key_lines
 from tunneld.profile.overlap import Listener, conflicts, overlapping
 from tunneld.profile.sentences import key_of, sentence
+from tunneld.profile.several import several
 from tunneld.profile.text import read_text
-from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mosh, Profile, Relay
+from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 # What tomllib says, and what would be right.
 _HINTS = {
     "Invalid value": 'text stands in quotes, as key = "text"',
     "Cannot overwrite a value": "write each key once",
-    "Cannot declare": "write each table once; several forwards are several [[forward]]",
+    "Cannot declare": "write each table once; several relays or forwards are several [[relay]] or [[forward]]",
     "Unterminated": "close the quotes",
     "Expected '=' after a key": 'write key = "value"',
     "Invalid statement": 'write [table] or key = "value"',
@@ -105,13 +106,20 @@ def _judge(data: dict[str, Any], folder: Path) -> tuple[Document | None, list[tu
     try:
         document = Document.model_validate(data, context=folder)
     except ValidationError as error:
-        findings = [(each["loc"], sentence(each)) for each in error.errors(include_url=False)]
+        findings = [(_as_written(each["loc"], data), sentence(each)) for each in error.errors(include_url=False)]
     findings += _overlaps(data, folder)
+    findings += several(data.get("relay"), data.get("mode"), tuple(_listeners(data.get("forward"), folder)))
     if not data.get("forward", []) and "mosh" not in data:
         findings.append(
             ((), "holds neither a forward nor mosh, so there is nothing to do: write [[forward]] or [mosh]")
         )
     return document, findings
+
+
+def _as_written(location: Location, data: Mapping[str, Any]) -> Location:
+    """A single [relay] is the first of a list in our eyes alone."""
+    single = location[:2] == ("relay", 0) and isinstance(data.get("relay"), Mapping)
+    return ("relay", *location[2:]) if single else location
 
 
 def _overlaps(data: dict[str, Any], folder: Path) -> Iterator[tuple[Location, str]]:
@@ -155,11 +163,12 @@ def _profile(file: Path, document: Document) -> Profile:
     return Profile(
         name=places.name_of(file),
         file=file,
-        relay=_relay(document.relay),
+        relays=tuple(map(_relay, document.relay)),
         forward=forwards,
         mosh=None if document.mosh is None else _mosh(document.mosh, forwards),
         keepalive=Keepalive(**document.keepalive.model_dump()),
         backoff=Backoff(**document.backoff.model_dump()),
+        mode=Mode(document.mode),
     )
 
 

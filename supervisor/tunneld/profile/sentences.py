@@ -43,6 +43,8 @@ def sentence(error: ErrorDetails) -> str:
         return f"{written(value)} is not a choice: write {error['ctx']['expected']}"
     if kind == "finite_number":
         return f"{written(value)} is no length of time: write a number of seconds"
+    if kind == "too_short":
+        return _missing(location)
     if kind in _BOUNDS:
         bound, fault, limit = _BOUNDS[kind]
         return f"{written(value)} is {fault}: write {limit} {error['ctx'][bound]:g}"
@@ -73,6 +75,8 @@ def _unknown(location: Location) -> str:
     fields = _fields(location[:-1])
     if near := get_close_matches(key, fields, n=1):
         return f"unknown key: did you mean {near[0]}?"
+    if key in Document.model_fields:
+        return f"unknown key here: write {_at_the_top(key)}"
     homes = [str(table) for table in Document.model_fields if key in _fields((table, 0))]
     if homes:
         return f"unknown key here: it belongs in {' or '.join(map(_header, homes))}"
@@ -90,12 +94,15 @@ def _missing(location: Location) -> str:
 
 def _wrong_type(kind: str, location: Location, value: object) -> str:
     key = str(next(part for part in reversed(location) if isinstance(part, str)))
+    if location == ("relay",):
+        return f"{written(value)} is {_kind(value)}, and a table is needed: write [relay]"
     if isinstance(value, Mapping) and kind == "list_type" and location == ("forward",):
         return "is a single table, and a list of tables is needed: write [[forward]]"
     if isinstance(value, list) and kind == "model_type":
         return f"is a list of tables, and a single one is needed: write [{key}]"
     if kind == "model_type":
-        return f"{written(value)} is {_kind(value)}, and a table is needed: write {_header(key)}"
+        header = f"[[{key}]]" if isinstance(location[-1], int) else f"[{key}]"
+        return f"{written(value)} is {_kind(value)}, and a table is needed: write {header}"
     needed = _NEEDED.get(kind, "something else")
     if kind == "int_type" and isinstance(value, str) and value.isdecimal():
         return f"{written(value)} is text, and {needed} is needed: write {key} = {int(value)}"
@@ -113,6 +120,12 @@ def _kind(value: object) -> str:
 
 def _header(table: str) -> str:
     return "[[forward]]" if table == "forward" else f"[{table}]"
+
+
+def _at_the_top(key: str) -> str:
+    """Where a table or a key of the whole file belongs; in TOML a header opens its table until the next header."""
+    is_table = any(_models(Document.model_fields[key].annotation))
+    return _header(key) if is_table else f"{_example((key,))} above the first table"
 
 
 def _fields(location: Location) -> dict[str, FieldInfo]:

@@ -39,7 +39,8 @@ def read_text(file: Path) -> str:
 
 def as_toml(profile: Profile) -> str:
     """A profile with every default filled in; what SSH itself decides stands in comments."""
-    blocks = [_relay(profile.relay), *map(_forward, profile.forward)]
+    header = "[relay]" if len(profile.relays) == 1 else "[[relay]]"
+    blocks = [_top(profile), *(_relay(header, relay) for relay in profile.relays), *map(_forward, profile.forward)]
     if profile.mosh is not None:
         blocks.append(_mosh(profile.mosh))
     blocks += [_numbers("keepalive", profile.keepalive), _numbers("backoff", profile.backoff)]
@@ -51,8 +52,12 @@ def _fault(file: Path, line: int, text: str) -> ProfileError:
     return ProfileError((Problem(file, line, "", text),))
 
 
-def _relay(relay: Relay) -> Iterator[str]:
-    yield "[relay]"
+def _top(profile: Profile) -> Iterator[str]:
+    yield f"mode = {_value(profile.mode.value)}"
+
+
+def _relay(header: str, relay: Relay) -> Iterator[str]:
+    yield header
     yield f"host = {_value(relay.host)}"
     yield _optional("port", relay.port, "ssh_config's, else 22")
     yield _optional("user", relay.user, "ssh_config's, else this user's name")

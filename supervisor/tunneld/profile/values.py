@@ -5,11 +5,16 @@ Two profiles are equal when nothing in them differs; a reload relies on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from tunneld.profile.address import Address, PortRange
+
+
+class Mode(StrEnum):
+    FAILOVER = "failover"  # one relay at a time, the first that answers
+    ALL = "all"  # every relay at once
 
 
 class Direction(StrEnum):
@@ -61,14 +66,25 @@ class Backoff:
     initial: float = 1
     maximum: float = 60
     stable_after: float = 30  # a session that held for so long starts anew from `initial`
+    return_after: float = 60  # an earlier relay has been well for so long when the tunnel goes back to it
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     name: str
     file: Path
-    relay: Relay
+    relays: tuple[Relay, ...]  # at least one, in the order of preference
     forward: tuple[Forward, ...] = ()
     mosh: Mosh | None = None
     keepalive: Keepalive = field(default_factory=Keepalive)
     backoff: Backoff = field(default_factory=Backoff)
+    mode: Mode = Mode.FAILOVER  # what several relays are for
+
+    @property
+    def relay(self) -> Relay:
+        """The first: the preferred one, and the only one of most profiles."""
+        return self.relays[0]
+
+    def through(self, relay: Relay) -> Profile:
+        """The same by way of this relay alone."""
+        return replace(self, relays=(relay,))

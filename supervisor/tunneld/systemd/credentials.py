@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunneld.errors import UsageError
-from tunneld.profile import Profile
+from tunneld.profile import Profile, Relay
 from tunneld.profile.lent import ABSENT, credential_id
 
 __all__ = ["credential_id", "drop_in", "files_of"]
@@ -29,9 +29,7 @@ def files_of(profile: Profile, home: Path | None = None) -> tuple[Path, ...]:
     `home` is the enabling user's. The files of /etc/ssh are not among them: every user reads those.
     """
     home = Path(os.path.expanduser("~")) if home is None else home
-    keys = profile.relay.identity or [home / name for name in USUAL_KEYS]
-    beside = [key.with_name(key.name + end) for key in keys for end in ("-cert.pub", ".pub") if key.suffix != ".pub"]
-    files = [*keys, *beside, *_hosts(profile, home), *_config(profile, home)]
+    files = [path for relay in profile.relays for path in _named(relay, home)]
     return tuple(path for path in dict.fromkeys(files) if path.is_file())
 
 
@@ -47,13 +45,20 @@ def drop_in(profile: Profile, home: Path | None = None) -> str:
     return "\n".join([f"{HEAD}[Service]", *lines, ""])
 
 
-def _hosts(profile: Profile, home: Path) -> list[Path]:
-    named = profile.relay.known_hosts
+def _named(relay: Relay, home: Path) -> list[Path]:
+    """What is named for one relay, or else looked for."""
+    keys = relay.identity or [home / name for name in USUAL_KEYS]
+    beside = [key.with_name(key.name + end) for key in keys for end in ("-cert.pub", ".pub") if key.suffix != ".pub"]
+    return [*keys, *beside, *_hosts(relay, home), *_config(relay, home)]
+
+
+def _hosts(relay: Relay, home: Path) -> list[Path]:
+    named = relay.known_hosts
     return [home / name for name in USUAL_KNOWN_HOSTS] if named is None else [named]
 
 
-def _config(profile: Profile, home: Path) -> list[Path]:
-    named = profile.relay.ssh_config
+def _config(relay: Relay, home: Path) -> list[Path]:
+    named = relay.ssh_config
     if isinstance(named, Path):
         return [named]
     return [home / USUAL_CONFIG] if named else []

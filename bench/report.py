@@ -72,13 +72,18 @@ class Arguments:
 
 def begin(description: str, argv: Sequence[str] | None = None) -> Arguments:
     """Read the command line, and make the environment that of an installed program."""
+    return Arguments(**vars(parser(description).parse_args(argv)))
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """What every bench understands; one that understands more adds to it. Cleans the environment as well."""
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         # PYTHONDONTWRITEBYTECODE would have every start compile what an installed package brings compiled.
         del os.environ[name]
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    return Arguments(**vars(parser.parse_args(argv)))
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    made.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    return made
 
 
 def emit(name: str, tables: Sequence[Table], given: Arguments) -> None:

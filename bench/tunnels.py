@@ -41,10 +41,12 @@ def target_on(machine: Machine, port: int) -> Iterator[int]:
         end(process)
 
 
-def ssh_command(keeper: Person, place: Sequence[str], forwards: Sequence[str], *options: str) -> list[str]:
+def ssh_command(
+    keeper: Person, place: Sequence[str], forwards: Sequence[str], *options: str, alive_interval: int = 10
+) -> list[str]:
     """`ssh -N -R ...` as its manual recommends it for a tunnel; `place` are the words that name the relay."""
     remote = [word for forward in forwards for word in ("-R", forward)]
-    alive = ["-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=10"]
+    alive = ["-o", "ExitOnForwardFailure=yes", "-o", f"ServerAliveInterval={alive_interval}"]
     return keeper.ssh("-N", *alive, *options, *remote, *place)
 
 

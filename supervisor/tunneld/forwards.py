@@ -124,9 +124,9 @@ class Forwards:
             held.refusal = None
 
     def _note(self, held: Held, error: SessionError) -> None:
-        wait = held.backoff.wait(error.failure, lived=None, chance=self._timing.chance())
-        held.refusal, held.refused_at = error, self._timing.clock()
-        held.due = held.refused_at + wait
+        now, chance = self._timing.clock(), self._timing.chance()
+        wait = held.backoff.wait(error.failure, lived=None, spent=0, outage=0, now=now, chance=chance)
+        held.refusal, held.refused_at, held.due = error, now, now + wait
         self._refused.set()
         if held.forward.required:
             return  # the session ends by it, and says so itself

@@ -71,7 +71,7 @@ class Tunnel:
         self._shim = _shim(profile, self._log)
         self._backoff = Backoff(limits(profile))
         self._state = State.IDLE
-        self._since = self._started = self._down_since = clock()
+        self._since = self._started = self._down_since = self._dialled = clock()
         self._attempts = self._sessions = 0
         self._session: Session | None = None
         self._failure: tuple[Failure | None, str, float] | None = None
@@ -161,6 +161,7 @@ class Tunnel:
             return
         self._renewing = False
         self._attempts += 1
+        self._dialled = self._timing.clock()
         self._session = Session(
             self._profile,
             companion=self._companion,
@@ -207,8 +208,15 @@ class Tunnel:
         error = _outcome(attempt)
         if self._renewing or not isinstance(error, SessionError):
             return 0.0
-        lived = self._timing.clock() - self._since if self._state is State.UP else None
-        return self._backoff.wait(error.failure, lived=lived, chance=self._timing.chance())
+        now = self._timing.clock()
+        return self._backoff.wait(
+            error.failure,
+            lived=now - self._since if self._state is State.UP else None,
+            spent=now - self._dialled,
+            outage=0.0 if self._state is State.UP else now - self._down_since,
+            now=now,
+            chance=self._timing.chance(),
+        )
 
     def _lost(self, attempt: RetryCallState) -> None:
         """The attempt or the session is over, and another will follow."""

@@ -256,10 +256,10 @@ async def test_without_any_key_the_message_says_so(sshd: Sshd, tmp_path: Path, m
     assert "none to offer" in str(error)
 
 
-async def test_a_closed_port_is_refused(tmp_path: Path) -> None:
+async def test_a_closed_port_is_a_class_of_its_own(tmp_path: Path) -> None:
     """Nothing listens: another class than silence."""
     error = await failing(Relay(host="127.0.0.1", port=free_port(), ssh_config=False, known_hosts=tmp_path / "none"))
-    assert error.failure is Failure.REFUSED
+    assert error.failure is Failure.CLOSED
     assert "nothing listens" in str(error)
 
 

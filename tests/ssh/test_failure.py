@@ -25,8 +25,8 @@ def system(number: int, name: str | None = None) -> OSError:
 CASES: list[tuple[BaseException, Phase, Failure, str]] = [
     (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), C, Failure.NETWORK, "no address for relay"),
     (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), C, Failure.NETWORK, "no name server"),
-    (system(errno.ECONNREFUSED), C, Failure.REFUSED, "nothing listens at relay.example:2022"),
-    (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 101] x"), C, Failure.REFUSED, "nothing"),
+    (system(errno.ECONNREFUSED), C, Failure.CLOSED, "nothing listens at relay.example:2022"),
+    (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 101] x"), C, Failure.CLOSED, "nothing"),
     (system(errno.ENETUNREACH), C, Failure.NETWORK, "this machine's network"),
     (system(errno.EHOSTUNREACH), C, Failure.NETWORK, "unreachable"),
     (system(errno.ENETDOWN), C, Failure.NETWORK, "is down"),
@@ -149,7 +149,7 @@ def test_a_session_error_stays_as_it_is() -> None:
 def test_a_group_is_its_first_error() -> None:
     """A task group's wrapping does not hide what happened."""
     group = ExceptionGroup("tasks", [ConnectionRefusedError(errno.ECONNREFUSED, "no"), ValueError("x")])
-    assert classify(group).failure is Failure.REFUSED
+    assert classify(group).failure is Failure.CLOSED
 
 
 def test_a_relays_words_cannot_write_on_the_terminal() -> None:

@@ -10,7 +10,9 @@ from tunneld.words import HUMAN, STATES, counted, duration
 
 ADVICE = {
     Failure.NETWORK: "check this host's network and the relay's address; it is tried again by itself",
-    Failure.REFUSED: "check that sshd runs on the relay, and on this port; it is tried again by itself",
+    Failure.CLOSED: "check that sshd runs on the relay, and on this port; it is tried again by itself",
+    Failure.REFUSED: "look at sshd's log on the relay, and see that it is sshd that answers on this port; "
+    "it is tried again by itself",
     Failure.AUTHENTICATION: "add this host's public key to the user's authorized_keys on the relay, "
     "or name the right identity in the profile",
     Failure.HOST_KEY: "compare the relay's key with one you trust, then put it into known_hosts; "

@@ -32,6 +32,7 @@ class Failure(str, Enum):
     """Why an attempt or a session ended; each class has its own backoff and its own words."""
 
     NETWORK = "network"  # unreachable, timed out, lost, no address for the name
+    CLOSED = "closed"  # the relay's machine answers, and nothing listens: sshd is not up
     REFUSED = "refused"  # something answers there, but not an SSH server that lets us in the door
     AUTHENTICATION = "authentication"
     HOST_KEY = "host key"

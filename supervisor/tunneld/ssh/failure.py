@@ -128,7 +128,7 @@ ROWS: tuple[Row, ...] = (
 
 # The system's errors by number; a connection attempt to several addresses reports several, and the first row counts.
 NUMBERS: dict[int, tuple[Failure, str]] = {
-    errno.ECONNREFUSED: (Failure.REFUSED, "nothing listens at {relay}: does sshd run there, and on that port?"),
+    errno.ECONNREFUSED: (Failure.CLOSED, "nothing listens at {relay}: does sshd run there, and on that port?"),
     errno.ECONNRESET: (Failure.NETWORK, "the connection to {relay} was reset"),
     errno.ECONNABORTED: (Failure.NETWORK, "the connection to {relay} was aborted"),
     errno.EPIPE: (Failure.NETWORK, "the connection to {relay} is lost"),

@@ -118,12 +118,10 @@ def _settings(folder: Path, *, port: int, address: str) -> list[str]:
         "KbdInteractiveAuthentication no",
         "LogLevel VERBOSE",
         "PrintMotd no",
-        # Debian's bash reads the user's start-up files under sshd, unless it is not the first shell: they are slow, and
-        # not this test's.
-        "SetEnv SHLVL=2",
+        # Nothing is written to the home of whoever runs the tests. Debian's bash reads the start-up files there under
+        # sshd, unless it is not the first shell: they are slow, and not this test's.
+        f"SetEnv SHLVL=2 HOME={folder}",
         "MaxStartups 1000",
-        # The start-up files of whoever runs the tests are not read: sessions are quick, and leave nothing half-done.
-        f"SetEnv HOME={folder}",
     ]
 
 

@@ -1,12 +1,14 @@
-"""Starting our agent on a machine where nothing of ours is installed.
+"""Starting our programs on a machine where nothing of ours is installed.
 
-The command line carries only a one-liner, which reads the agent's source text from standard input: nothing is written
-to the far disk, and any login shell passes the command on unchanged (it holds no `$`, `!`, backslash or backquote).
+The command line carries a one-liner, which reads the source text from standard input, or holds it where it is short:
+nothing is written to the far disk, and any login shell passes the command on unchanged (it holds no `$`, `!`, backslash
+or backquote).
 """
 
 from __future__ import annotations
 
 import zlib
+from base64 import b64encode
 from functools import cache
 from importlib.resources import files
 
@@ -66,16 +68,29 @@ def join_program(path: str, name: str) -> bytes:
     return zlib.compress(_JOIN.format(path=path, name=name.encode()).encode(), 9)
 
 
-def command(program: bytes) -> str:
-    """The command line that reads `program` from standard input and runs it.
+def claim_program(*arguments: object) -> bytes:
+    """tunneld.claim as a program text, compressed, with its `main` called so."""
+    source = files("tunneld").joinpath("claim.py").read_text("utf-8")
+    return zlib.compress(f"{source}\nmain{arguments!r}\n".encode(), 9)
 
-    `-I` and `-S`: neither the far user's environment nor their site packages have a say in what runs.
-    """
+
+def command(program: bytes) -> str:
+    """The command line that reads `program` from standard input and runs it."""
+    return _one_liner(f"sys.stdin.buffer.read({len(program)})")
+
+
+def whole_command(program: bytes) -> str:
+    """The same with `program` in it, which saves waiting until the far side has accepted the command."""
+    return _one_liner(f"binascii.a2b_base64('{b64encode(program).decode()}')")
+
+
+def _one_liner(program: str) -> str:
+    """`-I` and `-S`: neither the far user's environment nor their site packages have a say in what runs."""
     oldest = ", ".join(map(str, OLDEST_PYTHON))
     one_liner = (
-        "import sys,zlib;"
+        "import binascii,sys,zlib;"
         f"sys.version_info>=({oldest}) or sys.exit("
         f"'tunneld needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer here, and found '+sys.version.split()[0]);"
-        f"exec(zlib.decompress(sys.stdin.buffer.read({len(program)})))"
+        f"exec(zlib.decompress({program}))"
     )
     return f'exec python3 -ISc "{one_liner}"'

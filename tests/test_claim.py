@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.machine import wait_until
 from tests.sshd import free_port
 from tunneld import claim
 from tunneld.claim import Process, Record, holders, open_record, parse
@@ -41,6 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def process(*argv: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(argv or ("sleep", "1000"), **more) as started:
         try:
+            wait_until(lambda: Process(started.pid).title, what="it has begun")
             yield started
         finally:
             started.kill()

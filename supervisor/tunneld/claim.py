@@ -65,13 +65,14 @@ class Process:
             # Not the owner of the folder: that is root's for a process that has changed its user.
             self.uids = next(set(map(int, line.split()[1:])) for line in file if line.startswith(b"Uid:"))
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            self.title = file.read(4096)
+            self.title = file.read(4096)  # empty for one that has just ended, or is about to begin
 
     @property
     def is_session(self) -> bool:
         """Whether it is an sshd of our user that serves one connection."""
-        ours = self.pid > 1 and self.uids == {os.geteuid()}
-        return ours and self.name in SSHD and not any(mark in self.title for mark in NO_SESSION)
+        if self.pid <= 1 or self.uids != {os.geteuid()} or self.name not in SSHD:
+            return False
+        return bool(self.title) and not any(mark in self.title for mark in NO_SESSION)
 
 
 def look(pid: int) -> Process | None:

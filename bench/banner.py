@@ -11,29 +11,18 @@ import select
 import socket
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import Final
 
-from bench.tunnels import LISTEN
+from bench.listening import listener
 from tests.lab.machine import Machine
 
-EVERY: Final = 0.02  # seconds between two looks at the relay's table of sockets, which costs nobody anything
+EVERY: Final = 0.02  # seconds between two looks at who listens, which costs nobody anything
 LONGEST_PAUSE: Final = 1.0  # seconds between two connections to one listener that closes them
 BANNER: Final = b"SSH-2.0-"  # the target is an sshd
 
 
-def listener(machine: Machine, port: int) -> str | None:
-    """The inode of the socket that listens on the TCP port; another one is another listener."""
-    with machine.entered():
-        lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
-    for fields in map(str.split, lines):
-        if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-            return fields[9]
-    return None
-
-
 def seconds_until_banner(
-    machine: Machine, port: int, *, since: float, patience: float, stale: str | None = None
+    machine: Machine, port: int, *, since: float, patience: float, stale: int | None = None
 ) -> float | None:
     """From `since` (monotonic) to the banner; None after `patience` seconds. The listener `stale` is not asked."""
     with closing(_Asking(machine, port)) as asking:
@@ -50,11 +39,11 @@ class _Asking:
     def __init__(self, machine: Machine, port: int) -> None:
         self._machine = machine
         self._port = port
-        self._of: str | None = None
+        self._of: int | None = None
         self._peer: socket.socket | None = None
         self._pause, self._again = EVERY, 0.0
 
-    def hears(self, found: str | None) -> bool:
+    def hears(self, found: int | None) -> bool:
         """Whether the banner comes within EVERY seconds from the listener `found`."""
         if found != self._of:
             self.close()

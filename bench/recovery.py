@@ -22,9 +22,10 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.banner import listener, seconds_until_banner
+from bench.banner import seconds_until_banner
 from bench.contenders import AUTOSSH, CONTENDERS, OURS, PORT
 from bench.faults import FAULTS, Fault, Place
+from bench.listening import listener
 from bench.numbers import median
 from bench.report import Arguments, Cell, Column, Table, emit, parser, progress
 from bench.tunnels import has

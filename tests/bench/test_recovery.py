@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.banner import listener, seconds_until_banner
+from bench.banner import seconds_until_banner
 from bench.contenders import AUTOSSH, OURS
 from bench.faults import FAULTS
+from bench.listening import listener
 from bench.recovery import every_run, summary, wanted
 from tests.lab.conftest import able
 from tests.lab.machine import Machine

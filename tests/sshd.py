@@ -43,6 +43,22 @@ class Sshd:
             self.logged.clear()
             await self.logged.wait()
 
+    def known_on(self, port: int) -> Path:
+        """A known_hosts file for whoever reaches it through another port."""
+        return write_known_hosts(self.folder / f"known_hosts.{port}", self.host_key, port=port)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It and its sessions get no processor time, as on a machine that is suspended; their kernel goes on."""
+        processes = [*descendants(self.pid), self.pid]
+        try:
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+
 
 @contextlib.asynccontextmanager
 async def running_sshd(

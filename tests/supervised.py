@@ -187,6 +187,12 @@ class Gate:
         self.stalled = asyncio.Event()
         self.dialled = asyncio.Event()
         self.port = 0
+        self._lost: set[asyncio.StreamWriter] = set()
+        self._flows: set[asyncio.StreamWriter] = set()
+
+    def lose(self) -> None:
+        """Pass nothing more for the connections that there are, as a home router that has got another address."""
+        self._lost |= self._flows
 
     async def __aenter__(self) -> Gate:
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
@@ -199,12 +205,15 @@ class Gate:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialled.set()
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._flows.add(writer)
         async with asyncio.TaskGroup() as both:
             coming = both.create_task(self._from_relay(there, writer))
             with contextlib.suppress(ConnectionError):
                 while data := await reader.read(65536):
-                    if not self.stalled.is_set():
+                    if not self._is_dead(writer):
                         back.write(data)
+            if writer in self._lost:
+                await asyncio.wait([coming])  # the relay does not hear of the end
             coming.cancel()
             for each in (back, writer):
                 each.transport.abort()
@@ -212,5 +221,10 @@ class Gate:
     async def _from_relay(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (left := self.limit - self.passed) > 0 and (data := await there.read(min(left, 65536))):
             self.passed += len(data)
-            writer.write(data)
-        self.stalled.set()
+            if not self._is_dead(writer):
+                writer.write(data)
+        if writer not in self._lost:
+            self.stalled.set()
+
+    def _is_dead(self, writer: asyncio.StreamWriter) -> bool:
+        return self.stalled.is_set() or writer in self._lost

@@ -108,6 +108,25 @@ async def test_ended_while_dialing(
         assert is_free(local.port)
 
 
+@pytest.mark.parametrize("how", HOWS)
+async def test_ended_while_a_second_session_is_dialled(
+    relay: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The first one is doubtful, and neither of the two is left."""
+    monkeypatch.setattr(session, "CLOSE_TIME", 0.1)
+    async with Gate(relay.port) as gate:
+
+        async def until(run: Run) -> None:
+            await run.journal.says("session_established")
+            gate.stalled.set()
+            gate.dialled.clear()
+            run.tunnel.nudge()
+            async with asyncio.timeout(10):
+                await gate.dialled.wait()
+
+        await Run(profile_through(gate, relay, tmp_path)).ended_by(how, until)
+
+
 async def test_an_answer_that_comes_together_with_a_stop(relay: Sshd) -> None:
     """The stop was first, so the tunnel does not come up any more; and no event is impossible by it."""
     async with Gate(relay.port, 0) as gate:

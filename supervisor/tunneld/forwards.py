@@ -1,24 +1,34 @@
 """The forwards of one session: all opened before it counts as up, the optional ones that were refused asked again.
 
-A required forward that is refused ends the session (OpenSSH's ExitOnForwardFailure); an optional one does not.
+A required forward that the relay forbids ends the session (OpenSSH's ExitOnForwardFailure), an optional one does not.
+One whose port is taken is asked for again on the living connection, which costs the relay one request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.backoff import Backoff, Limits
+from tunneld.core.lifecycle import Failure
 from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.forward import OpenForward, open_forward
+from tunneld.ssh.takeover import Takeover
 from tunneld.status import FailureStatus, ForwardStatus
 from tunneld.timing import Timing
+
+
+# Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
+FREEING = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+
+# Seconds between two requests for a port that stays taken: one costs the relay a packet, and whoever waits is out.
+LONGEST_WAIT = 10.0
 
 
 @dataclass(slots=True)
@@ -51,7 +61,8 @@ class Forwards:
         self._timing = timing
         self._log = log
         self._repeats = repeats
-        self._held = [Held(each, Backoff(limits)) for each in wanted]
+        self._held = [self._hold(each) for each in wanted]
+        self._takeover: Takeover | None = None
         self._refused = asyncio.Event()  # something new is to be asked again
         self._turn = asyncio.Lock()  # a reload and a retry never touch one forward at once
 
@@ -60,14 +71,31 @@ class Forwards:
         """Whether the relay has answered a request: an open remote forward proves it."""
         return any(held.open is not None and held.forward.direction is Direction.REMOTE for held in self._held)
 
-    async def open(self) -> None:
-        """Open every forward, side by side.
+    async def open(self, takeover: Awaitable[Takeover], hindered: Callable[[SessionError, float], None]) -> None:
+        """Open every forward, side by side; return when all the required ones listen.
+
+        Where one is busy, `takeover` may have ended what held its port: our own stale session. Otherwise that is told
+        to `hindered`, with the seconds until it is asked for again.
 
         Raises:
-            SessionError: a required one was refused; nothing is left open.
+            SessionError: a required one cannot be had; nothing is left open.
         """
         async with self._turn:
-            await self._open_all(self._held)
+            await self._open_all(self._held, wait=True)
+        if not self._missing():
+            return
+        self._takeover = await takeover
+        for pause in FREEING if self._takeover.ended else FREEING[:1]:
+            if missing := self._missing():
+                await asyncio.sleep(pause)
+                await self._ask_again(missing)
+        while missing := self._missing():
+            first = min(missing, key=lambda each: each.due)
+            assert first.refusal is not None
+            wait = max(0.0, first.due - self._timing.clock())
+            hindered(first.refusal, wait)
+            await self._timing.sleep(wait)
+            await self._ask_again([first])
 
     async def change(self, wanted: Iterable[Forward]) -> None:
         """Close what is no longer wanted and open what is new; the others and their connections go on.
@@ -79,9 +107,16 @@ class Forwards:
         async with self._turn:
             kept = {held.forward: held for held in self._held if held.forward in wanted}
             gone = [held for held in self._held if held.forward not in kept]
-            self._held = [kept.get(each) or Held(each, Backoff(self._limits)) for each in wanted]
+            self._held = [kept.get(each) or self._hold(each) for each in wanted]
             await _close_all(gone)  # first, so that a changed forward finds its port free
             await self._open_all([held for held in self._held if held.forward not in kept])
+
+    def _missing(self) -> list[Held]:
+        return [held for held in self._held if held.forward.required and held.open is None]
+
+    async def _ask_again(self, wanted: Sequence[Held]) -> None:
+        async with self._turn:
+            await self._open_all([held for held in wanted if held in self._held and held.open is None], wait=True)
 
     async def retry(self) -> None:
         """Ask again for optional forwards that were refused, for as long as the session lives."""
@@ -97,6 +132,9 @@ class Forwards:
                 if held in self._held and held.open is None:
                     await self._open(held)
 
+    def _hold(self, forward: Forward) -> Held:
+        return Held(forward, Backoff(replace(self._limits, maximum=min(self._limits.maximum, LONGEST_WAIT))))
+
     async def close(self) -> None:
         """Close all of them; their ports are free afterwards."""
         await _close_all(self._held)
@@ -104,13 +142,15 @@ class Forwards:
     def status(self) -> tuple[ForwardStatus, ...]:
         return tuple(describe(held, self._timing.clock()) for held in self._held)
 
-    async def _open_all(self, wanted: Iterable[Held]) -> None:
+    async def _open_all(self, wanted: Sequence[Held], *, wait: bool = False) -> None:
+        """With `wait`, a port that is taken may become free."""
         async with asyncio.TaskGroup() as opening:
             for held in wanted:
                 opening.create_task(self._open(held))
-        missing = [held.refusal for held in wanted if held.forward.required and held.refusal is not None]
-        if missing:
-            raise missing[0]
+        for held in wanted:
+            if held.open is None and held.refusal is not None and held.forward.required:
+                if not (wait and held.refusal.failure is Failure.FORWARD_BUSY):
+                    raise held.refusal
 
     async def _open(self, held: Held) -> None:
         try:
@@ -126,13 +166,24 @@ class Forwards:
     def _note(self, held: Held, error: SessionError) -> None:
         now, chance = self._timing.clock(), self._timing.chance()
         wait = held.backoff.wait(error.failure, lived=None, spent=0, outage=0, now=now, chance=chance)
+        if error.failure is Failure.FORWARD_BUSY and held.forward.direction is Direction.REMOTE:
+            error = SessionError(error.failure, self._who_holds(held.forward, error))
         held.refusal, held.refused_at, held.due = error, now, now + wait
         self._refused.set()
         if held.forward.required:
-            return  # the session ends by it, and says so itself
+            return  # the tunnel says so itself
         times = self._repeats.count((held.forward, str(error)))
         say = self._log.warning if times else self._log.debug
         say("forward_refused", listen=str(held.forward.listen), reason=str(error), retry_in=wait, times=times)
+
+
+    def _who_holds(self, forward: Forward, error: SessionError) -> str:
+        if self._takeover is None:
+            return str(error)
+        holder = self._takeover.held_by.get(str(forward.listen))
+        return "".join(
+            [str(error), f", by {holder}" if holder else "", f"; {self._takeover.note}" if self._takeover.note else ""]
+        )
 
 
 async def _close_all(gone: Iterable[Held]) -> None:

@@ -1,22 +1,30 @@
-"""One session: the attempt that is retried. Dial, open every forward, hear an answer, live, give everything back."""
+"""One session: the attempt that is retried. Dial, open every forward, hear an answer, live, give everything back.
+
+A session that stops answering is not waited for: a second one is dialled beside it, and whichever answers first stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.backoff import Limits
+from tunneld.core.backoff import Backoff, Limits
+from tunneld.core.lifecycle import Failure
 from tunneld.forwards import Forwards, waiting
+from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
-from tunneld.profile import Forward, Profile
+from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
 from tunneld.ssh.alive import hear_from
 from tunneld.ssh.client import why_ended
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
+from tunneld.ssh.takeover import Holder, Mark, Takeover
+from tunneld.ssh.vigil import Vigil
 from tunneld.status import ForwardStatus
 from tunneld.timing import Timing
 
@@ -30,46 +38,99 @@ CALM = 600.0
 Companion = Callable[[asyncssh.SSHClientConnection], Coroutine[Any, Any, None]]
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Whom a session tells what.
+
+    `taken_over`: what became of an earlier session of ours on the relay; `hindered`: why it is not up yet, and in how
+    many seconds that is tried again; `established`: it is up; `stable`: it has lived CALM seconds (or `stable_after`).
+    """
+
+    taken_over: Callable[[Takeover], None]
+    hindered: Callable[[SessionError, float], None]
+    established: Callable[[], None]
+    stable: Callable[[], None]
+
+
+class ReplacedError(SessionError):
+    """The session is over because a better one is there: `successor`, a connection that is logged in."""
+
+    def __init__(self, text: str, successor: asyncssh.SSHClientConnection) -> None:
+        super().__init__(Failure.NETWORK, text)
+        self.successor = successor
+
+
 def limits(profile: Profile) -> Limits:
     backoff = profile.backoff
     return Limits(initial=backoff.initial, maximum=backoff.maximum, stable_after=backoff.stable_after)
 
 
 class Session:
-    """Runs once. `companion` lives beside the forwards for as long as the connection does (the shim, or a holder)."""
+    """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
+
+    `companion` lives beside the forwards for as long as the connection does (the shim). `mark` is what we are known by
+    on the relay; `outage` is how long, in seconds, there has been no session.
+    """
 
     def __init__(
         self,
         profile: Profile,
+        relay: Relay,
         *,
-        companion: Companion,
+        mark: Mark,
+        companion: Companion | None,
+        successor: asyncssh.SSHClientConnection | None,
+        outage: float,
         timing: Timing,
         log: FilteringBoundLogger,
         repeats: Repeats,
     ) -> None:
         self._profile = profile
+        self._relay = relay
+        self._mark = mark
         self._companion = companion
+        self._successor = successor
+        self._outage = outage
         self._timing = timing
         self._log = log
         self._repeats = repeats
         self._forwards: Forwards | None = None
+        self._vigil: Vigil | None = None
+        self._beside = Interruptible()  # the dial of a second session, or the wait for the next
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
 
-    async def run(self, *, established: Callable[[], None], stable: Callable[[], None]) -> NoReturn:
+    async def run(self, news: News) -> NoReturn:
         """Until the session ends; then everything it had open is closed, also when it is cancelled.
 
-        `established` is called once it is up, `stable` after it has lived CALM seconds (or `stable_after`, if longer).
-
         Raises:
+            ReplacedError: another session is to go on in its place.
             SessionError: why it never came up, or why it ended.
         """
-        connection = await dial(self._profile.relay, self._profile.keepalive)
+        connection = self._successor or await self._dial(self._outage)
         try:
-            await self._open(connection)
-            established()
-            raise await self._live(connection, stable)
+            self._vigil = Vigil(connection, self._profile.keepalive.interval)
+            async with asyncio.TaskGroup() as beside:
+                tasks = [
+                    beside.create_task(self._watch(connection)),
+                    beside.create_task(self._vigil.run()),
+                    beside.create_task(self._replace(self._vigil)),
+                    beside.create_task(self._serve(connection, news)),
+                ]
+                try:
+                    await self._ended.wait()
+                finally:
+                    self._hurry(connection)
+                    for task in tasks:
+                        task.cancel()
+        except asyncio.CancelledError:
+            if isinstance(self._error, ReplacedError):
+                self._error.successor.abort()
+            raise
+        else:
+            assert self._error is not None
+            raise self._error
         finally:
             await self._close(connection)
 
@@ -82,12 +143,41 @@ class Session:
         except SessionError as error:
             self._end(error)
 
+    def nudge(self) -> bool:
+        """Something happened that may have ended the session: find out. False: it is still being dialled."""
+        if self._vigil is None:
+            return False
+        self._vigil.nudge()
+        self._beside.interrupt()
+        return True
+
+    def succeed(self, connection: asyncssh.SSHClientConnection, reason: str) -> None:
+        """Give way to a session over this connection."""
+        self._end(ReplacedError(reason, connection))
+
     def forwards(self) -> tuple[ForwardStatus, ...]:
         if self._forwards is None:
             return tuple(map(waiting, self._profile.forward))
         return self._forwards.status()
 
-    async def _open(self, connection: asyncssh.SSHClientConnection) -> None:
+    @property
+    def rtt(self) -> float | None:
+        """Seconds from a question to the relay to its answer."""
+        return None if self._vigil is None else self._vigil.rtt
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since the relay's last answer, if that is longer than it should be."""
+        return None if self._vigil is None else self._vigil.silence
+
+    # A life
+
+    async def _dial(self, outage: float) -> asyncssh.SSHClientConnection:
+        return await dial(self._relay, self._profile.keepalive, outage=outage)
+
+    async def _serve(self, connection: asyncssh.SSHClientConnection, news: News) -> None:
+        listens = [each.listen for each in self._profile.forward if each.direction is Direction.REMOTE]
+        holder = Holder(connection, self._mark, [each for each in listens if isinstance(each, TcpAddress)])
         self._forwards = Forwards(
             connection,
             self._profile.forward,
@@ -96,28 +186,30 @@ class Session:
             log=self._log,
             repeats=self._repeats,
         )
-        await self._forwards.open()
-        if not self._forwards.answered:
-            await hear_from(connection)
-
-    async def _live(self, connection: asyncssh.SSHClientConnection, stable: Callable[[], None]) -> SessionError:
-        """Until the connection or a required forward is gone; the reason."""
-        assert self._forwards is not None
         async with asyncio.TaskGroup() as beside:
-            tasks = [
-                beside.create_task(self._watch(connection)),
-                beside.create_task(self._forwards.retry()),
-                beside.create_task(self._companion(connection)),
-                beside.create_task(self._settle(stable)),
-            ]
+            taking_over = beside.create_task(_take_over(holder, news))
             try:
-                await self._ended.wait()
-            finally:
-                self._hurry(connection)
-                for task in tasks:
-                    task.cancel()
-        assert self._error is not None
-        return self._error
+                await self._forwards.open(taking_over, news.hindered)
+                if not self._forwards.answered:
+                    await hear_from(connection)
+            except SessionError as error:
+                self._end(error)
+                return
+            news.established()
+            beside.create_task(self._forwards.retry())
+            beside.create_task(self._stay(connection, holder, taking_over))
+            beside.create_task(self._settle(news.stable))
+
+    async def _stay(
+        self, connection: asyncssh.SSHClientConnection, holder: Holder, taking_over: asyncio.Task[Takeover]
+    ) -> None:
+        """Have a session channel open: the shim's, or one for its own sake."""
+        await taking_over
+        if self._companion is None:
+            await holder.hold()
+        else:
+            holder.close()
+            await self._companion(connection)
 
     async def _watch(self, connection: asyncssh.SSHClientConnection) -> None:
         await connection.wait_closed()
@@ -127,12 +219,57 @@ class Session:
         await self._timing.sleep(max(CALM, self._profile.backoff.stable_after))
         stable()
 
+    # Make before break
+
+    async def _replace(self, vigil: Vigil) -> None:
+        """While the session is doubtful, dial another."""
+        while True:
+            await vigil.doubted()
+            times = self._repeats.count("session_doubted")
+            say = self._log.info if times else self._log.debug
+            say("session_doubted", silence=vigil.silence, times=times)
+            async with asyncio.TaskGroup() as race:
+                dialling = race.create_task(self._dial_beside())
+                await vigil.trusted()
+                dialling.cancel()
+            self._log.debug("session_trusted")
+
+    async def _dial_beside(self) -> None:
+        """Dial until there is a second connection; this session is over then."""
+        backoff, began = Backoff(limits(self._profile)), self._timing.clock()
+        while not self._ended.is_set():
+            dialled = self._timing.clock()
+            try:
+                await self._beside.wait_for(self._dial_successor(dialled - began))
+            except SessionError as error:
+                now = self._timing.clock()
+                wait = backoff.wait(
+                    error.failure,
+                    lived=None,
+                    spent=now - dialled,
+                    outage=now - began,
+                    now=now,
+                    chance=self._timing.chance(),
+                )
+                await self._beside.wait_for(self._timing.sleep(wait))
+
+    async def _dial_successor(self, outage: float) -> None:
+        connection = await self._dial(outage)
+        self.succeed(connection, "the relay answers a new session, and this one no more")
+
+    # The end
+
     def _end(self, error: SessionError) -> None:
-        self._error = self._error or error
+        if self._error is None or not isinstance(self._error, ReplacedError):
+            self._error = error
+        elif isinstance(error, ReplacedError):
+            error.successor.abort()
         self._ended.set()
 
     async def _close(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Give the relay its ports back and leave."""
+        """Give the relay its ports back and leave; to one that answers no more there is nothing to say."""
+        if isinstance(self._error, ReplacedError):
+            connection.abort()
         self._hurry(connection)
         try:
             if self._forwards is not None:
@@ -148,3 +285,9 @@ class Session:
         """From now on, a relay that does not answer is waited for no longer than CLOSE_TIME."""
         if self._leave_now is None:
             self._leave_now = asyncio.get_running_loop().call_later(CLOSE_TIME, connection.abort)
+
+
+async def _take_over(holder: Holder, news: News) -> Takeover:
+    takeover = await holder.start()
+    news.taken_over(takeover)
+    return takeover

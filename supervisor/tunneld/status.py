@@ -87,7 +87,9 @@ class TunnelStatus:
     attempts: int = 0
     sessions: int = 0
     failure: FailureStatus | None = None  # the last one, also after it was overcome
-    next_try_in: float | None = None  # only in backoff
+    next_try_in: float | None = None  # of the dial, or of a forward that is waited for
+    rtt: float | None = None  # from a question to the relay to its answer
+    silence: float | None = None  # since the last answer, when one is overdue
     forwards: tuple[ForwardStatus, ...] = ()
     mosh: MoshStatus = MoshStatus("off")
     pid: int = 0  # the daemon's

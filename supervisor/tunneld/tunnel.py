@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -28,10 +30,10 @@ from tunneld.forwards import waiting
 from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
 from tunneld.profile import Profile, Relay
-from tunneld.session import Session, limits
+from tunneld.session import News, ReplacedError, Session, limits
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
-from tunneld.ssh.holder import hold_session
+from tunneld.ssh.takeover import Mark, Takeover, key_of, machine_id
 from tunneld.status import FailureStatus, MoshStatus, TunnelStatus
 from tunneld.timing import Timing
 from tunneld.words import HUMAN
@@ -41,11 +43,18 @@ if TYPE_CHECKING:
 
 ENDED = {State.STOPPED, State.FAILED}
 
+# What a changed network may have mended. A refused login is not among them: the relay would count the attempts.
+CHEAP = {Failure.NETWORK, Failure.CLOSED}
+
 _chance = Random().random
 
 
+# Seconds that a dial is left alone when the network changes once more: changes come in rows.
+SHORTEST_DIAL = 1.0
+
+
 class RenewedError(Exception):
-    """The profile changed in a way that only a new session can follow: dial at once."""
+    """Something changed in a way that only a new session can follow: dial at once."""
 
 
 class Tunnel:
@@ -76,7 +85,11 @@ class Tunnel:
         self._session: Session | None = None
         self._failure: tuple[Failure | None, str, float] | None = None
         self._next_try: float | None = None
-        self._stopping = self._renewing = False
+        self._stopping = False
+        self._renewal = ""  # why the session that is under way is to be made anew
+        self._successor: asyncssh.SSHClientConnection | None = None  # of the session that it replaced
+        self._key, self._instance = key_of(self.name, machine_id()), secrets.token_hex(16)
+        self._recorded: set[Relay] = set()  # that know this process: other instances are not its predecessors there
         self._current = Interruptible()  # the session or the backoff that run() is in
 
     async def run(self) -> None:
@@ -102,6 +115,8 @@ class Tunnel:
                 self._crashed(error)
                 raise
             finally:
+                if self._successor is not None:
+                    self._successor.abort()
                 self._drained()
 
     def stop(self) -> None:
@@ -124,8 +139,16 @@ class Tunnel:
             await self._session.change(profile.forward)
         elif self._state not in ENDED:
             self._log.info("profile_applied", session="renewed")
-            self._renewing = True
+            self._renew("the profile changed")
+
+    def nudge(self) -> None:
+        """This machine's network has changed, or it has slept: act at once."""
+        if self._state is State.BACKOFF and self._failure is not None and self._failure[0] in CHEAP:
+            self._backoff.clear(Failure.NETWORK)
             self._current.interrupt()
+        elif self._session is not None and not self._session.nudge():
+            if self._timing.clock() - self._dialled >= SHORTEST_DIAL:
+                self._renew("the network changed")
 
     def status(self) -> TunnelStatus:
         now = self._timing.clock()
@@ -142,6 +165,8 @@ class Tunnel:
             failure=self._last_failure(now),
             next_try_in=None if self._next_try is None else max(0.0, self._next_try - now),
             forwards=self._session.forwards() if self._session else tuple(map(waiting, self._profile.forward)),
+            rtt=None if self._session is None else self._session.rtt,
+            silence=None if self._session is None else self._session.silence,
             mosh=self._shim.status() if self._shim else MoshStatus("off"),
             pid=os.getpid(),
             version=__version__,
@@ -153,40 +178,63 @@ class Tunnel:
         self._profile = profile
         self._backoff = Backoff(limits(profile))
 
+    def _renew(self, reason: str) -> None:
+        self._renewal = reason
+        self._current.interrupt()
+
     # One session
 
     async def _attempt(self) -> None:
         """Returns when the tunnel is to stop; every other end raises, so that it is tried again."""
         if self._stopping:
             return
-        self._renewing = False
+        self._renewal = ""
         self._attempts += 1
         self._dialled = self._timing.clock()
+        successor, self._successor = self._successor, None
+        relay = self._profile.relay
+        news = News(
+            taken_over=partial(self._taken_over, relay),
+            hindered=self._hindered,
+            established=self._established,
+            stable=self._stable,
+        )
         self._session = Session(
             self._profile,
-            companion=self._companion,
+            relay,
+            mark=Mark(self._key, self._instance, displaces=relay not in self._recorded),
+            companion=None if self._shim is None else self._shim.run,
+            successor=successor,
+            outage=self._outage(),
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,
         )
         try:
-            await self._current.wait_for(self._session.run(established=self._established, stable=self._stable))
+            await self._current.wait_for(self._session.run(news))
+        except ReplacedError as error:
+            self._successor = error.successor  # run() closes it if we are to stop
+            if not self._stopping:
+                raise
         except SessionError:
             if not self._stopping:
                 raise
         finally:
             self._session = None
-        if self._renewing and not self._stopping:
-            raise RenewedError
+        if self._renewal and not self._stopping:
+            raise RenewedError(self._renewal)
 
-    async def _companion(self, connection: asyncssh.SSHClientConnection) -> None:
-        """What lives beside the forwards: the shim, or a channel that tells the relay that we are in use."""
-        await (hold_session(connection) if self._shim is None else self._shim.run(connection))
+    def _taken_over(self, relay: Relay, takeover: Takeover) -> None:
+        if takeover.recorded:
+            self._recorded.add(relay)
+        if takeover.note:
+            self._say("info", "takeover", outcome=takeover.note)
 
     def _established(self) -> None:
         if self._stopping:
             return  # asked for while the relay's answer was under way; the session is about to be closed
         self._move(Event.ESTABLISHED)
+        self._next_try = None
         self._sessions += 1
         self._say(
             "info",
@@ -195,6 +243,13 @@ class Tunnel:
             attempts=self._attempts,
             down_for=self._since - self._down_since,
         )
+
+    def _hindered(self, error: SessionError, wait: float) -> None:
+        """The session is there, and cannot be used yet."""
+        self._failure = (error.failure, str(error), self._timing.clock())
+        self._next_try = self._timing.clock() + wait
+        self._say("warning", "forward_awaited", failure=error.failure.value, reason=str(error), retry_in=wait)
+        self._moved()
 
     def _stable(self) -> None:
         hidden = self._repeats.forget()
@@ -205,27 +260,31 @@ class Tunnel:
 
     def _wait(self, attempt: RetryCallState) -> float:
         """Seconds until the next dial; tenacity asks."""
-        error = _outcome(attempt)
-        if self._renewing or not isinstance(error, SessionError):
+        error, now = _outcome(attempt), self._timing.clock()
+        if self._renewal or isinstance(error, ReplacedError) or not isinstance(error, SessionError):
             return 0.0
-        now = self._timing.clock()
         return self._backoff.wait(
             error.failure,
             lived=now - self._since if self._state is State.UP else None,
             spent=now - self._dialled,
-            outage=0.0 if self._state is State.UP else now - self._down_since,
+            outage=self._outage(),
             now=now,
             chance=self._timing.chance(),
         )
+
+    def _outage(self) -> float:
+        """Seconds without a session, so far."""
+        return 0.0 if self._state is State.UP else self._timing.clock() - self._down_since
 
     def _lost(self, attempt: RetryCallState) -> None:
         """The attempt or the session is over, and another will follow."""
         error, was_up, lived = _outcome(attempt), self._state is State.UP, self._timing.clock() - self._since
         self._move(Event.LOST)
+        self._next_try = None
         if was_up:
             self._down_since = self._since
         if not isinstance(error, SessionError):
-            self._log.info("session_renewed", reason="the profile changed")
+            self._log.info("session_renewed", reason=str(error))
             return
         self._failure = (error.failure, str(error), self._since)
         wait = attempt.next_action.sleep if attempt.next_action else 0.0
@@ -242,7 +301,7 @@ class Tunnel:
         """Wait for the next dial, unless something makes it worthwhile, or pointless, earlier."""
         self._next_try = self._timing.clock() + seconds
         try:
-            if not (self._stopping or self._renewing):
+            if not (self._stopping or self._renewal):
                 await self._current.wait_for(self._timing.sleep(seconds))
         finally:
             self._next_try = None
@@ -266,6 +325,8 @@ class Tunnel:
             self._log.info("tunnel_stopped")
 
     def _crashed(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):  # of the tasks of a session
+            error = error.exceptions[0]
         if self._state is State.BACKOFF:
             self._move(Event.RETRY)
         if self._state in {State.DIALING, State.UP}:

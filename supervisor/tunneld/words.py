@@ -60,7 +60,8 @@ def brief(status: TunnelStatus) -> str:
     """`up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms`, or what is wrong."""
     relay = status.relay.rpartition("@")[2]
     if status.state is State.UP:
-        return "; ".join([f"up {duration(status.since, units=1)} to {relay}", *_forwards(status), *_mosh(status.mosh)])
+        silent = [] if status.silence is None else [f"NO ANSWER for {duration(status.silence, units=1)}, dialing again"]
+        return "; ".join([f"up {duration(status.since, units=1)} to {relay}", *silent, *_forwards(status), *_mosh(status.mosh)])
     if status.state in {State.DRAINING, State.STOPPED}:
         return STATES[status.state]
     if status.failure is None:

@@ -47,6 +47,8 @@ def headline(status: TunnelStatus) -> str:
     words = f"{STATES[status.state]} for {duration(status.since)}"
     if status.state is not State.UP and status.failure and status.failure.failure in HUMAN:
         words = f"NEEDS YOU: {status.failure.failure.value}, {words}"
+    if status.silence is not None:
+        words += f", but the relay has not answered for {duration(status.silence)}: a second session is being dialled"
     if status.next_try_in is not None:
         words += f", next try in {duration(status.next_try_in)}"
     return f"{status.name}: {words}"
@@ -54,7 +56,8 @@ def headline(status: TunnelStatus) -> str:
 
 def _history(status: TunnelStatus) -> str:
     sessions, attempts = counted(status.sessions, "session"), counted(status.attempts, "attempt")
-    return f"{sessions} from {attempts} in {duration(status.running)}"
+    rtt = "" if status.rtt is None else f", answers in {status.rtt * 1000:.0f} ms"
+    return f"{sessions} from {attempts} in {duration(status.running)}{rtt}"
 
 
 def forward_line(forward: ForwardStatus) -> str:

@@ -1,4 +1,4 @@
-"""Whether the other end of a session answers: one round trip, for sessions that have asked the relay nothing else."""
+"""Whether the other end of a session answers: one round trip."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ async def hear_from(connection: asyncssh.SSHClientConnection) -> None:
     """
     try:
         async with asyncio.timeout(ANSWER_TIME):
-            # What OpenSSH sends for ServerAliveInterval; asyncssh has no public name for it.
-            await connection._make_global_request(b"keepalive@openssh.com")
+            await ask(connection)
     except TimeoutError:
         text = f"the relay logged us in, and then answered nothing for {ANSWER_TIME:g} s"
         raise SessionError(Failure.NETWORK, text) from None
     if connection.is_closed():
         raise why_ended(connection)
+
+
+async def ask(connection: asyncssh.SSHClientConnection) -> None:
+    """Return with the relay's answer to what OpenSSH sends for ServerAliveInterval, or at the connection's end."""
+    await connection._make_global_request(b"keepalive@openssh.com")  # asyncssh has no public name for it

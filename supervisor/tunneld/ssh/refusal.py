@@ -21,11 +21,7 @@ def refused_there(listen: str, debug: Iterable[str], hop: Hop) -> SessionError:
     """The relay said no to a listener; `debug` is what it said with it."""
     reason = next((text for text in debug if _FORBIDDEN.search(text) and not _ALLOWED.search(text)), None)
     if reason is None:
-        text = (
-            f"{hop.address} cannot listen on {listen}: somebody else holds it, perhaps an earlier session of this host "
-            "(ClientAliveInterval in the relay's sshd_config bounds how long)"
-        )
-        return SessionError(Failure.FORWARD_BUSY, text)
+        return SessionError(Failure.FORWARD_BUSY, f"{hop.address} cannot listen on {listen}: it is taken")
     text = (
         f"{hop.address} does not allow {hop.user or 'the user'} to listen on {listen} "
         f"({safe(reason)}): see AllowTcpForwarding and PermitListen in its sshd_config, permitlisten in "

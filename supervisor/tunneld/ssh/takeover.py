@@ -126,6 +126,8 @@ class Holder:
             return Takeover(False, f"the relay did not run our program within {START_TIME:g} s, {INSTEAD}")
         except (asyncssh.Error, OSError, PacketDecodeError) as error:
             self._program.close()
+            if isinstance(error, OSError | asyncssh.DisconnectError) or self._connection.is_closed():
+                return Takeover(False, "")  # the connection is lost, which is news that others tell
             return Takeover(False, f"the relay runs no commands for us ({safe(str(error)) or 'refused'}), {INSTEAD}")
         except BaseException:
             self._program.close()

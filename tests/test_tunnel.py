@@ -98,15 +98,17 @@ async def test_up_means_that_every_required_forward_listens(
 ) -> None:
     """One required forward is forbidden: the attempt fails with its name, and what was open is closed again."""
     mine, theirs = free_port(), free_port()
-    async with running_sshd(tmp_path / "relay", options=[f"PermitListen 127.0.0.1:{mine}"]) as relay:
-        async with running(profile_of(relay_of(relay), forward(mine), forward(theirs)), journal, time) as tunnel:
-            failed = await journal.says("dial_failed")
-            status = tunnel.status()
-            assert failed["failure"] == "forward forbidden"
-            assert str(theirs) in failed["reason"]
-            assert (status.state, status.sessions) == (State.BACKOFF, 0)
-            assert {each.state for each in status.forwards} == {"waiting"}
-            assert is_free(mine)
+    async with (
+        running_sshd(tmp_path / "relay", options=[f"PermitListen 127.0.0.1:{mine}"]) as relay,
+        running(profile_of(relay_of(relay), forward(mine), forward(theirs)), journal, time) as tunnel,
+    ):
+        failed = await journal.says("dial_failed")
+        status = tunnel.status()
+        assert failed["failure"] == "forward forbidden"
+        assert str(theirs) in failed["reason"]
+        assert (status.state, status.sessions) == (State.BACKOFF, 0)
+        assert {each.state for each in status.forwards} == {"waiting"}
+        assert is_free(mine)
     assert "session_established" not in journal.names(debug=True)
 
 

@@ -79,12 +79,13 @@ async def test_a_session_that_answers_no_more_is_replaced(
         assert time.now == 1000
 
 
-async def test_a_session_that_answers_after_all_stays(
-    relay: Sshd, journal: Journal, time: VirtualTime
-) -> None:
+async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
     """The relay was suspended: both sessions would go on, and people are on the first."""
     listen = free_port()
-    async with echoing() as target, running(profile_of(relay_of(relay), forward(listen, target)), journal, time) as tunnel:
+    async with (
+        echoing() as target,
+        running(profile_of(relay_of(relay), forward(listen, target)), journal, time) as tunnel,
+    ):
         await journal.says("session_established")
         await has_settled(relay)
         async with line(listen) as talking:
@@ -131,8 +132,9 @@ async def test_a_port_of_somebody_elses_session_is_not_touched(
     """Another tunnel of the same account has it."""
     listen = free_port()
     other = Journal()
-    async with echoing() as target, running(
-        profile_of(relay_of(relay), forward(listen, target), name="other"), other, VirtualTime()
+    async with (
+        echoing() as target,
+        running(profile_of(relay_of(relay), forward(listen, target), name="other"), other, VirtualTime()),
     ):
         await other.says("session_established")
         async with running(profile_of(relay_of(relay), forward(listen)), journal, time):
@@ -169,19 +171,16 @@ async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
         assert (tunnel.status().state, tunnel.status().attempts) == (State.BACKOFF, 1)
 
 
-async def test_a_changed_network_starts_a_hanging_dial_anew(
-    relay: Sshd, journal: Journal, time: VirtualTime
-) -> None:
+async def test_a_changed_network_starts_a_hanging_dial_anew(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
     """What was sent the old way will not be answered; a dial that has just begun is left alone."""
-    async with Gate(relay.port, 0) as gate:
-        async with running(through(gate, relay, free_port()), journal, time) as tunnel:
-            await gate.dialled.wait()
-            tunnel.nudge()
-            assert tunnel.status().attempts == 1
-            gate.limit = 1 << 30
-            time.advance(1)
-            gate.stalled.clear()
-            tunnel.nudge()
-            await journal.says("session_renewed")
-            await journal.says("session_established")
-            assert tunnel.status().attempts == 2
+    async with Gate(relay.port, 0) as gate, running(through(gate, relay, free_port()), journal, time) as tunnel:
+        await gate.dialled.wait()
+        tunnel.nudge()
+        assert tunnel.status().attempts == 1
+        gate.limit = 1 << 30
+        time.advance(1)
+        gate.stalled.clear()
+        tunnel.nudge()
+        await journal.says("session_renewed")
+        await journal.says("session_established")
+        assert tunnel.status().attempts == 2

@@ -23,7 +23,6 @@ from tunneld.ssh.takeover import Takeover
 from tunneld.status import FailureStatus, ForwardStatus
 from tunneld.timing import Timing
 
-
 # Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
 FREEING = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -148,9 +147,9 @@ class Forwards:
             for held in wanted:
                 opening.create_task(self._open(held))
         for held in wanted:
-            if held.open is None and held.refusal is not None and held.forward.required:
-                if not (wait and held.refusal.failure is Failure.FORWARD_BUSY):
-                    raise held.refusal
+            refusal = held.refusal if held.forward.required and held.open is None else None
+            if refusal is not None and not (wait and refusal.failure is Failure.FORWARD_BUSY):
+                raise refusal
 
     async def _open(self, held: Held) -> None:
         try:
@@ -175,7 +174,6 @@ class Forwards:
         times = self._repeats.count((held.forward, str(error)))
         say = self._log.warning if times else self._log.debug
         say("forward_refused", listen=str(held.forward.listen), reason=str(error), retry_in=wait, times=times)
-
 
     def _who_holds(self, forward: Forward, error: SessionError) -> str:
         if self._takeover is None:

@@ -146,9 +146,11 @@ class Tunnel:
         if self._state is State.BACKOFF and self._failure is not None and self._failure[0] in CHEAP:
             self._backoff.clear(Failure.NETWORK)
             self._current.interrupt()
-        elif self._session is not None and not self._session.nudge():
-            if self._timing.clock() - self._dialled >= SHORTEST_DIAL:
-                self._renew("the network changed")
+        elif self._session is not None and not self._session.nudge() and self._is_dialling_long():
+            self._renew("the network changed")
+
+    def _is_dialling_long(self) -> bool:
+        return self._timing.clock() - self._dialled >= SHORTEST_DIAL
 
     def status(self) -> TunnelStatus:
         now = self._timing.clock()

@@ -61,7 +61,9 @@ def brief(status: TunnelStatus) -> str:
     relay = status.relay.rpartition("@")[2]
     if status.state is State.UP:
         silent = [] if status.silence is None else [f"NO ANSWER for {duration(status.silence, units=1)}, dialing again"]
-        return "; ".join([f"up {duration(status.since, units=1)} to {relay}", *silent, *_forwards(status), *_mosh(status.mosh)])
+        return "; ".join(
+            [f"up {duration(status.since, units=1)} to {relay}", *silent, *_forwards(status), *_mosh(status.mosh)]
+        )
     if status.state in {State.DRAINING, State.STOPPED}:
         return STATES[status.state]
     if status.failure is None:

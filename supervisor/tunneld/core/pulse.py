@@ -8,8 +8,6 @@ one if that answers after all. When a session is dead is for its keepalive to sa
 
 from __future__ import annotations
 
-from typing import Optional
-
 SHORTEST_PATIENCE = 1.0
 """Seconds for an answer on a usual day: a mobile network that hands over is silent for less."""
 
@@ -35,11 +33,11 @@ class Pulse:
     def __init__(self, interval: float, now: float) -> None:
         self._interval = interval
         self._due = now + interval
-        self._asked: Optional[float] = None
-        self._acknowledged: Optional[int] = None
+        self._asked: float | None = None
+        self._acknowledged: int | None = None
         self._slowest = 0.0
         self._is_hurried = False
-        self.rtt: Optional[float] = None
+        self.rtt: float | None = None
         self.heard = now
         self.doubted = False
 
@@ -49,11 +47,11 @@ class Pulse:
         shortest = HURRIED_PATIENCE if self._is_hurried else SHORTEST_PATIENCE
         return min(max(shortest, ROUND_TRIPS * self._slowest), LONGEST_PATIENCE)
 
-    def deadline(self) -> Optional[float]:
+    def deadline(self) -> float | None:
         """When to call `tick`; None: not before something happens."""
         return None if self.doubted else self._due
 
-    def tick(self, now: float, acknowledged: Optional[int]) -> bool:
+    def tick(self, now: float, acknowledged: int | None) -> bool:
         """Whether to ask now."""
         if self.doubted or now < self._due:
             return False
@@ -78,7 +76,7 @@ class Pulse:
         self._is_hurried = self.doubted = False
         self._due = now + self._interval
 
-    def nudge(self, now: float, acknowledged: Optional[int]) -> None:
+    def nudge(self, now: float, acknowledged: int | None) -> None:
         """Something happened that may have ended the session: ask at once, and wait no longer than is usual here."""
         self._is_hurried = True
         if self._asked is None:
@@ -86,6 +84,6 @@ class Pulse:
         else:
             self._wait(now, acknowledged)
 
-    def _wait(self, now: float, acknowledged: Optional[int]) -> None:
+    def _wait(self, now: float, acknowledged: int | None) -> None:
         self._acknowledged = acknowledged
         self._due = now + self.patience

@@ -231,6 +231,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(home: Path, tmp_path: Path,
 def test_a_link_in_the_records_place_is_not_followed(home: Path, tmp_path: Path) -> None:
     """Nor written through."""
     home.mkdir(parents=True, mode=0o700)
+    (tmp_path / "precious").touch(mode=0o600)
     (tmp_path / "precious").write_text("precious")
     (home / "key").symlink_to(tmp_path / "precious")
     assert claim.claim("key", "ours", True)[1]

@@ -7,6 +7,8 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -14,6 +16,7 @@ import pytest
 
 from tests.ssh.peers import dialled, echo, exchange, listening, to_server, until
 from tests.sshd import free_port, make_key
+from tests.supervised import Gate, taken
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
@@ -157,6 +160,70 @@ async def test_a_listener_is_on_loopback_unless_the_server_says_otherwise(connec
     )
     output, _ = await process.communicate()
     assert output.split()[3] == f"127.0.0.1:{listener.get_port()}".encode()
+
+
+async def listen(connection: Connection, port: int) -> asyncssh.SSHListener:
+    return await connection.create_server(lambda *_: asyncssh.SSHTCPSession(), "127.0.0.1", port, encoding=None)
+
+
+@contextlib.asynccontextmanager
+async def through_a_wire(relay: Relay) -> AsyncIterator[tuple[Connection, Gate]]:
+    """A connection that can fall silent."""
+    known_hosts = relay.known_hosts
+    assert known_hosts is not None and relay.port is not None
+    async with Gate(relay.port) as gate:
+        line = known_hosts.read_text().partition(" ")[2]
+        known_hosts.write_text(known_hosts.read_text() + f"[127.0.0.1]:{gate.port} {line}")
+        async with dialled(replace(relay, port=gate.port)) as connection:
+            yield connection, gate
+            connection.abort()
+
+
+async def test_a_port_is_taken_from_a_connection_of_the_same_key_that_fell_silent(
+    server: Server, relay: Relay, connection: Connection
+) -> None:
+    """It is asked, says nothing for a second, and is dropped."""
+    port = free_port()
+    async with through_a_wire(relay) as (silent, gate):
+        await listen(silent, port)
+        gate.stalled.set()
+        assert len(server.connections) == 2
+        await listen(connection, port)
+        assert len(server.connections) == 1
+
+
+async def test_a_port_stays_with_a_connection_of_the_same_key_that_answers(
+    server: Server, relay: Relay, connection: Connection
+) -> None:
+    """Two hosts with one key: the first has it."""
+    port = free_port()
+    async with through_a_wire(relay) as (living, _):
+        await listen(living, port)
+        with pytest.raises(asyncssh.ChannelListenError):
+            await listen(connection, port)
+        assert len(server.connections) == 2
+
+
+async def test_a_port_stays_with_another_key_whether_it_answers_or_not(tmp_path: Path, key: Path, public: str) -> None:
+    """A stranger's silence is no business of ours."""
+    port, other = free_port(), tmp_path / "other"
+    make_key(other)
+    keys = public + other.with_name("other.pub").read_text()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serve(Settings(authorized_keys=keys)))
+        (tmp_path / "known").write_text(server.known_hosts())
+        silent, gate = await stack.enter_async_context(through_a_wire(to_server(server, other, tmp_path / "known")))
+        connection = await stack.enter_async_context(dialled(to_server(server, key, tmp_path / "known")))
+        await listen(silent, port)
+        gate.stalled.set()
+        with pytest.raises(asyncssh.ChannelListenError):
+            await listen(connection, port)
+        assert len(server.connections) == 2
+
+
+async def test_a_port_that_another_program_holds_stays_with_it(connection: Connection) -> None:
+    with taken(port := free_port()), pytest.raises(asyncssh.ChannelListenError):
+        await listen(connection, port)
 
 
 async def test_three_hundred_clients_at_once(server: Server, relay: Relay) -> None:

@@ -2,16 +2,21 @@
 
 It listens on loopback, runs programs as the user whose process it is, lets in only the keys it was given, and honours
 `permitlisten`, `permitopen`, `command`, `no-pty` and the like of authorized_keys. It is not meant for a network.
+
+A port that an earlier connection of the same key holds is taken from it when that connection answers no more: whoever
+comes back after a power cut does not wait for keepalives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +28,9 @@ from tunneld.ssh.program import Program
 
 # Seconds for programs that were killed to be gone; the kernel needs none.
 REAP_TIMEOUT = 5.0
+
+# Seconds in which a connection that holds a port must answer, when its key's owner comes for the port again.
+ANSWER_TIME = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +56,9 @@ class Server:
     def __init__(self, settings: Settings, host_key: asyncssh.SSHKey) -> None:
         self.settings = settings
         self.host_key = host_key.convert_to_public()
+        self.keys = _Keys(settings.authorized_keys)
         self.port = 0
-        self.connections: set[asyncssh.SSHServerConnection] = set()  # logged in or about to
+        self.connections: dict[asyncssh.SSHServerConnection, _Guard] = {}  # logged in or about to
         self.programs: set[Program] = set()
 
     def known_hosts(self) -> str:
@@ -73,7 +82,6 @@ async def serve(settings: Settings) -> AsyncIterator[Server]:
         config=[],
         server_factory=lambda: _Guard(server),
         server_host_keys=[host_key],
-        authorized_client_keys=asyncssh.import_authorized_keys(settings.authorized_keys),
         password_auth=False,
         kbdint_auth=False,
         gss_host=None,
@@ -108,16 +116,25 @@ class _Guard(asyncssh.SSHServer):
         self._server = server
         self._settings = server.settings
         self._connection: asyncssh.SSHServerConnection | None = None
+        self._keys = copy(server.keys)
+        self.ports: set[int] = set()  # on which it has listened
+
+    @property
+    def key(self) -> bytes:
+        """The public key with which the client logged in."""
+        return self._keys.accepted
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
-        self._server.connections.add(conn)
+        self._server.connections[conn] = self
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:
-            self._server.connections.discard(self._connection)
+            self._server.connections.pop(self._connection, None)
 
     def begin_auth(self, username: str) -> bool:
+        assert self._connection is not None
+        self._connection.set_authorized_keys(self._keys)
         return True
 
     def session_requested(self) -> Program:
@@ -139,8 +156,12 @@ class _Guard(asyncssh.SSHServer):
         if not self._settings.listeners or not self._may_listen(listen_host, listen_port):
             return self._forbid(f"port forwarding: {listen_host} port {listen_port} is not permitted")
         bind = listen_host if self._settings.gateway_ports or _is_loopback(listen_host) else "127.0.0.1"
-        assert self._connection is not None
-        return await self._connection.forward_local_port(bind, listen_port, listen_host, listen_port)
+        try:
+            return await self._listen(bind, listen_host, listen_port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not await self._take_over(listen_port):
+                raise
+        return await self._listen(bind, listen_host, listen_port)
 
     def unix_server_requested(self, listen_path: str) -> bool:
         # permitlisten names ports; a key with one may not listen on paths (sshd would let
@@ -148,6 +169,26 @@ class _Guard(asyncssh.SSHServer):
         if not self._settings.listeners or self._permitted():
             return bool(self._forbid(f"streamlocal forwarding: {listen_path} is not permitted"))
         return True
+
+    async def _listen(self, bind: str, host: str, port: int) -> asyncssh.SSHListener:
+        """What arrives on `bind` goes to the client, as a connection to what it asked for. Raises OSError."""
+        assert self._connection is not None
+        listener = await self._connection.forward_local_port(bind, port, host, port)
+        self.ports.add(listener.get_port())
+        return listener
+
+    async def _take_over(self, port: int) -> bool:
+        """Drop earlier connections of this key that held `port` and answer no more; whether there were any."""
+        earlier = [
+            connection
+            for connection, guard in self._server.connections.items()
+            if guard is not self and guard.key == self.key and port in guard.ports
+        ]
+        silent = [connection for connection in earlier if not await _answers(connection)]
+        for connection in silent:
+            connection.abort()
+            await connection.wait_closed()
+        return bool(silent)
 
     def _allow(self, allowed: bool) -> bool:
         if not allowed:
@@ -185,6 +226,29 @@ class _Guard(asyncssh.SSHServer):
             "SSH_CONNECTION": f"{client[0]} {client[1]} {address} {own[1]}",
             **self._settings.environment,
         }
+
+
+class _Keys(asyncssh.SSHAuthorizedKeys):
+    """The keys that one connection is let in with."""
+
+    accepted = b""  # the one that was looked at last: a login's signature is checked right after that
+
+    def validate(self, key: asyncssh.SSHKey, *about: Any, **more: Any) -> Mapping[str, object] | None:
+        options = super().validate(key, *about, **more)
+        if options is not None:
+            self.accepted = key.public_data
+        return options
+
+
+async def _answers(connection: asyncssh.SSHServerConnection) -> bool:
+    """Whether its client says anything to a request that every client answers, within ANSWER_TIME."""
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            # What OpenSSH sends for ClientAliveInterval; asyncssh has no public name for it.
+            await connection._make_global_request(b"keepalive@openssh.com")
+    except TimeoutError:
+        return False
+    return True
 
 
 def permits(pattern: str, host: str, port: int) -> bool:

@@ -55,13 +55,16 @@ class Target:
     user: str | None = None
 
 
-async def dial(relay: Relay, keepalive: Keepalive, *, outage: float = 0) -> asyncssh.SSHClientConnection:
+async def dial(relay: Relay, keepalive: Keepalive, *, outage: float = 0.0) -> asyncssh.SSHClientConnection:
     """A logged-in connection that carries no channel yet.
+
+    Args:
+        outage: seconds for which the relay has been out of reach; the longer, the slower it is asked.
 
     Raises:
         SessionError: why not, in words.
     """
-    dialler = _Dialler(relay, keepalive)
+    dialler = _Dialler(relay, keepalive, outage)
     return await dialler.reach(Target(relay.host, relay.port, relay.user), relay.jump)
 
 
@@ -81,9 +84,10 @@ def parse_jump(text: str) -> Target:
 class _Dialler:
     """The settings that all hops of one dial share."""
 
-    def __init__(self, relay: Relay, keepalive: Keepalive) -> None:
+    def __init__(self, relay: Relay, keepalive: Keepalive, outage: float) -> None:
         self._relay = relay
         self._keepalive = keepalive
+        self._outage = outage
         self._config = config_files(relay.ssh_config)
         self._jumps = 0
 
@@ -144,7 +148,7 @@ class _Dialler:
                 client = Client(hop, connected=connected)
                 connection = await asyncssh.connect(
                     config=self._config,
-                    tunnel=via or _connector(config),
+                    tunnel=via or self._connector(config),
                     client_factory=lambda: client,
                     known_hosts=KnownHosts(self._known_hosts(config), hop),
                     **_chosen(target),
@@ -179,6 +183,12 @@ class _Dialler:
         if config.config.get("HostKeyAlgorithms") is None:
             settings["server_host_key_algs"] = OTHER_HOST_KEYS
         return settings
+
+    def _connector(self, config: asyncssh.SSHClientConnectionOptions) -> Any:
+        """asyncssh's `tunnel`: None where a ProxyCommand makes the connection."""
+        if config.proxy_command:
+            return None
+        return Direct(family=config.family or 0, local=config.local_addr or None, outage=self._outage)
 
     def _keys(self, config: asyncssh.SSHClientConnectionOptions) -> keys.Keys:
         get: Callable[..., Any] = config.config.get
@@ -224,11 +234,3 @@ def _chosen(target: Target) -> dict[str, Any]:
 def _configured_jumps(config: asyncssh.SSHClientConnectionOptions) -> list[str]:
     jumps = config.config.get("ProxyJump")
     return [] if jumps in (None, "none") else str(jumps).split(",")
-
-
-def _connector(config: asyncssh.SSHClientConnectionOptions) -> Any:
-    """asyncssh's `tunnel`: None where a ProxyCommand makes the connection."""
-    if config.proxy_command:
-        return None
-    local = config.local_addr or None
-    return Direct(family=config.family or 0, local=local, within=CONNECT_TIMEOUT)

@@ -1,48 +1,196 @@
-"""The TCP connection under an SSH connection: every address of a name gets its turn."""
+"""The TCP connection under an SSH connection: every address of a name gets its turn, and silence is never waited out.
+
+At first as RFC 8305 (Happy Eyeballs) has it: the families take turns, a quarter of a second apart. While nothing
+answers, fresh attempts follow: the kernel repeats a lost SYN after 1, 3, 7 and 15 s, so one attempt alone would sleep
+through the return of a link for seconds, and a NAT's or firewall's stale idea of a flow would never be shaken off.
+
+The first attempt to connect wins, and the others are closed at once. A socket closed before it is connected leaves no
+trace in sshd, whose PerSourcePenalties count every connection that does not log in.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import itertools
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any, NamedTuple
 
-# The least time one of several addresses gets, in seconds: a SYN lost twice is sent again after 1 and 3 s.
-LEAST_TURN = 4.0
+STAGGER = 0.25  # seconds between the first attempts at several addresses (RFC 8305, section 8)
+LIFE = 4.0  # seconds that an attempt may take: the kernel has sent its SYN three times by then
+MOST = 8  # attempts under way at once
+
+# Seconds until the same address is tried afresh. An outage that has lasted minutes may last minutes more: one SYN per
+# second would be rude, and nobody minds that a recovery is noticed a 60th of the outage later.
+SHORTEST, LONGEST = 1.0, 15.0
+OUTAGES_PART = 1 / 60
+
+# What an address tells that this machine cannot even ask: any other address's words say more.
+NO_WAY = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+class Address(NamedTuple):
+    family: int
+    where: tuple[Any, ...]  # as socket.connect takes it
 
 
 class Direct:
     """Connects without a jump host, in the shape in which asyncssh takes a `tunnel`.
 
-    asyncssh alone would wait for the first address until the time is over: a relay with an IPv6 address that this
-    network silently drops would never be reached over IPv4.
+    `outage`: seconds for which the relay has been out of reach. The caller bounds the time of it all.
     """
 
-    def __init__(self, *, family: int, local: tuple[str, int] | None, within: float) -> None:
+    def __init__(
+        self,
+        *,
+        family: int = 0,
+        local: tuple[str, int] | None = None,
+        outage: float = 0.0,
+        chance: Callable[[], float] | None = None,
+    ) -> None:
         self._family = family
         self._local = local
-        self._within = within
+        self._interval = min(max(outage * OUTAGES_PART, SHORTEST), LONGEST)
+        self._chance = chance or Random().random
 
     async def create_connection(
         self, session_factory: Callable[[], Any], remote_host: str, remote_port: int
     ) -> tuple[asyncio.Transport, Any]:
-        """The first address that answers. Raises OSError: the last one's error; TimeoutError when that was silence."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(remote_host, remote_port, family=self._family, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
-        turn = max(LEAST_TURN, self._within / len(addresses))
-        error: OSError | None = None
-        for family, address in addresses:
+        """Through the first address that answers. Raises OSError: the plainest word of those that do not."""
+        addresses = interleaved(await _resolved(remote_host, remote_port, self._family))
+        local = await _resolved(*self._local, self._family) if self._local else ()
+        plain = await Race(addresses, local=local, interval=self._interval, chance=self._chance).won()
+        try:
+            return await asyncio.get_running_loop().create_connection(session_factory, sock=plain)
+        except BaseException:
+            plain.close()
+            raise
+
+
+class Race:
+    """Attempts at the addresses in turn, until one of them connects. Runs once."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        local: Iterable[Address] = (),
+        interval: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self._addresses = addresses
+        self._local: dict[int, Any] = {address.family: address.where for address in reversed(tuple(local))}
+        self._interval = interval
+        self._chance = chance
+        self._heard: dict[Address, OSError] = {}  # the last word of each address, TimeoutError for silence
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._winner: socket.socket | None = None
+        self._news = asyncio.Event()
+
+    async def won(self) -> socket.socket:
+        """The connected socket. Raises OSError: none will connect."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._take_turns(group)
+                for attempt in self._attempts:
+                    attempt.cancel()
+        except BaseException:
+            if self._winner is not None:
+                self._winner.close()
+            raise
+        if self._winner is None:
+            raise self._verdict() or OSError("no address")
+        return self._winner
+
+    async def _take_turns(self, group: asyncio.TaskGroup) -> None:
+        first_round = len(self._addresses)
+        for turn, address in enumerate(itertools.cycle(self._addresses), start=1):
+            attempt = group.create_task(self._attempt(address))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._ended)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STAGGER if turn < first_round else self._pause()):
+                    while not self._is_over() and not (turn < first_round and address in self._heard):
+                        await self._next_news()
+            while len(self._attempts) >= MOST and not self._is_over():
+                await self._next_news()
+            if self._is_over():
+                return
+
+    async def _attempt(self, address: Address) -> None:
+        with contextlib.ExitStack() as closing:
             try:
-                async with asyncio.timeout(turn):
-                    return await loop.create_connection(
-                        session_factory, str(address), remote_port, family=family, local_addr=self._local
-                    )
-            except OSError as failed:  # TimeoutError is one
-                error = _plainer(error, failed)
-        raise error or OSError("no address")
+                plain = closing.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
+                plain.setblocking(False)
+                if self._local:
+                    plain.bind(self._own(address.family))
+                async with asyncio.timeout(LIFE):
+                    await asyncio.get_running_loop().sock_connect(plain, address.where)
+            except OSError as error:  # TimeoutError is one
+                self._heard[address] = error
+                return
+            if self._winner is None:
+                closing.pop_all()
+                self._winner = plain
+
+    def _own(self, family: int) -> Any:
+        if family not in self._local:
+            raise OSError(errno.EADDRNOTAVAIL, "the address to come from is of another family")
+        return self._local[family]
+
+    def _pause(self) -> float:
+        """Until the next turn: somewhat less than its share of the interval, so that a fleet does not keep step."""
+        return max(STAGGER, self._interval / len(self._addresses)) * (0.75 + 0.25 * self._chance())
+
+    def _is_over(self) -> bool:
+        return self._winner is not None or self._verdict() is not None
+
+    def _verdict(self) -> OSError | None:
+        return verdict([self._heard.get(address) for address in self._addresses])
+
+    def _ended(self, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        self._news.set()
+
+    async def _next_news(self) -> None:
+        self._news.clear()
+        await self._news.wait()
 
 
-def _plainer(first: OSError | None, second: OSError) -> OSError:
-    """Of two errors, the one that says more: silence of one address tells less than another's refusal."""
-    return first if first is not None and isinstance(second, TimeoutError) else second
+def interleaved(addresses: Iterable[Address]) -> list[Address]:
+    """Each address once, the families in turn, each in the order in which the system prefers them."""
+    families: dict[int, list[Address]] = {}
+    for address in dict.fromkeys(addresses):
+        families.setdefault(address.family, []).append(address)
+    rows = itertools.zip_longest(*families.values())
+    return [address for row in rows for address in row if address is not None]
+
+
+def verdict(heard: Sequence[OSError | None]) -> OSError | None:
+    """Why to stop trying, given each address's last word: the plainest. None while one was not heard of yet.
+
+    A refusal is plainest. Silence is next, and no reason to stop: it may pass. An error of this machine (no route, no
+    permission) counts where there is nothing else.
+    """
+    words = [word for word in heard if word is not None]
+    if len(words) < len(heard) or not words:
+        return None
+    plainest = min(words, key=_plainness)
+    return None if isinstance(plainest, TimeoutError) else plainest
+
+
+def _plainness(word: OSError) -> int:
+    if isinstance(word, ConnectionRefusedError):
+        return 0
+    if isinstance(word, TimeoutError):
+        return 1
+    return 3 if word.errno in NO_WAY else 2
+
+
+async def _resolved(host: str, port: int, family: int) -> tuple[Address, ...]:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    return tuple(Address(kind, where) for kind, _, _, _, where in found)

@@ -130,6 +130,8 @@ class Sshd:
             "UseDNS": "no",
             "PrintMotd": "no",
             "LogLevel": "VERBOSE",
+            # Every relay of every lab is this machine with this user, and each would end the others' sessions.
+            "SetEnv": f"XDG_STATE_HOME={self.directory}/state",
         }
         # The first value counts in sshd_config(5); a dict has one for each keyword, the test's own.
         lines = [f"{keyword} {value}\n" for keyword, value in (settings | dict(self.options)).items()]

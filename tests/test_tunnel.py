@@ -27,7 +27,10 @@ from tests.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import Failure, State
+from tunneld.forwards import Forwards
 from tunneld.profile import Backoff, Direction, Keepalive, Mosh, PortRange, Relay
+from tunneld.session import Session
+from tunneld.ssh.failure import SessionError
 from tunneld.tunnel import address_of
 
 
@@ -220,6 +223,34 @@ async def test_a_flapping_session_keeps_backing_off(relay: Sshd, journal: Journa
             waits.append((await journal.says("session_lost"))["retry_in"])
             time.advance(waits[-1])
     assert waits == pytest.approx([0, 1, 2, 4, 8, 16], abs=0.01)
+
+
+async def test_a_session_that_is_lost_before_it_is_up_backs_off_too(
+    relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that logs us in and hangs up has work with us: that is no silence to be asked into each second."""
+
+    async def hung_up(*_: object) -> None:
+        raise SessionError(Failure.NETWORK, "the connection is lost")
+
+    monkeypatch.setattr(Forwards, "open", hung_up)
+    waits = []
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time):
+        for _ in range(4):
+            waits.append((await journal.says("dial_failed"))["retry_in"])
+            time.advance(waits[-1])
+    assert waits == pytest.approx([0, 1, 2, 4], abs=0.01)
+
+
+async def test_an_outage_begins_with_the_silence(
+    relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a silent session took to be given up has been an outage for everybody who needed it."""
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time):
+        await journal.says("session_established")
+        monkeypatch.setattr(Session, "silence", 40.0)
+        end_sessions(relay)
+        assert (await journal.says("session_established"))["down_for"] == 40
 
 
 async def test_a_stable_session_starts_again_from_the_bottom(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

@@ -161,6 +161,11 @@ class Session:
         return self._forwards.status()
 
     @property
+    def let_in(self) -> bool:
+        """Whether the relay has logged us in."""
+        return self._vigil is not None
+
+    @property
     def rtt(self) -> float | None:
         """Seconds from a question to the relay to its answer."""
         return None if self._vigil is None else self._vigil.rtt
@@ -236,7 +241,7 @@ class Session:
 
     async def _dial_beside(self) -> None:
         """Dial until there is a second connection; this session is over then."""
-        backoff, began = Backoff(limits(self._profile)), self._timing.clock()
+        backoff, began = Backoff(limits(self._profile)), self._timing.clock() - (self.silence or 0.0)
         while not self._ended.is_set():
             dialled = self._timing.clock()
             try:

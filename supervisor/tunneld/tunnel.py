@@ -83,6 +83,10 @@ class Tunnel:
         self._since = self._started = self._down_since = self._dialled = clock()
         self._attempts = self._sessions = 0
         self._session: Session | None = None
+        self._let_in, self._silence = (
+            False,
+            0.0,
+        )  # was the last session, and how long was it at its end
         self._failure: tuple[Failure | None, str, float] | None = None
         self._next_try: float | None = None
         self._stopping = False
@@ -222,6 +226,7 @@ class Tunnel:
             if not self._stopping:
                 raise
         finally:
+            self._let_in, self._silence = self._session.let_in, self._session.silence or 0.0
             self._session = None
         if self._renewal and not self._stopping:
             raise RenewedError(self._renewal)
@@ -267,7 +272,7 @@ class Tunnel:
             return 0.0
         return self._backoff.wait(
             error.failure,
-            lived=now - self._since if self._state is State.UP else None,
+            lived=now - self._since if self._state is State.UP else 0.0 if self._let_in else None,
             spent=now - self._dialled,
             outage=self._outage(),
             now=now,
@@ -284,7 +289,7 @@ class Tunnel:
         self._move(Event.LOST)
         self._next_try = None
         if was_up:
-            self._down_since = self._since
+            self._down_since = self._since - self._silence
         if not isinstance(error, SessionError):
             self._log.info("session_renewed", reason=str(error))
             return

@@ -24,9 +24,13 @@ SHORTEST = 0.3
 
 @dataclass(frozen=True)
 class Pace:
-    """One failure class against the profile's figures: `times` the initial wait, and never under `least` seconds."""
+    """One failure class against the profile's figures.
+
+    The first wait is at most `times` the initial one, and every wait at least the `part` of that, or `least` seconds.
+    """
 
     times: float = 1.0
+    part: float = 1 / 2
     least: float = 0.0
 
 
@@ -46,7 +50,8 @@ PACE: dict[Failure, Pace] = {
     Failure.NETWORK: Pace(),
     Failure.CLOSED: Pace(),
     # Something answers that does not let us in: a relay with too many at its door, a penalty, sometimes a wrong port.
-    Failure.REFUSED: Pace(times=2),
+    # A fleet turned away in one second spreads over three (bench/fleet.py).
+    Failure.REFUSED: Pace(times=4, part=1 / 4),
     Failure.PROTOCOL: Pace(times=5),
     # The port is held, mostly by our own stale session, which the relay drops after its ClientAlive time.
     Failure.FORWARD_BUSY: Pace(times=5),
@@ -75,9 +80,9 @@ class Limits:
 
 
 def floor(failure: Failure, limits: Limits) -> float:
-    """The shortest wait after this failure, in seconds: half of the first envelope, or the class's own least."""
+    """The shortest wait after this failure, in seconds: a part of the first envelope, or the class's own least."""
     pace = PACE[failure]
-    return max(pace.least, min(limits.initial * pace.times, limits.maximum) / 2)
+    return max(pace.least, min(limits.initial * pace.times, limits.maximum) * pace.part)
 
 
 def envelope(failure: Failure, failures: int, limits: Limits) -> float:
@@ -115,7 +120,7 @@ class Backoff:
         """
         if lived is None and failure in CHEAP:
             return max(SHORTEST, self._drawn(failure, patience(failure, outage, self.limits), chance) - spent)
-        if lived is not None and lived >= self.limits.stable_after:
+        if lived and lived >= self.limits.stable_after:
             self._failures.clear()
         count = self._failures.get(failure, 0)
         self._failures[failure] = count + 1

@@ -40,7 +40,8 @@ class Address(NamedTuple):
 class Direct:
     """Connects without a jump host, in the shape in which asyncssh takes a `tunnel`.
 
-    `outage`: seconds for which the relay has been out of reach. The caller bounds the time of it all.
+    `outage`: seconds for which the relay has been out of reach; `interval`: those between attempts, which follow from
+    it. The caller bounds the time of it all.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Direct:
     ) -> None:
         self._family = family
         self._local = local
-        self._interval = min(max(outage * OUTAGES_PART, SHORTEST), LONGEST)
+        self.interval = min(max(outage * OUTAGES_PART, SHORTEST), LONGEST)
         self._chance = chance or Random().random
 
     async def create_connection(
@@ -62,7 +63,7 @@ class Direct:
         """Through the first address that answers. Raises OSError: the plainest word of those that do not."""
         addresses = interleaved(await _resolved(remote_host, remote_port, self._family))
         local = await _resolved(*self._local, self._family) if self._local else ()
-        plain = await Race(addresses, local=local, interval=self._interval, chance=self._chance).won()
+        plain = await Race(addresses, local=local, interval=self.interval, chance=self._chance).won()
         try:
             return await asyncio.get_running_loop().create_connection(session_factory, sock=plain)
         except BaseException:

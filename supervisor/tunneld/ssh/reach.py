@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+from tunneld.ssh.prompt import Prompt
+
 STAGGER = 0.25  # seconds between the first attempts at several addresses (RFC 8305, section 8)
 LIFE = 4.0  # seconds that an attempt may take: the kernel has sent its SYN three times by then
 MOST = 8  # attempts under way at once
@@ -65,7 +67,10 @@ class Direct:
         local = await _resolved(*self._local, self._family) if self._local else ()
         plain = await Race(addresses, local=local, interval=self.interval, chance=self._chance).won()
         try:
-            return await asyncio.get_running_loop().create_connection(session_factory, sock=plain)
+            protocol = session_factory()
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(lambda: Prompt(protocol, plain), sock=plain)
+            return transport, protocol
         except BaseException:
             plain.close()
             raise

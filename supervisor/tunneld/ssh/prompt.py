@@ -1,0 +1,50 @@
+"""Acknowledge at once while a session begins.
+
+Until a session's first program starts, sshd leaves Nagle's algorithm on (it sets TCP_NODELAY with the first channel):
+it holds its second small packet until we have acknowledged the first, and Linux delays an acknowledgement by 40 ms when
+it expects to have something to say. So a login, and the first request after it, each wait 40 ms for nothing (measured,
+OpenSSH 9.2 on loopback: 45 ms for a login that takes 10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+BEGINNING = 10.0
+"""Seconds after connecting: login, forwards and the first program have been asked for by then."""
+
+
+class Prompt(asyncio.Protocol):
+    """Stands before the protocol that it is given, and leaves after BEGINNING."""
+
+    def __init__(self, protocol: Any, plain: socket.socket) -> None:
+        self._protocol = protocol
+        self._plain = plain
+        self._leave: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._leave = asyncio.get_running_loop().call_later(BEGINNING, transport.set_protocol, self._protocol)
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        # Not a switch: the kernel goes back to its own judgement with the next packet (tcp(7)).
+        with contextlib.suppress(OSError):
+            self._plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return bool(self._protocol.eof_received())
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._leave is not None:
+            self._leave.cancel()
+        self._protocol.connection_lost(exc)

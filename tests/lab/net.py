@@ -164,6 +164,19 @@ class Lab:
         """Make a hand-made port forward: `ports` (`"60001-60010"`, `"22"`) on the WAN side go to `to` unchanged."""
         self.hosts[gateway].shell(f'nft add rule ip nat prerouting iifname "wan" {protocol} dport {ports} dnat to {to}')
 
+    def black_hole(self, *ways: str) -> None:
+        """The relay's SSH connections of now carry nothing any more, `up` or `down` (both, if none is said).
+
+        Nobody is told, and new connections pass: what a router does that has forgotten its flows.
+        """
+        lines = self.relay.run(["ss", "-Htn", "state", "established", "sport = :22"]).stdout.splitlines()
+        ports = ", ".join(line.split()[3].rpartition(":")[2] for line in lines)
+        field = {"up": "sport", "down": "dport"}
+        rules = "; ".join(f"tcp {field[way]} {{ {ports} }} drop" for way in ways or field)
+        self.hosts["inet"].shell(
+            f"nft 'table ip hole {{ chain forward {{ type filter hook forward priority filter; {rules}; }}; }}'"
+        )
+
     def _build(self) -> None:
         namespace.sweep()
         number = next(_numbers)

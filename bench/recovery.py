@@ -86,7 +86,8 @@ def place_for(folder: Path, run: Run) -> Iterator[Place]:
             place = Place(lab, relay, lambda: start(keeper, run.fault.keepalive), start(keeper, run.fault.keepalive))
             try:
                 if seconds_until_banner(lab.relay, PORT, since=time.monotonic(), patience=BEGIN) is None:
-                    raise TimeoutError(f"{run.contender} had no tunnel after {BEGIN:g} s")
+                    said = "".join(path.read_text() for path in _logs(place))
+                    raise TimeoutError(f"{run.contender} had no tunnel after {BEGIN:g} s:\n{said}")
                 yield place
             finally:
                 end(place.process)
@@ -110,9 +111,13 @@ def measure(run: Run, *, quick: bool, logs: Path | None) -> float:
 
 def _keep(place: Place, folder: Path, began: datetime, ended: datetime, taken: float | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*place.lab.pi.directory.glob("*.log"), place.relay.directory / "log"):
+    for path in _logs(place):
         shutil.copy(path, folder)
     (folder / "fault").write_text(f"began {began}\nended {ended}\nback after {taken} s\n")
+
+
+def _logs(place: Place) -> list[Path]:
+    return [*place.lab.pi.directory.glob("*.log"), place.relay.directory / "log"]
 
 
 def measure_all(given: Wanted) -> Found:

@@ -12,6 +12,7 @@ import pytest
 from tunneld.errors import ProfileError
 from tunneld.profile import (
     Backoff,
+    Canary,
     Direction,
     Forward,
     Keepalive,
@@ -49,6 +50,7 @@ def test_what_is_not_written_has_its_default(write: Write) -> None:
         mosh=None,
         keepalive=Keepalive(interval=10, count=3),
         backoff=Backoff(initial=1, maximum=60, stable_after=30),
+        canary=Canary(interval=300),
     )
 
 
@@ -73,6 +75,7 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         listen = "/run/pi.sock"
         to = "sockets/sshd"
         required = false
+        canary = false
 
         [[forward]]
         listen = "127.0.0.1:1080"
@@ -97,6 +100,9 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         maximum = 8
         stable_after = 0
         return_after = 5
+
+        [canary]
+        interval = 3600
         """
     )
     folder = file.parent
@@ -115,7 +121,7 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
             ),
         ),
         forward=(
-            Forward(UnixAddress("/run/pi.sock"), UnixAddress(f"{folder}/sockets/sshd"), required=False),
+            Forward(UnixAddress("/run/pi.sock"), UnixAddress(f"{folder}/sockets/sshd"), required=False, canary=False),
             Forward(TcpAddress("127.0.0.1", 1080), None, Direction.DYNAMIC),
             Forward(UnixAddress(f"{folder}/here.sock"), UnixAddress("/run/there.sock"), Direction.LOCAL),
         ),
@@ -123,6 +129,7 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         keepalive=Keepalive(interval=2.5, count=2),
         backoff=Backoff(initial=0.5, maximum=8, stable_after=0, return_after=5),
         mode=Mode.ALL,
+        canary=Canary(interval=3600),
     )
 
 

@@ -60,7 +60,7 @@ def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
         """
     )
     assert problems(file) == [
-        "1: hots: unknown key: remove it; known here are mode, relay, forward, mosh, keepalive, backoff",
+        "1: hots: unknown key: remove it; known here are mode, relay, forward, mosh, keepalive, backoff, canary",
         "2: keepalive.count: 0 is too small: write at least 1",
         '2: keepalive.interval: "5" is text, and a number is needed: write for example interval = 10',
         '4: relay.host: is missing: write for example host = "relay.example.net"',
@@ -108,7 +108,7 @@ def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
         ('jump = "a:b"', "relay.jump: 'b' is not a port"),
         ('jump = ["a:0"]', r"relay.jump\[1\]: 'a:0' has port 0"),
         ('listen = "x"', r"relay.listen: unknown key here: it belongs in \[\[forward\]\]"),
-        ("interval = 3", r"relay.interval: unknown key here: it belongs in \[keepalive\]"),
+        ("interval = 3", r"relay.interval: unknown key here: it belongs in \[keepalive\] or \[canary\]"),
     ],
 )
 def test_a_wrong_line_about_the_relay(write: Write, line: str, said: str) -> None:
@@ -235,6 +235,14 @@ def test_a_wrong_target(write: Write, to: str, direction: str, said: str) -> Non
     assert_said(problem, 6, rf"forward\[1\].to: .*{said}")
 
 
+@pytest.mark.parametrize(("direction", "to"), [("local", 'to = "a:1"'), ("dynamic", "")])
+def test_only_a_remote_forward_has_a_canary(write: Write, direction: str, to: str) -> None:
+    """The others' targets are the relay's side's, and nothing here could tell what became of a connection."""
+    file = write(f'{RELAY}[[forward]]\ncanary = false\nlisten = "127.0.0.1:1"\ndirection = "{direction}"\n{to}\n')
+    (problem,) = problems(file)
+    assert_said(problem, 4, r"forward\[1\].canary: only a remote forward has a canary: remove the line")
+
+
 def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     """The same port on either side is two ports; so is port 0 twice."""
     local = FORWARD + 'direction = "local"\n'
@@ -280,6 +288,8 @@ def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
         ("backoff", "initial = -1", "-1 is too small"),
         ("backoff", "maximum = 86401", "86401 is too large: write at most 86400"),
         ("backoff", "stable_after = -1", "-1 is too small: write at least 0"),
+        ("canary", "interval = -1", "-1 is too small: write at least 0"),
+        ("canary", "interval = 59", "59 s is too short: write at least 60, or 0 for no canary"),
         ("backoff", "initial = 61", "61 s is longer than the longest wait, 60 s"),
     ],
 )
@@ -334,11 +344,12 @@ VALUES = st.recursive(
 )
 TABLES = {
     "relay": ["host", "port", "user", "identity", "known_hosts", "jump", "ssh_config"],
-    "forward": ["listen", "to", "direction", "required"],
+    "forward": ["listen", "to", "direction", "required", "canary"],
     "mosh": ["ports", "bind", "to"],
     "keepalive": ["interval", "count"],
     "backoff": ["initial", "maximum", "stable_after"],
     "mode": [],
+    "canary": ["interval"],
     "other": [],
 }
 NAMES = st.sampled_from([*TABLES, *(key for keys in TABLES.values() for key in keys)])

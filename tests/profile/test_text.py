@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.profile.said import FORWARD, RELAY, assert_said, problems
-from tunneld.profile import Backoff, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
+from tunneld.profile import Backoff, Canary, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
 
 Write = Callable[..., Path]
 
@@ -81,11 +81,17 @@ def test_a_profile_reads_back_as_itself(write: Write, tmp_path: Path) -> None:
         relays=(replace(profile.relay, ssh_config=False), Relay("other", user="u")),
         forward=(
             *profile.forward,
-            replace(profile.forward[0], to=UnixAddress('/run/a "b" \\ é.sock'), listen=profile.forward[1].listen),
+            replace(
+                profile.forward[0],
+                canary=False,
+                to=UnixAddress('/run/a "b" \\ é.sock'),
+                listen=profile.forward[1].listen,
+            ),
         ),
         mosh=Mosh(PortRange(60001, 60010), bind="::", to="pi.lan"),
         keepalive=Keepalive(interval=12.345678, count=7),
         backoff=Backoff(initial=0.25, maximum=12345.678, stable_after=0, return_after=7.5),
+        canary=Canary(interval=0),
     )
     again = load(str(write(as_toml(profile), "again.toml")))
     assert replace(again, name=profile.name, file=profile.file) == profile
@@ -115,6 +121,7 @@ listen = "127.0.0.1:2222"
 to = "127.0.0.1:22"
 direction = "remote"
 required = true
+canary = true
 
 [keepalive]
 interval = 10
@@ -125,5 +132,8 @@ initial = 1
 maximum = 60
 stable_after = 30
 return_after = 60
+
+[canary]
+interval = 300
 '''
     )

@@ -12,11 +12,12 @@ from tunneld.profile.address import Address, PortRange, TcpAddress, UnixAddress,
 from tunneld.profile.overlap import conflicts
 from tunneld.profile.places import directories, find, found, name_of
 from tunneld.profile.text import as_toml
-from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
+from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 __all__ = [
     "Address",
     "Backoff",
+    "Canary",
     "Direction",
     "Forward",
     "Keepalive",

@@ -181,6 +181,13 @@ class ForwardTable(Table):
         examples=[True],
     )
 
+    canary: bool = Field(
+        default=True,
+        title="Canary",
+        description="Whether a remote forward is tried end to end, from the relay's side, as often as [canary] says.",
+        examples=[False],
+    )
+
     @field_validator("to", mode="plain")
     @classmethod
     def _to(cls, value: object, info: ValidationInfo) -> Address | None:
@@ -192,6 +199,13 @@ class ForwardTable(Table):
         if value is None:
             raise PydanticKnownError("missing")
         return rules.target_address(_text(value), direction, _folder(info))
+
+    @field_validator("canary", mode="after")
+    @classmethod
+    def _canary(cls, value: bool, info: ValidationInfo) -> bool:
+        if _direction(info) in (Direction.LOCAL, Direction.DYNAMIC):
+            raise ValueError("only a remote forward has a canary: remove the line")
+        return value
 
 
 class MoshTable(Table):
@@ -274,6 +288,21 @@ class BackoffTable(Table):
         return value
 
 
+class CanaryTable(Table):
+    """How often each remote forward is tried end to end, from the relay's side."""
+
+    model_config = ConfigDict(title="[canary]")
+
+    interval: Annotated[float, AfterValidator(rules.canary_interval)] = Field(
+        default=300,
+        ge=0,
+        le=A_DAY,
+        title="Interval",
+        description="Seconds between two tries of a forward that nobody uses meanwhile; 0 switches the canary off.",
+        examples=[300],
+    )
+
+
 class Document(Table):
     """A tunnel: its relay or relays, its forwards, and how it is kept up."""
 
@@ -301,6 +330,7 @@ class Document(Table):
     mosh: MoshTable | None = Field(default=None, title="mosh")
     keepalive: KeepaliveTable = Field(default=KeepaliveTable(), title="Keepalive")
     backoff: BackoffTable = Field(default=BackoffTable(), title="Backoff")
+    canary: CanaryTable = Field(default=CanaryTable(), title="Canary")
 
 
 class _Draft202012(GenerateJsonSchema):

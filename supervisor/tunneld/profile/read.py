@@ -19,7 +19,7 @@ from tunneld.profile.overlap import Listener, conflicts, overlapping
 from tunneld.profile.sentences import key_of, sentence
 from tunneld.profile.several import several
 from tunneld.profile.text import read_text
-from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
+from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 # What tomllib says, and what would be right.
 _HINTS = {
@@ -169,6 +169,7 @@ def _profile(file: Path, document: Document) -> Profile:
         keepalive=Keepalive(**document.keepalive.model_dump()),
         backoff=Backoff(**document.backoff.model_dump()),
         mode=Mode(document.mode),
+        canary=Canary(**document.canary.model_dump()),
     )
 
 
@@ -185,7 +186,13 @@ def _relay(table: RelayTable) -> Relay:
 
 
 def _forward(table: ForwardTable) -> Forward:
-    return Forward(listen=table.listen, to=table.to, direction=Direction(table.direction), required=table.required)
+    return Forward(
+        listen=table.listen,
+        to=table.to,
+        direction=Direction(table.direction),
+        required=table.required,
+        canary=table.canary,
+    )
 
 
 def _mosh(table: MoshTable, forwards: Sequence[Forward]) -> Mosh:

@@ -29,6 +29,9 @@ from tunneld.profile.values import Direction
 
 MOST_MOSH_PORTS = 100  # a socket each on the relay; mosh itself needs one per person connected
 WILDCARDS = ("0.0.0.0", "::")
+# Seconds. Each try is a connection that the target has to take, and log; and sshd up to 10.5 puts off its question to
+# a silent client for each connection to that client's listener.
+SHORTEST_CANARY = 60
 
 _NO_HOST = re.compile(r":?([0-9]+)")
 _JUMP = re.compile(r"(?:([^@\s]+)@)?(\[[^\[\]]*\]|[^:@,\[\]\s]+)(?::([^:]*))?")
@@ -190,3 +193,9 @@ def _shown(path: Path) -> str:
     """A path as it is, as long as it stays on one line."""
     text = str(path)
     return text if text.isprintable() else repr(text)
+
+
+def canary_interval(seconds: float) -> float:
+    if 0 < seconds < SHORTEST_CANARY:
+        raise ValueError(f"{seconds:g} s is too short: write at least {SHORTEST_CANARY}, or 0 for no canary")
+    return seconds

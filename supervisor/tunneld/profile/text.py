@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tunneld.errors import Problem, ProfileError
-from tunneld.profile.values import Backoff, Direction, Forward, Keepalive, Mosh, Profile, Relay
+from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mosh, Profile, Relay
 
 LARGEST = 1 << 20  # bytes; a profile is a page, and what is larger was meant for something else
 
@@ -43,7 +43,7 @@ def as_toml(profile: Profile) -> str:
     blocks = [_top(profile), *(_relay(header, relay) for relay in profile.relays), *map(_forward, profile.forward)]
     if profile.mosh is not None:
         blocks.append(_mosh(profile.mosh))
-    blocks += [_numbers("keepalive", profile.keepalive), _numbers("backoff", profile.backoff)]
+    blocks += [_numbers(name, getattr(profile, name)) for name in ("keepalive", "backoff", "canary")]
     head = f"# {profile.name}, from {json.dumps(str(profile.file), ensure_ascii=False)}"
     return "\n\n".join([head, *("\n".join(block) for block in blocks)]) + "\n"
 
@@ -74,6 +74,8 @@ def _forward(forward: Forward) -> Iterator[str]:
         yield f"to = {_value(str(forward.to))}"
     yield f"direction = {_value(forward.direction.value)}"
     yield f"required = {_value(forward.required)}"
+    if forward.direction is Direction.REMOTE:
+        yield f"canary = {_value(forward.canary)}"
 
 
 def _mosh(mosh: Mosh) -> Iterator[str]:
@@ -81,7 +83,7 @@ def _mosh(mosh: Mosh) -> Iterator[str]:
     yield from (f"{field.name} = {_value(str(getattr(mosh, field.name)))}" for field in fields(mosh))
 
 
-def _numbers(name: str, table: Keepalive | Backoff) -> Iterator[str]:
+def _numbers(name: str, table: Keepalive | Backoff | Canary) -> Iterator[str]:
     yield f"[{name}]"
     yield from (f"{field.name} = {_number(getattr(table, field.name))}" for field in fields(table))
 

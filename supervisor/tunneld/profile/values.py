@@ -42,6 +42,7 @@ class Forward:
     to: Address | None  # None for a dynamic forward alone
     direction: Direction = Direction.REMOTE
     required: bool = True  # the tunnel is up only while it listens
+    canary: bool = True  # of a remote one: whether it is tried from the relay's side
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """Each remote forward is tried end to end, from the relay's side."""
+
+    interval: float = 300  # seconds; 0: never
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     name: str
     file: Path
@@ -78,6 +86,7 @@ class Profile:
     mosh: Mosh | None = None
     keepalive: Keepalive = field(default_factory=Keepalive)
     backoff: Backoff = field(default_factory=Backoff)
+    canary: Canary = field(default_factory=Canary)
     mode: Mode = Mode.FAILOVER  # what several relays are for
 
     @property

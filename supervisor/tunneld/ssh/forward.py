@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
+from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.core.canary import Finding, Step, Visit
 from tunneld.profile import Address, Direction, Forward, TcpAddress, UnixAddress
 from tunneld.ssh.client import client_of, why_ended
 from tunneld.ssh.failure import classify, safe
@@ -35,8 +38,20 @@ class _Listener(Protocol):
     async def wait_closed(self) -> None: ...
 
 
+class _Here(End):
+    """The end of a pipe that is on this host; notes that something was said on it."""
+
+    def __init__(self, opened: OpenForward) -> None:
+        super().__init__(ended=lambda: opened.left(self))
+        self._opened = opened
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        self._opened.heard = True
+        super().data_received(data, datatype)
+
+
 class OpenForward:
-    """A forward that listens. Its counters only rise, but for `connections`."""
+    """A forward that listens. Its counters only rise, but for `connections`; a canary's visits are not among them."""
 
     def __init__(self, forward: Forward, log: FilteringBoundLogger) -> None:
         self.forward = forward
@@ -45,16 +60,21 @@ class OpenForward:
         self.failed = 0  # of those: their target did not answer
         self.refused = 0  # of those: there were too many at once
         self.target_error: str | None = None
+        self.heard = False  # something from a target since a canary has asked last
+        self.speaks_first = False  # the target has been heard to, by a canary
+        self.finding: Finding | None = None  # the canary's last
         self._log = log.bind(listen=str(forward.listen))
         self._running: set[End] = set()
         self._listener: _Listener | None = None
         self._closed = False
         self._crowded = False
+        self._awaited: Visit | None = None
+        self._visitor: End | None = None
 
     @property
     def connections(self) -> int:
         """Open now."""
-        return len(self._running)
+        return len(self._running) - (self._visitor in self._running)
 
     def listens(self, listener: _Listener, listening: Address) -> None:
         self._listener, self.listening = listener, listening
@@ -69,31 +89,65 @@ class OpenForward:
             listener.close()
             await listener.wait_closed()
 
-    def admit(self) -> End | None:
+    @contextlib.contextmanager
+    def visited_by(self, visit: Visit) -> Iterator[None]:
+        """The next connection from the visit's origin is the canary's, and is closed at the end of this."""
+        self._awaited = visit
+        try:
+            yield
+        finally:
+            visitor, self._awaited, self._visitor = self._visitor, None, None
+            if visitor is not None:
+                visitor.close()
+
+    def visit_of(self, origin: str | None) -> Visit | None:
+        """The visit whose connection has just arrived from `origin`, if it may be one."""
+        visit = self._awaited
+        if visit is None or not _same_place(origin, visit.origin):
+            return None
+        self._awaited = None
+        visit.saw(Step.ARRIVED)
+        return visit
+
+    def admit(self, visit: Visit | None = None) -> End | None:
         """An end for a connection that has arrived; None where it must be turned away."""
-        self.total += 1
+        self.total += visit is None
         if self._closed:
             return None
         if len(self._running) >= MOST_CONNECTIONS:
-            self._turn_away()
+            self._turn_away(visit)
             return None
-        end = End(ended=lambda: self._running.discard(end))
+        if visit is None:
+            end: End = _Here(self)
+        else:
+            end = self._visitor = End(ended=lambda: self.left(end))
         self._running.add(end)
         return end
 
-    def target_failed(self, reason: str) -> None:
-        """Count it; log the first failure, or a new reason, of a row of them."""
-        self.failed += 1
+    def left(self, end: End) -> None:
+        self._running.discard(end)
+
+    def target_failed(self, reason: str, visit: Visit | None = None) -> None:
+        """Count it, unless it is a canary's; log the first failure, or a new reason, of a row of them."""
+        if visit is None:
+            self.failed += 1
+        else:
+            visit.saw(Step.FAILED, reason)
         if self.target_error != reason:
             self._log.warning("target_failed", to=str(self.forward.to or ""), reason=reason)
         self.target_error = reason
 
-    def target_answered(self) -> None:
+    def target_answered(self, visit: Visit | None = None) -> None:
+        if visit is not None:
+            visit.saw(Step.ACCEPTED)
         if self.target_error is not None:
             self._log.info("target_answers", to=str(self.forward.to or ""), failed=self.failed)
         self.target_error = None
 
-    def _turn_away(self) -> None:
+    def _turn_away(self, visit: Visit | None) -> None:
+        if visit is not None:
+            visit.saw(Step.FORBIDDEN, f"{MOST_CONNECTIONS} connections run through it, and more are turned away")
+            return
         self.refused += 1
         if not self._crowded:
             self._log.warning("connections_refused", limit=MOST_CONNECTIONS)
@@ -140,21 +194,21 @@ async def _listen_there(connection: asyncssh.SSHClientConnection, opened: OpenFo
 async def _request(
     connection: asyncssh.SSHClientConnection, opened: OpenForward, listen: Address
 ) -> asyncssh.SSHListener:
-    async def arrived(*origin: object) -> End:
-        return await _to_target(opened)
+    async def arrived(host: str | None = None, port: int = 0) -> End:
+        return await _to_target(opened, opened.visit_of(host))
 
     if isinstance(listen, UnixAddress):
         return await connection.create_unix_server(arrived, listen.path, encoding=None)
     return await connection.create_server(arrived, listen.host, listen.port, encoding=None)
 
 
-async def _to_target(opened: OpenForward) -> End:
+async def _to_target(opened: OpenForward, visit: Visit | None = None) -> End:
     """The channel's end of a pipe to the target. asyncssh confirms the channel only when this returns.
 
     Raises:
         asyncssh.ChannelOpenError: the relay then closes the peer's connection.
     """
-    here = opened.admit()
+    here = opened.admit(visit)
     if here is None:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
     try:
@@ -164,15 +218,28 @@ async def _to_target(opened: OpenForward) -> End:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the forward was closed meanwhile")
     except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
         here.close()
-        opened.target_failed(why_no_answer(error))
+        opened.target_failed(why_no_answer(error), visit)
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the target does not answer") from None
     except BaseException:
         here.abort()
         raise
-    opened.target_answered()
+    opened.target_answered(visit)
     there = End()
     there.join(here)
     return there
+
+
+def _same_place(origin: str | None, expected: str | None) -> bool:
+    """Whether a connection from `origin` may come from `expected`. A name could be any address; so could no origin."""
+    if origin is None or expected is None:
+        return True
+    try:
+        one, other = map(ip_address, (origin, expected))
+    except ValueError:
+        return True
+    if isinstance(one, IPv6Address) and one.ipv4_mapped is not None:
+        one = one.ipv4_mapped
+    return one == other or (one.is_loopback and other.is_loopback)
 
 
 async def _connect(target: Address | None, end: End) -> None:

@@ -14,6 +14,7 @@ noise from shell start-up files and is skipped. Then frames, each with a header 
     SERVE     7  to an agent, JSON: what to listen on
     SERVING   8  from an agent, JSON: where it listens, or why it does not
     REPORT    9  from an agent, JSON: its counters
+    OFFER    10  to the other end of a pair, JSON: where the sender may be reached over UDP (see tunneld.core.offer)
 
 A flow's number is its ingress port (upper 16 bits) and a serial (lower 16 bits), so a flow needs no opening.
 Frames of an unknown kind are skipped, so that a later version may add some.
@@ -37,7 +38,7 @@ MAX_PAYLOAD = 16 * 1024
 
 _HEADER = struct.Struct(">BHII")
 
-HELLO, DATAGRAM, ACK, CLOSE, PING, PONG, SERVE, SERVING, REPORT = range(1, 10)
+HELLO, DATAGRAM, ACK, CLOSE, PING, PONG, SERVE, SERVING, REPORT, OFFER = range(1, 11)
 
 
 class ProtocolError(Exception):

@@ -32,6 +32,8 @@ ROWS: dict[str, set[str]] = {
     "profile": {"errors"},
     "errors": set(),
     "agent": {"core"},
+    "pairing": {"addresses", "core"},
+    "addresses": set(),
     "claim": set(),
     "core": set(),
 }
@@ -60,7 +62,7 @@ SENT_MAY_IMPORT = {
     *("errno", "fcntl", "os", "pwd", "secrets", "select", "selectors", "signal", "socket", "stat", "sys", "time"),
 }
 
-SENT = [PACKAGE / "agent.py", PACKAGE / "claim.py"]
+SENT = [PACKAGE / name for name in ("addresses.py", "agent.py", "claim.py", "pairing.py")]
 SHIPPED = [*sorted((PACKAGE / "core").rglob("*.py")), *SENT]
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 

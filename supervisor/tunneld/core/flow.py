@@ -34,10 +34,6 @@ SEEN = 1024
 """Sequence numbers that are remembered: over two carriers a copy is late by seconds at most, 43 datagrams each."""
 
 
-HALF = 1 << 31
-"""Sequence numbers are modulo 2^32: what is less than half of that ahead is newer (RFC 1982)."""
-
-
 class Rate:
     """A token bucket: `burst` at once, `rate` a second."""
 
@@ -59,14 +55,18 @@ class Rate:
 
 
 class Seen:
-    """Which sequence numbers have come, each accepted once; one older than the last SEEN counts as seen."""
+    """Which sequence numbers have come, each accepted once; one older than the last SEEN counts as seen.
 
-    def __init__(self) -> None:
+    Numbers are modulo 2^bits: what is less than half of that ahead is newer (RFC 1982).
+    """
+
+    def __init__(self, bits: int = 32) -> None:
+        self._half = 1 << bits - 1
         self._highest = -1
         self._bits = 0
 
     def accepts(self, number: int) -> bool:
-        ahead = (number - self._highest + HALF) % (2 * HALF) - HALF
+        ahead = (number - self._highest + self._half) % (2 * self._half) - self._half
         if ahead > 0:
             self._bits = ((self._bits << ahead) | 1) & ((1 << SEEN) - 1) if ahead < SEEN else 1
             self._highest = number

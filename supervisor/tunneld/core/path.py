@@ -1,13 +1,64 @@
-"""Addresses at which the peer may be reached over UDP."""
+"""One path: a socket of ours, an address of the peer's, and what its answers to our probes say about them.
+
+A candidate is tried with a few probes. One that answers is asked for more: a probe as long as a full datagram. From
+then on the path may be used, and is asked regularly, and along with what it carries; an answer that does not come tells
+within half a second that it died. Only answers count, not what comes in: a path may have died in one direction alone.
+"""
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
+
+from tunneld.core.loss import Loss
 
 KINDS = ("lan", "mapped", "reflexive", "visible", "relay")
 """What a candidate may be, as OFFER names it: an address of the machine's own; one that its router opened; what a STUN
 server saw; what the SSH server saw, with the socket's own port; a UDP relay's. A sixth, `peer`, is never offered: the
-source of an authenticated probe."""
+source of an authenticated packet."""
+
+TRIES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
+"""Seconds from the start of a round: most holes open at the first try, the rest covers the other side's delay."""
+
+NEEDED = 1216
+"""Bytes: mosh's largest datagram over IPv6; a path that does not pass it would lose every large screen."""
+
+ACTIVE_BEAT, IDLE_BEAT = 1.0, 10.0
+"""Seconds between two probes: while somebody types, and otherwise (NATs forget a UDP flow after 30 s)."""
+
+COMPANION = 0.25
+"""Seconds after the last probe from which a datagram has one by its side: what was lost is then known at once."""
+
+DOUBT = 0.5
+"""Seconds, or three round trips: mosh's banner comes after 6.5 s, but a person wonders after one."""
+
+DEATH = 2.5
+"""Seconds, or four round trips, without an answer to some ten probes."""
+
+RECHECK = 5.0
+"""Seconds after a full datagram until a full probe asks again: routes change, and may become narrow."""
+
+FULL_TRIES = 6
+"""Full probes without an answer, while small ones have theirs, after which a path counts as narrow: at a loss of 15 %
+each way one path in two thousand is wronged."""
+
+HELD, HELD_FOR_LOSS = 2.0, 30.0
+"""Seconds for which a path that went silent, or lost too much, is not taken again; doubled each time."""
+
+LONGEST_HOLD = 30.0, 480.0
+"""The same two, at most: UDP that comes back is used within a minute."""
+
+FORGIVEN = 120.0
+"""Seconds in use after which earlier faults do not count."""
+
+UNKNOWN_RTT = 0.5
+"""Seconds that a round trip is taken for before one was measured."""
+
+ROUND_TRIPS = 16
+"""Round trips of which the shortest is compared with other paths': a queue that comes and goes is no reason to move."""
+
+MAX_ASKED = 32
+"""Probes whose answer is waited for: ten a second, for as long as DEATH."""
 
 
 class Address(NamedTuple):
@@ -21,7 +72,232 @@ class Address(NamedTuple):
         """4 or 6."""
         return 6 if ":" in self.host else 4
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.family == 6 else f"{self.host}:{self.port}"
+
 
 class Candidate(NamedTuple):
     kind: str
     address: Address
+
+
+class _Asked(NamedTuple):
+    when: float
+    sent: int  # packets on this path, the probe included
+    size: int  # of the datagram that it stands for; 0: it is small
+
+
+class Path:
+    """`sent` and `received` count packets, `proven` is the size of datagrams that have been seen to pass.
+
+    `heard` is when anything of the peer's came, `answered` when an answer did; None: not in this life of the path.
+    """
+
+    def __init__(self, kind: str, local: str, remote: Address, now: float) -> None:
+        self.kind = kind
+        self.local = local
+        self.remote = remote
+        self.made = now
+        self.sent = self.received = 0
+        self.proven = 0
+        self.rtt: float | None = None
+        self.answered: float | None = None
+        self.heard: float | None = None
+        self.fault = ""
+        self.held_until = now
+        self.loss = Loss()
+        self._strikes = 0
+        self._asked: dict[int, _Asked] = {}
+        self._trips: list[float] = []
+        self._waiting_since: float | None = None
+        self._warned: float | None = None
+        self._probed = -inf
+        self._next_full = inf
+        self._full_tries = 0
+        self._round = now
+        self._step = 0
+
+    @property
+    def is_direct(self) -> bool:
+        return self.kind != "relay"
+
+    @property
+    def best_rtt(self) -> float:
+        """Seconds: the shortest of the last ROUND_TRIPS."""
+        return min(self._trips, default=inf)
+
+    # Probes
+
+    def start(self, now: float) -> None:
+        """Try from the beginning, unless it answers."""
+        if self.answered is None:
+            self._round, self._step = now, 0
+
+    def nudge(self, now: float) -> None:
+        """The peer was heard here, so it is the time to ask."""
+        if self.answered is None and self._next_try() > now + COMPANION:
+            self.start(now)
+
+    def due(self, *, in_use: bool, is_active: bool) -> float:
+        """When to send the next probe."""
+        if self.answered is None:
+            return self._next_try()
+        if self._warned is not None and self._probed < self._warned:
+            return self._warned
+        beat = ACTIVE_BEAT if in_use and is_active else IDLE_BEAT
+        if self._waiting_since is not None:
+            beat = min(max(0.1, 1.25 * (self.rtt or 0)), 0.75)
+        return min(self._probed + beat, self._next_full)
+
+    def wants_company(self, now: float) -> bool:
+        """A datagram leaves here now, and should have a probe by its side."""
+        return self.answered is not None and now - self._probed >= COMPANION
+
+    def ask(self, number: int, full: int, now: float) -> int:
+        """A probe leaves now as packet `number`; the size of the datagram that it must stand for, `full` at most."""
+        size = full if now >= self._next_full else 0
+        if size:
+            self._full_tries += 1
+            self._next_full = now + (1.0 if self.proven >= full else min(IDLE_BEAT, 0.1 * 2**self._full_tries))
+        else:
+            self._probed = now
+            if self._waiting_since is None:
+                self._waiting_since = now
+        if self.answered is None:
+            self._step += 1
+        self.sent += 1
+        self._asked[number] = _Asked(now, self.sent, size)
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        if size and self._full_tries > FULL_TRIES and self.proven >= full:
+            self.proven, self.fault = 0, "large packets do not pass"
+        return size
+
+    def skip(self, now: float) -> None:
+        """The probe that is due is left out."""
+        self._step += self.answered is None
+        self._probed = now
+        self._next_full = max(self._next_full, now + ACTIVE_BEAT)
+
+    def take_answer(self, number: int, came: int, now: float) -> bool:
+        """The peer answers packet `number`, and has received `came` on this path; False when that was not asked."""
+        asked = self._asked.pop(number, None)
+        if asked is None:
+            return False
+        if self.answered is None:
+            self._next_full = now
+        self.answered = now
+        if asked.size:
+            self.proven, self._full_tries, self._next_full = max(self.proven, asked.size), 0, inf
+        self._learn_rtt(now - asked.when)
+        self.loss.learn(asked.sent, came, now)
+        self._settle(asked.when)
+        return True
+
+    def carries(self, size: int, full: int, now: float) -> None:
+        """A datagram of `size` bytes leaves here."""
+        self.sent += 1
+        if size > full // 2 and self._next_full == inf:
+            self._next_full = now + RECHECK
+
+    def grow(self, now: float) -> None:
+        """Datagrams have become larger than what was tried."""
+        if self.proven:
+            self._next_full, self._full_tries = now, 0
+
+    # Judgement
+
+    def waited(self, now: float) -> float:
+        """Seconds since the first probe that has no answer."""
+        return now - self._waiting_since if self._waiting_since is not None and self.answered is not None else 0.0
+
+    def warn(self, now: float) -> None:
+        """Something says that the path may have died: doubt it until it answers."""
+        if self._warned is None:
+            self._warned = now
+
+    def is_doubtful(self, now: float) -> bool:
+        return self._warned is not None or self.waited(now) >= self._doubt
+
+    def is_dead(self, now: float) -> bool:
+        return self.waited(now) >= self._death
+
+    def is_open(self, now: float) -> bool:
+        """It may be used."""
+        return self.answered is not None and self.proven >= NEEDED and now >= self.held_until
+
+    def changes(self, now: float) -> float:
+        """When silence, or the end of a hold, will change the judgement; inf: not by itself."""
+        moments = [self.held_until]
+        if self._waiting_since is not None and self.answered is not None:
+            moments += [self._waiting_since + self._doubt, self._waiting_since + self._death]
+        return min((moment for moment in moments if moment > now), default=inf)
+
+    def end(self, now: float) -> None:
+        """It went silent: it is a candidate again, held back for a while."""
+        self._strike(now, HELD, LONGEST_HOLD[0])
+        self.fault = "went silent"
+        self._begin_anew(now)
+
+    def hold(self, now: float) -> None:
+        """It loses too much."""
+        self._strike(now, HELD_FOR_LOSS, LONGEST_HOLD[1])
+        self.fault = "loses too much"
+
+    def forgive(self) -> None:
+        """It has been good for long."""
+        self._strikes = 0
+
+    def doubt_everything(self, now: float) -> None:
+        """The network changed: what was held against it no longer counts, nor what spoke for it."""
+        self._strikes, self.held_until, self.fault = 0, now, ""
+        self.loss.forget()
+        self._warned = None
+        if self.answered is None:
+            self.start(now)
+        else:
+            self.warn(now)
+
+    def state(self, now: float) -> str:
+        """A word for people."""
+        if self.answered is None:
+            return "silent" if self.fault else "tried"
+        if now < self.held_until:
+            return "held back"
+        if self.proven < NEEDED:
+            return "narrow"
+        return "doubtful" if self.is_doubtful(now) else "open"
+
+    @property
+    def _doubt(self) -> float:
+        return max(DOUBT, 3 * (self.rtt if self.rtt is not None else UNKNOWN_RTT / 3))
+
+    @property
+    def _death(self) -> float:
+        return max(DEATH, 4 * (self.rtt or 0))
+
+    def _next_try(self) -> float:
+        return self._round + TRIES[self._step] if self._step < len(TRIES) else inf
+
+    def _strike(self, now: float, first: float, longest: float) -> None:
+        self.held_until = now + min(longest, first * 2.0**self._strikes)
+        self._strikes = min(self._strikes + 1, 8)
+        self.loss.forget()
+
+    def _begin_anew(self, now: float) -> None:
+        self.answered = self._waiting_since = self._warned = None
+        self.proven, self._next_full, self._full_tries = 0, inf, 0
+        self._asked.clear()
+        self._trips.clear()
+        self.start(now)
+
+    def _learn_rtt(self, trip: float) -> None:
+        self.rtt = trip if self.rtt is None else self.rtt + (trip - self.rtt) / 8
+        self._trips = [*self._trips, trip][-ROUND_TRIPS:]
+
+    def _settle(self, asked: float) -> None:
+        """What was sent until `asked` needs no answer any more."""
+        later = [other.when for other in self._asked.values() if other.when > asked and not other.size]
+        self._waiting_since = min(later, default=None)
+        if self._warned is not None and asked >= self._warned:
+            self._warned = None

@@ -1,0 +1,45 @@
+"""How much of what is sent on a path gets lost: from what was sent and what the peer says has come."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+REMEMBERED = 30.0
+"""Seconds: a typist's seconds hold about 20 packets, so that one loss in a hundred shows within a few."""
+
+EVERY = 0.2
+"""Seconds between two entries, so that the list stays short."""
+
+
+class _Entry(NamedTuple):
+    when: float
+    sent: int
+    came: int
+
+
+class Loss:
+    """Packets that were sent up to a probe, and that had come when it was answered, both counted from the start."""
+
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque()
+
+    def learn(self, sent: int, came: int, now: float) -> None:
+        if self._entries and (came < self._entries[-1].came or sent < self._entries[-1].sent):
+            self._entries.clear()  # an answer that was overtaken, or a peer that began to count anew
+        if len(self._entries) > 1 and now - self._entries[-2].when < EVERY:
+            self._entries.pop()
+        self._entries.append(_Entry(now, sent, came))
+        while now - self._entries[0].when > REMEMBERED:
+            self._entries.popleft()
+
+    def lately(self, seconds: float, now: float) -> tuple[int, int]:
+        """How many packets the answers of the last `seconds` are about, and how many of them were lost."""
+        recent = [entry for entry in self._entries if now - entry.when <= seconds]
+        if len(recent) < 2:
+            return 0, 0
+        sent = recent[-1].sent - recent[0].sent
+        return sent, max(0, sent - (recent[-1].came - recent[0].came))
+
+    def forget(self) -> None:
+        self._entries.clear()

@@ -13,26 +13,45 @@ each datagram has one number, may travel more than once, and is passed on once, 
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Union
 
-from tunneld.core import frame
+from tunneld.core import frame, packet, redundancy, sight, stun
 from tunneld.core.carrier import StreamCarrier
-from tunneld.core.choice import choose
 from tunneld.core.flow import MAX_DATAGRAM, Seen
-from tunneld.core.frame import Frame
-from tunneld.core.path import Address, Candidate
-from tunneld.core.queue import Waiting
-
-SECRET = 32
-"""Bytes of the secret that both ends share; it travels over SSH alone."""
+from tunneld.core.packet import SECRET as SECRET
+from tunneld.core.packet import Seal
+from tunneld.core.path import Address, Candidate, Path
+from tunneld.core.paths import Paths
+from tunneld.core.queue import MAX_AGE, Waiting
+from tunneld.core.rendezvous import Rendezvous
+from tunneld.core.route import Route, is_new, route
 
 PING = 3.0
 """Seconds between two pings of a stream: mosh itself speaks as often, and a stream that died is noticed."""
 
 DEFAULT_BUDGET = 64.0
 """kbit/s that copies may cost: four of everything that a typist causes are 20."""
+
+UDP_HEADERS = 28
+"""Bytes of IPv4 and UDP that a copy costs as well."""
+
+MAX_PACKETS = 512
+"""Packets that wait to be taken; more are dropped, as a full socket would."""
+
+MAX_RESCUED = 8
+"""Small datagrams that are sent again, on streams, when their path goes silent: the keystrokes of a second."""
+
+BUSY = 4, 3.0
+"""So many datagrams in so many seconds are somebody at work; mosh alone makes two."""
+
+UNMEASURED = 5.0
+"""Seconds for which a path whose loss nobody knows yet counts as uncertain, at most."""
+
+HISTORY = 32
+"""Changes that are remembered for people."""
 
 
 class Deliver(NamedTuple):
@@ -76,10 +95,20 @@ class Pair:
     def __init__(self, secret: bytes, now: float, *, is_client: bool, budget: float = DEFAULT_BUDGET) -> None:
         self.streams: dict[str, StreamCarrier] = {}
         self.counts: Counter[str] = Counter()
+        self.history: deque[tuple[float, str]] = deque(maxlen=HISTORY)
+        self._seal = Seal(secret, self.counts, is_client=is_client)
+        self._paths = Paths(self.counts, now)
+        self._rendezvous = Rendezvous(secret, now)
+        self._budget = redundancy.Budget(budget, now)
         self._seen = Seen()
         self._number = 0
+        self._now = now
         self._next_ping = now + PING
-        self._began = now
+        self._packets: list[Packet] = []
+        self._later: list[tuple[float, int, int, bytes]] = []  # when, number, which copy, datagram
+        self._at_risk: deque[Waiting] = deque(maxlen=MAX_RESCUED)
+        self._crossed: deque[float] = deque(maxlen=BUSY[0])
+        self._must_offer = False
 
     # Datagrams
 
@@ -89,24 +118,33 @@ class Pair:
             self.counts["datagrams_oversize"] += 1
             return
         self.counts["datagrams_out"] += 1
+        self._crossed.append(now)
+        self._fit(len(datagram), now)
         waiting = Waiting(0, self._number, datagram, now)
         self._number = (self._number + 1) & 0xFFFFFFFF
-        carriers = choose(self.streams.values(), len(datagram), now)
-        if not carriers:
+        paths, streams = self._route(len(datagram), now)
+        for stream in streams:
+            stream.offer(waiting)
+        if paths:
+            self._send_copies(paths, waiting, now)
+        if paths and not streams and len(datagram) <= redundancy.SMALL:
+            self._at_risk.append(waiting)
+        if not paths and not streams:
             self.counts["datagrams_without_carrier"] += 1
-        for carrier in carriers:
-            carrier.offer(waiting)
 
     # Streams
 
     def attach(self, name: str, now: float, *, dedicated: bool = True) -> StreamCarrier:
         """A stream to the peer begins. Its carrier's first bytes are waiting in `outgoing`."""
         carrier = self.streams[name] = StreamCarrier(name, now, dedicated=dedicated)
+        self._say_offer(again=True)
         return carrier
 
     def detach(self, name: str) -> None:
         """The stream is gone. The pair lives on, with the others, with paths, or waiting for what comes."""
-        self.streams.pop(name, None)
+        carrier = self.streams.pop(name, None)
+        if carrier:
+            self.counts["datagrams_stale"] += carrier.dropped
 
     def receive(self, name: str, data: bytes, now: float) -> list[Event]:
         """Bytes came in on a stream.
@@ -117,7 +155,9 @@ class Pair:
         events: list[Event] = []
         for received in self.streams[name].receive(data, now):
             if received.kind == frame.DATAGRAM:
-                events += self._pass_on(received)
+                events += self._pass_on(received.number, received.payload, None, now)
+            elif received.kind == frame.OFFER:
+                self._take_offer(frame.body(received), now)
             elif received.kind in (frame.SERVE, frame.SERVING, frame.REPORT):
                 events.append(Message(name, received.kind, frame.body(received)))
         return events
@@ -130,69 +170,252 @@ class Pair:
 
     def open(self, local: str, family: int, port: int, now: float) -> None:
         """A UDP socket of `family` (4 or 6), bound to `port`, is there: paths may use it."""
+        self._rendezvous.open(local, family, port, now)
+        self._paths.open(local, family, now)
+        self._say_offer()
 
     def shut(self, local: str, now: float) -> None:
         """The socket is gone, and the paths that used it."""
+        self._rendezvous.shut(local)
+        self._paths.shut(local)
+        self._review(now)
 
-    def arrive(self, local: str, remote: Address, packet: bytes, now: float) -> list[Event]:
+    def arrive(self, local: str, remote: Address, data: bytes, now: float) -> list[Event]:
         """Something came in on a UDP socket; anybody may have sent it."""
+        if stun.is_stun(data):
+            if not self._rendezvous.answered(local, remote, data):
+                self.counts["packets_unasked"] += 1
+            self._say_offer()
+            return []
+        opened = self._seal.open(data)
+        if opened is None:
+            return []
+        path = self._paths.heard(local, remote, now)
+        if opened.kind == packet.DATAGRAM:
+            read = packet.read_datagram(opened.body)
+            return self._pass_on(*read, path, now) if read else []
+        if opened.kind == packet.PROBE and path:
+            self._emit(path, packet.ANSWER, packet.answer_body(opened.number, path.received))
+            path.sent += 1
+        elif opened.kind == packet.ANSWER and path:
+            answer = packet.read_answer(opened.body)
+            if answer is None or not path.take_answer(*answer, now):
+                self.counts["packets_unasked"] += 1
+            return self._review(now)
         return []
 
     def packets(self, now: float) -> list[Packet]:
         """What to send over UDP now. A packet that a socket does not take at once is dropped."""
-        return []
+        while self._later and self._later[0][0] <= now:
+            self._send_later(now)
+        for path in self._paths.to_probe(now, is_active=self._is_active(now)):
+            self._probe(path, now)
+        self._packets += [Packet(*question) for question in self._rendezvous.questions(now)]
+        packets, self._packets = self._packets, []
+        return packets
 
     def unsendable(self, local: str, remote: Address, now: float) -> None:
         """The system refused to send there (no route, network down): this path is in doubt at once."""
+        self.counts["packets_unsendable"] += 1
+        path = self._paths.find(local, remote)
+        if path and path.answered is not None:
+            path.warn(now)
+            self._review(now)
 
     # Addresses
 
     def offer(self, candidates: Iterable[Candidate], now: float) -> None:
         """Where this machine may be reached: the peer is told, and both ends try. Call it again when that changes."""
+        self._rendezvous.offer(candidates)
+        self._say_offer(again=self._must_offer)
+        self._must_offer = False
 
     def sees_peer(self, hosts: Iterable[str], now: float) -> None:
         """Addresses that SSH shows for the peer: tried with the peer's own ports (most NATs keep the port)."""
+        self._rendezvous.sees_peer(hosts)
+        self._paths.offer(self._rendezvous.candidates(), now)
 
     def asks(self, servers: Iterable[Address], now: float) -> None:
         """STUN servers: what they see is offered as well."""
+        self._rendezvous.asks(servers, now)
 
     def moved(self, now: float) -> list[Event]:
         """The network changed, or this machine slept: nothing that was known about paths holds."""
-        return []
+        self.history.append((now, "the network changed"))
+        self._paths.moved(now)
+        self._rendezvous.hurry(now)
+        self._must_offer = True
+        for stream in self.streams.values():
+            stream.ping(now)
+        return [Gather("the network changed"), *self._review(now)]
 
     # Time
 
     def deadline(self) -> float:
         """When to call `tick`."""
-        return self._next_ping
+        moments = [
+            self._next_ping,
+            self._paths.due(self._now, is_active=self._is_active(self._now)),
+            self._rendezvous.due(has_direct=self._paths.has_direct(self._now)),
+        ]
+        return min([*moments, *(later[0] for later in self._later[:1])])
 
     def tick(self, now: float) -> list[Event]:
         """Do what is due."""
+        self._now = now
         if now >= self._next_ping:
             self._next_ping = now + PING
-            for carrier in self.streams.values():
-                carrier.ping(now)
-        return []
+            for stream in self.streams.values():
+                stream.ping(now)
+        events = self._review(now)
+        if self._rendezvous.is_time(now, has_direct=self._paths.has_direct(now)):
+            self._paths.start(now)
+            self._say_offer(again=True)
+            events.append(Gather("time to try again"))
+        return events
 
     # To look at
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """What `--paths` shows, ready for JSON."""
         return {
-            "streams": [
-                {"name": carrier.name, "greeted": carrier.greeted, "rtt": carrier.rtt, "waited": carrier.waited(now)}
-                for carrier in self.streams.values()
-            ],
-            "paths": [],
+            "in_use": sight.in_use(self._paths, self.streams.values(), now),
+            "streams": [sight.stream(stream, now) for stream in self.streams.values()],
+            "paths": [sight.path(path, self._paths.current, now) for path in self._paths],
+            "redundancy": {
+                "copies": self._copies(now),
+                "budget_kbit": self._budget.limit,
+                "spent_kbit": round(self._budget.spent(now), 1),
+            },
+            "history": [{"ago": round(now - when, 1), "what": what} for when, what in self.history],
             "counts": dict(self.counts),
         }
 
-    def _pass_on(self, received: Frame) -> list[Event]:
-        if not self._seen.accepts(received.number):
-            self.counts["datagrams_duplicate"] += 1
-            return []
-        if len(received.payload) > MAX_DATAGRAM:
+    # Sending
+
+    def _route(self, size: int, now: float) -> Route:
+        known = [path for path in self._paths if path.rtt is not None]
+        current, streams = self._paths.current, list(self.streams.values())
+        return route(size, now, current=current, is_new=self._is_settling(now), known=known, streams=streams)
+
+    def _send_copies(self, paths: list[Path], waiting: Waiting, now: float) -> None:
+        self._send_on(paths[0], waiting.number, waiting.datagram, now)
+        if len(waiting.datagram) > redundancy.SMALL:
+            return
+        for place in range(1, self._copies(now)):
+            if len(self._later) >= MAX_PACKETS:
+                self.counts["copies_refused"] += 1
+                return
+            when = now + redundancy.SPACING[place]
+            heapq.heappush(self._later, (when, waiting.number, place, waiting.datagram))
+
+    def _send_later(self, now: float) -> None:
+        _, number, place, datagram = heapq.heappop(self._later)
+        paths = self._route(len(datagram), now).paths
+        if not paths:
+            return
+        if self._budget.allows(len(datagram) + packet.OVERHEAD + UDP_HEADERS, now):
+            self._send_on(paths[place % len(paths)], number, datagram, now)
+            self.counts["copies_out"] += 1
+        else:
+            self.counts["copies_over_budget"] += 1
+
+    def _send_on(self, path: Path, number: int, datagram: bytes, now: float) -> None:
+        if path.wants_company(now):
+            self._probe(path, now)
+        path.carries(len(datagram), self._paths.full, now)
+        self._emit(path, packet.DATAGRAM, packet.datagram_body(number, datagram))
+
+    def _probe(self, path: Path, now: float) -> None:
+        if not self._paths.may_probe(now):
+            self.counts["probes_refused"] += 1
+            path.skip(now)
+            return
+        size = path.ask(self._seal.number, self._paths.full, now)
+        self._emit(path, packet.PROBE, packet.probe_body(size) if size else b"")
+
+    def _emit(self, path: Path, kind: int, body: bytes) -> None:
+        if len(self._packets) >= MAX_PACKETS:
+            self.counts["packets_untaken"] += 1
+            return
+        self._packets.append(Packet(path.local, path.remote, self._seal.close(kind, body)))
+
+    def _copies(self, now: float) -> int:
+        path = self._paths.current
+        if path is None or not self._budget.limit:
+            return 1
+        share = redundancy.estimate(path.loss, now)
+        is_unmeasured = share is None and now - self._paths.since < UNMEASURED
+        return redundancy.copies(share, uncertain=is_unmeasured or self._is_settling(now))
+
+    def _is_settling(self, now: float) -> bool:
+        current = self._paths.current
+        return current is not None and is_new(current, self._paths.since, now)
+
+    def _fit(self, size: int, now: float) -> None:
+        """Paths must pass what mosh sends: over IPv4 that is a little more than over IPv6."""
+        if size > self._paths.full:
+            self._paths.grow(size, now)
+
+    # Receiving
+
+    def _pass_on(self, number: int, datagram: bytes, path: Path | None, now: float) -> list[Event]:
+        if len(datagram) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return []
+        if not self._seen.accepts(number):
+            self.counts["datagrams_duplicate"] += 1
+            return []
         self.counts["datagrams_in"] += 1
-        return [Deliver(received.payload)]
+        self._crossed.append(now)
+        current = self._paths.current
+        if path is None and current and len(datagram) <= redundancy.SMALL and not self._is_settling(now):
+            current.warn(now)  # why does the peer use a stream?
+        return [Deliver(datagram)]
+
+    def _is_active(self, now: float) -> bool:
+        count, seconds = BUSY
+        return len(self._crossed) == count and now - self._crossed[0] < seconds
+
+    # Paths
+
+    def _review(self, now: float) -> list[Event]:
+        """Judge the paths, and act on what changed."""
+        reason = self._paths.review(now)
+        current = self._paths.current
+        is_sure = current is not None and not current.is_doubtful(now)
+        if reason is not None:
+            self.history.append((now, f"{sight.name(current)}: {reason}"))
+        if reason is not None or not is_sure:
+            self._rescue(now)
+        if reason is None or current:
+            return []
+        self._rendezvous.hurry(now)
+        self._paths.start(now)
+        self._say_offer(again=True)
+        return [Gather(reason)]
+
+    def _rescue(self, now: float) -> None:
+        """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
+        at_risk = [waiting for waiting in self._at_risk if now - waiting.since < MAX_AGE]
+        self._at_risk.clear()
+        for waiting in at_risk:
+            paths, streams = self._route(len(waiting.datagram), now)
+            for stream in streams:
+                stream.offer(waiting)
+            for path in paths[:1]:
+                self._send_on(path, waiting.number, waiting.datagram, now)
+            self.counts["datagrams_rescued"] += 1
+
+    def _take_offer(self, body: dict[str, Any], now: float) -> None:
+        if self._rendezvous.take(body, now):
+            self._paths.offer(self._rendezvous.candidates(), now)
+        else:
+            self.counts["offers_ignored"] += 1
+
+    def _say_offer(self, *, again: bool = False) -> None:
+        """Tell the peer where we may be reached, if it does not know, or so that it tries `again`."""
+        offer = self._rendezvous.again() if again else self._rendezvous.news()
+        if offer:
+            for stream in self.streams.values():
+                stream.say(offer)

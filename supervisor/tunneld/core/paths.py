@@ -1,0 +1,218 @@
+"""All paths of a pair, and which one is used.
+
+The choice is one pure function: direct before relayed, then the shortest round trip, and no move for less than is felt.
+Each move away from a path that was well makes the next one wait twice as long, so the choice does not swing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from math import inf
+
+from tunneld.core.flow import Rate
+from tunneld.core.path import FORGIVEN, NEEDED, Address, Candidate, Path
+
+MAX_PATHS = 32
+"""Sixteen candidates from two sockets, or from one of each family and what NATs made of the peer's."""
+
+MAX_FOUND = 8
+"""Of these, how many the peer's packets may make by coming from somewhere new: a NAT that changes its mind."""
+
+FOUND = "peer"
+"""The kind of a path that nobody offered: the peer's packets come from there."""
+
+FORGOTTEN = 60.0
+"""Seconds without a sign of life after which a path that is not offered is forgotten."""
+
+BETTER_BY, BETTER_SHARE = 0.005, 0.9
+"""A shorter round trip is better by 5 ms and by a tenth at least, or nobody feels it."""
+
+PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
+"""Seconds in use before a better path counts; doubled by each move that it caused, until the network changes."""
+
+TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
+"""A fifth of the packets of the last seconds, of which there must be that many."""
+
+
+def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patient: bool) -> Path | None:
+    """The path to use; None: none may be. `is_patient`: that another one is better is no reason now."""
+    usable = [path for path in paths if path.is_open(now)]
+    trusted = [path for path in usable if not path.is_doubtful(now)]
+    pool = trusted or usable
+    best = min(pool, key=lambda path: (not path.is_direct, path.best_rtt), default=None)
+    if best is None or current not in pool or current is None:
+        return best
+    if is_patient or not trusted:
+        return current
+    if best.is_direct != current.is_direct:
+        return best
+    is_better = best.best_rtt <= min(current.best_rtt * BETTER_SHARE, current.best_rtt - BETTER_BY)
+    return best if is_better else current
+
+
+class Paths:
+    """`current` is in use since `since`, because of `why`; `full` is the size that paths should pass."""
+
+    def __init__(self, counts: Counter[str], now: float) -> None:
+        self.current: Path | None = None
+        self.since = now
+        self.why = "no path has answered yet"
+        self.full = NEEDED
+        self._counts = counts
+        self._paths: dict[tuple[str, Address], Path] = {}
+        self._families: dict[str, int] = {}
+        self._offered: dict[Address, str] = {}
+        self._probes = Rate(100, 100)
+        self._patience = PATIENCE
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._paths.values())
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    # What may be tried
+
+    def open(self, local: str, family: int, now: float) -> None:
+        self._families[local] = family
+        self._fill(now)
+
+    def shut(self, local: str) -> None:
+        self._families.pop(local, None)
+        for path in [path for path in self if path.local == local]:
+            self._remove(path)
+
+    def offer(self, candidates: Iterable[Candidate], now: float) -> None:
+        """Where the peer may be; every one is tried from the beginning."""
+        self._offered = {}
+        for kind, address in candidates:
+            self._offered.setdefault(address, kind)
+        for path in list(self):
+            path.kind = self._offered.get(path.remote, FOUND)
+            if path.kind == FOUND and path.heard is None:
+                self._remove(path)
+        self._fill(now)
+        self.start(now)
+
+    def start(self, now: float) -> None:
+        """A new round: everything that does not answer is tried again."""
+        for path in self:
+            path.start(now)
+
+    def moved(self, now: float) -> None:
+        """Nothing that was known holds any more."""
+        self._patience = PATIENCE
+        for path in self:
+            path.doubt_everything(now)
+
+    def heard(self, local: str, remote: Address, now: float) -> Path | None:
+        """A packet of the peer's came: its path, a new one if need be; None when there are too many."""
+        path = self._paths.get((local, remote))
+        if path is None:
+            if not self._has_room():
+                self._counts["paths_refused"] += 1
+                return None
+            path = self._add(FOUND, local, remote, now)
+        path.heard = now
+        path.received += 1
+        path.nudge(now)
+        return path
+
+    def grow(self, full: int, now: float) -> None:
+        """Datagrams of `full` bytes have come up: paths are asked whether they pass such ones."""
+        self.full = full
+        for path in self:
+            path.grow(now)
+
+    def has_direct(self, now: float) -> bool:
+        """Whether a path that no relay is on may be used."""
+        return any(path.is_direct and path.is_open(now) for path in self)
+
+    def find(self, local: str, remote: Address) -> Path | None:
+        return self._paths.get((local, remote))
+
+    # Time
+
+    def due(self, now: float, *, is_active: bool) -> float:
+        """When a probe is due, or a judgement may change."""
+        moments = [path.due(in_use=path is self.current, is_active=is_active) for path in self]
+        moments += [path.changes(now) for path in self]
+        patient_until = self.since + self._patience
+        return min([*moments, patient_until if patient_until > now else inf])
+
+    def to_probe(self, now: float, *, is_active: bool) -> list[Path]:
+        """The paths that are due to be asked now."""
+        return [path for path in self if path.due(in_use=path is self.current, is_active=is_active) <= now]
+
+    def may_probe(self, now: float) -> bool:
+        """Whether one more probe is within bounds, whatever peers and candidates make us do."""
+        return self._probes.allows(now)
+
+    def review(self, now: float) -> str | None:
+        """Judge all paths anew and choose; what changed, in words for people."""
+        for path in list(self):
+            self._judge(path, now)
+        former, is_patient = self.current, now - self.since < self._patience
+        chosen = choose(former, self, now, is_patient=is_patient)
+        if chosen is former:
+            return None
+        reason = self._reason(former, chosen, now)
+        if former and chosen and former.is_open(now) and not former.is_doubtful(now):
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+        self.current, self.since, self.why = chosen, now, reason
+        return reason
+
+    def _judge(self, path: Path, now: float) -> None:
+        if path.is_dead(now):
+            path.end(now)
+        sent, lost = path.loss.lately(LOSS_WINDOW, now)
+        if path.is_open(now) and sent >= COUNTED and lost > TOO_MUCH_LOSS * sent:
+            path.hold(now)
+        if path is self.current and now - self.since > FORGIVEN and not path.is_doubtful(now):
+            path.forgive()
+        last = max(path.made, path.heard or 0.0)
+        if path.kind == FOUND and path is not self.current and now - last > FORGOTTEN:
+            self._remove(path)
+
+    def _reason(self, former: Path | None, chosen: Path | None, now: float) -> str:
+        if chosen is None or former is None:
+            return former.fault or "gone" if former else "it answers"
+        if not former.is_open(now):
+            return f"the one before {former.fault or 'is gone'}"
+        if former.is_doubtful(now):
+            return "the one before does not answer"
+        return "direct" if chosen.is_direct and not former.is_direct else "shorter round trip"
+
+    # The table
+
+    def _fill(self, now: float) -> None:
+        for address, kind in self._offered.items():
+            for local, family in self._families.items():
+                if family != address.family or (local, address) in self._paths:
+                    continue
+                if len(self) < MAX_PATHS:
+                    self._add(kind, local, address, now)
+                else:
+                    self._counts["paths_refused"] += 1
+
+    def _add(self, kind: str, local: str, remote: Address, now: float) -> Path:
+        path = self._paths[local, remote] = Path(kind, local, remote, now)
+        return path
+
+    def _remove(self, path: Path) -> None:
+        self._paths.pop((path.local, path.remote), None)
+        if path is self.current:
+            path.end(path.made)  # so that nothing chooses it again
+            path.fault = "its socket is gone"
+
+    def _has_room(self) -> bool:
+        """Room for one more path that nobody offered; the stalest that does not answer gives way."""
+        found = [path for path in self if path.kind == FOUND]
+        if len(found) < MAX_FOUND and len(self) < MAX_PATHS:
+            return True
+        stale = [path for path in found if path.answered is None and path is not self.current]
+        if not stale:
+            return False
+        self._remove(min(stale, key=lambda path: path.heard or path.made))
+        return True

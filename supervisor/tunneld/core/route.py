@@ -1,0 +1,72 @@
+"""Which carriers a datagram takes: paths, streams, or both.
+
+A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are. Without one, streams
+carry, and small datagrams take a path beside them that answers but was found wanting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tunneld.core.carrier import StreamCarrier
+from tunneld.core.choice import choose
+from tunneld.core.path import Path
+from tunneld.core.redundancy import SMALL
+
+SETTLING = 1.0
+"""Seconds, or two round trips, for which a path that was just chosen has a stream by its side."""
+
+SLOWER = 0.02
+"""Seconds by which a path's round trip may exceed a stream's, plus a quarter of it, before small ones take both."""
+
+ASIDE = 0.02
+"""Seconds, plus half its own, by which another path's round trip may exceed the best one's to be given copies."""
+
+
+class Route(NamedTuple):
+    """`paths` share the copies: the first goes to the first, and so on. `streams` get one each."""
+
+    paths: list[Path]
+    streams: list[StreamCarrier]
+
+
+def route(
+    size: int, now: float, *, current: Path | None, is_new: bool, known: Iterable[Path], streams: list[StreamCarrier]
+) -> Route:
+    """The carriers for a datagram of `size` bytes.
+
+    `is_new`: the current path was chosen a moment ago; `known`: all paths that have ever answered.
+    """
+    is_small = size <= SMALL
+    ready = choose(streams, size, now)
+    if current is None:
+        is_in_time = bool(ready) and not ready[0].is_late(now)
+        return Route(_last_resort(known, is_alone=not is_in_time) if is_small or not is_in_time else [], ready)
+    if size > current.proven:
+        return Route([] if ready else [current], ready)
+    if is_new or current.is_doubtful(now) or (is_small and _is_slow(current, ready)):
+        return Route([current], ready)
+    return Route([current, *_aside(current, known, now)], [])
+
+
+def is_new(current: Path, since: float, now: float) -> bool:
+    return now - since < max(SETTLING, 2 * (current.rtt or 0))
+
+
+def _last_resort(known: Iterable[Path], *, is_alone: bool) -> list[Path]:
+    """The path that answered last; two, and one that has gone silent as well, when nothing else is there."""
+    paths = [path for path in known if is_alone or path.answered is not None]
+    paths.sort(key=lambda path: (path.answered or 0.0, path.heard or 0.0), reverse=True)
+    return paths[: 2 if is_alone else 1]
+
+
+def _is_slow(current: Path, streams: list[StreamCarrier]) -> bool:
+    trips = [stream.rtt for stream in streams if stream.rtt is not None]
+    return bool(trips) and current.rtt is not None and current.rtt > 1.25 * min(trips) + SLOWER
+
+
+def _aside(current: Path, known: Iterable[Path], now: float) -> list[Path]:
+    bound = 1.5 * current.best_rtt + ASIDE
+    others = [path for path in known if path is not current and path.is_open(now) and not path.is_doubtful(now)]
+    return sorted((path for path in others if path.best_rtt <= bound), key=lambda path: path.best_rtt)[:1]

@@ -24,7 +24,7 @@ class Client(asyncssh.SSHClient):
     It answers no question: tunneld never prompts for a password or a passphrase.
     """
 
-    def __init__(self, hop: Hop, *, connected: Callable[[], None]) -> None:
+    def __init__(self, hop: Hop, *, connected: Callable[[asyncssh.SSHClientConnection], None]) -> None:
         self.hop = hop
         self.asking = asyncio.Lock()  # one forward is asked for at a time, so that its debug message is its own
         self.debug: deque[str] = deque(maxlen=KEPT_MESSAGES)
@@ -36,7 +36,7 @@ class Client(asyncssh.SSHClient):
         self._connection = conn
         conn.set_extra_info(**{_KEY: self})
         self.hop.phase = Phase.GREETING
-        self._connected()
+        self._connected(conn)
 
     def auth_completed(self) -> None:
         self.hop.phase = Phase.RUNNING

@@ -18,6 +18,7 @@ from tunneld import runtime
 from tunneld.answer import Answers
 from tunneld.core.lifecycle import State
 from tunneld.errors import Problem, ProfileError, TunneldError
+from tunneld.net.watch import Change, Watch
 from tunneld.profile import Profile, conflicts, load
 from tunneld.report import Report
 from tunneld.status import to_json
@@ -71,7 +72,10 @@ class Daemon:
                 await self._claim(name)
             self._held.enter_context(self._signals())
             async with asyncio.TaskGroup() as beside:
-                others = [beside.create_task(each) for each in (self._follow_reloads(), self._report.run())]
+                others = [
+                    beside.create_task(each)
+                    for each in (self._follow_reloads(), self._report.run(), Watch(self._changed).run())
+                ]
                 async with asyncio.TaskGroup() as self._group:
                     for tunnel in self._tunnels.values():
                         self._group.create_task(self._hold(tunnel))
@@ -90,6 +94,12 @@ class Daemon:
     def reload(self) -> None:
         """Read every profile again; only what changed restarts."""
         self._reload.set()
+
+    def _changed(self, change: Change) -> None:
+        """This machine's network is another one, or it has slept."""
+        self._log.debug(change.value)
+        for tunnel in self._tunnels.values():
+            tunnel.nudge()
 
     async def _claim(self, name: str) -> None:
         folder = runtime.prepare(runtime.own_directory())

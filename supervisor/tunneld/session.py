@@ -6,7 +6,8 @@ A session that stops answering is not waited for: a second one is dialled beside
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,9 +19,10 @@ from tunneld.core.lifecycle import Failure
 from tunneld.forwards import Forwards, waiting
 from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
+from tunneld.net.names import NameWatch
 from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
 from tunneld.ssh.alive import hear_from
-from tunneld.ssh.client import why_ended
+from tunneld.ssh.client import first_hop, why_ended
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.takeover import Holder, Mark, Takeover
@@ -69,7 +71,7 @@ class Session:
     """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
 
     `companion` lives beside the forwards for as long as the connection does (the shim). `mark` is what we are known by
-    on the relay; `outage` is how long, in seconds, there has been no session.
+    on the relay; `outage` is how long, in seconds, there has been no session; `names` are the watches over host names.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Session:
         companion: Companion | None,
         successor: asyncssh.SSHClientConnection | None,
         outage: float,
+        names: Callable[[str], NameWatch],
         timing: Timing,
         log: FilteringBoundLogger,
         repeats: Repeats,
@@ -91,12 +94,13 @@ class Session:
         self._companion = companion
         self._successor = successor
         self._outage = outage
+        self._names = names
         self._timing = timing
         self._log = log
         self._repeats = repeats
         self._forwards: Forwards | None = None
         self._vigil: Vigil | None = None
-        self._beside = Interruptible()  # the dial of a second session, or the wait for the next
+        self._beside: set[Interruptible] = set()  # dials of a second session, or waits for the next
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
@@ -116,6 +120,7 @@ class Session:
                     beside.create_task(self._watch(connection)),
                     beside.create_task(self._vigil.run()),
                     beside.create_task(self._replace(self._vigil)),
+                    beside.create_task(self._follow(connection)),
                     beside.create_task(self._serve(connection, news)),
                 ]
                 try:
@@ -148,7 +153,8 @@ class Session:
         if self._vigil is None:
             return False
         self._vigil.nudge()
-        self._beside.interrupt()
+        for dialling in self._beside:
+            dialling.interrupt()
         return True
 
     def succeed(self, connection: asyncssh.SSHClientConnection, reason: str) -> None:
@@ -234,7 +240,9 @@ class Session:
             say = self._log.info if times else self._log.debug
             say("session_doubted", silence=vigil.silence, times=times)
             async with asyncio.TaskGroup() as race:
-                dialling = race.create_task(self._dial_beside())
+                dialling = race.create_task(
+                    self._dial_beside("the relay answers a new session, and this one no more")
+                )
                 await vigil.trusted()
                 dialling.cancel()
             self._log.debug("session_trusted")
@@ -258,9 +266,37 @@ class Session:
                 )
                 await self._beside.wait_for(self._timing.sleep(wait))
 
-    async def _dial_successor(self, outage: float) -> None:
-        connection = await self._dial(outage)
-        self.succeed(connection, "the relay answers a new session, and this one no more")
+    async def _dial_beside(self, reason: str) -> None:
+        """Dial until there is a second connection; for that `reason` this session is over then."""
+        backoff, began = Backoff(limits(self._profile)), self._timing.clock()
+        with self._nudgeable() as dialling:
+            while not self._ended.is_set():
+                dialled = self._timing.clock()
+                try:
+                    await dialling.wait_for(self._dial_successor(dialled - began, reason))
+                except SessionError as error:
+                    now = self._timing.clock()
+                    wait = backoff.wait(
+                        error.failure,
+                        lived=None,
+                        spent=now - dialled,
+                        outage=now - began,
+                        now=now,
+                        chance=self._timing.chance(),
+                    )
+                    await dialling.wait_for(self._timing.sleep(wait))
+
+    async def _dial_successor(self, outage: float, reason: str) -> None:
+        self.succeed(await self._dial(outage), reason)
+
+    @contextlib.contextmanager
+    def _nudgeable(self) -> Iterator[Interruptible]:
+        dialling = Interruptible()
+        self._beside.add(dialling)
+        try:
+            yield dialling
+        finally:
+            self._beside.discard(dialling)
 
     # The end
 

@@ -29,6 +29,7 @@ from tunneld.core.lifecycle import Event, Failure, State, after
 from tunneld.forwards import waiting
 from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
+from tunneld.net.names import NameWatch
 from tunneld.profile import Profile, Relay
 from tunneld.session import News, ReplacedError, Session, limits
 from tunneld.ssh.dial import dial
@@ -93,6 +94,7 @@ class Tunnel:
         self._renewal = ""  # why the session that is under way is to be made anew
         self._successor: asyncssh.SSHClientConnection | None = None  # of the session that it replaced
         self._key, self._instance = key_of(self.name, machine_id()), secrets.token_hex(16)
+        self._names: dict[str, NameWatch] = {}
         self._recorded: set[Relay] = set()  # that know this process: other instances are not its predecessors there
         self._current = Interruptible()  # the session or the backoff that run() is in
 
@@ -212,6 +214,7 @@ class Tunnel:
             companion=None if self._shim is None else self._shim.run,
             successor=successor,
             outage=self._outage(),
+            names=self._watch_over,
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,
@@ -230,6 +233,10 @@ class Tunnel:
             self._session = None
         if self._renewal and not self._stopping:
             raise RenewedError(self._renewal)
+
+    def _watch_over(self, name: str) -> NameWatch:
+        """One for each name, over all sessions: what is learnt about a name is not forgotten."""
+        return self._names.setdefault(name, NameWatch(name, log=self._log, sleep=self._timing.sleep))
 
     def _taken_over(self, relay: Relay, takeover: Takeover) -> None:
         if takeover.recorded:

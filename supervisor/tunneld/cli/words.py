@@ -17,8 +17,7 @@ ADVICE = {
     "or name the right identity in the profile",
     Failure.HOST_KEY: "compare the relay's key with one you trust, then put it into known_hosts; "
     "until then nothing is sent to it",
-    Failure.FORWARD_BUSY: "find out what holds the port where it listens; if that is this tunnel's own stale session, "
-    "ClientAliveInterval in the relay's sshd_config lets go of it sooner",
+    Failure.FORWARD_BUSY: "give the forward another port, or end what holds this one; it is asked for again by itself",
     Failure.FORWARD_FORBIDDEN: "allow it on the relay: AllowTcpForwarding, PermitListen, "
     "and permitlisten in authorized_keys",
     Failure.PROTOCOL: "look at both sides' logs; the two do not agree on how to talk",

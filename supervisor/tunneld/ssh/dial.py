@@ -162,6 +162,7 @@ class _Dialler:
                 client.note_phase()
             raise classify(error, hop) from error
         connection.set_tunnel(via)
+        client.via = via
         without_ignores(connection)
         self._bound_unacknowledged(connection)
         return connection

@@ -240,9 +240,7 @@ class Session:
             say = self._log.info if times else self._log.debug
             say("session_doubted", silence=vigil.silence, times=times)
             async with asyncio.TaskGroup() as race:
-                dialling = race.create_task(
-                    self._dial_beside("the relay answers a new session, and this one no more")
-                )
+                dialling = race.create_task(self._dial_beside("the relay answers a new session, and this one no more"))
                 await vigil.trusted()
                 dialling.cancel()
             self._log.debug("session_trusted")

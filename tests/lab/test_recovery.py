@@ -1,4 +1,4 @@
-"""Back before anyone notices: what becomes of the tunnel, and of who uses it, when its connection is as good as dead."""
+"""Back before anyone notices: what becomes of the tunnel, and of its users, when its connection is as good as dead."""
 
 from __future__ import annotations
 

@@ -72,9 +72,9 @@ class Daemon:
                 await self._claim(name)
             self._held.enter_context(self._signals())
             async with asyncio.TaskGroup() as beside:
+                watch = Watch(self._changed, toward=self._relays)
                 others = [
-                    beside.create_task(each)
-                    for each in (self._follow_reloads(), self._report.run(), Watch(self._changed).run())
+                    beside.create_task(each) for each in (self._follow_reloads(), self._report.run(), watch.run())
                 ]
                 async with asyncio.TaskGroup() as self._group:
                     for tunnel in self._tunnels.values():
@@ -94,6 +94,10 @@ class Daemon:
     def reload(self) -> None:
         """Read every profile again; only what changed restarts."""
         self._reload.set()
+
+    def _relays(self) -> list[str]:
+        """Where our sessions lead: the way there may be another one than to everywhere."""
+        return [address for tunnel in self._tunnels.values() if (address := tunnel.peer)]
 
     def _changed(self, change: Change) -> None:
         """This machine's network is another one, or it has slept."""

@@ -100,6 +100,7 @@ class Session:
         self._repeats = repeats
         self._forwards: Forwards | None = None
         self._vigil: Vigil | None = None
+        self._peer = ""
         self._beside: set[Interruptible] = set()  # dials of a second session, or waits for the next
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
@@ -170,6 +171,11 @@ class Session:
     def let_in(self) -> bool:
         """Whether the relay has logged us in."""
         return self._vigil is not None
+
+    @property
+    def peer(self) -> str:
+        """The address that this machine is connected to; empty while it is not."""
+        return self._peer
 
     @property
     def rtt(self) -> float | None:
@@ -245,28 +251,15 @@ class Session:
                 dialling.cancel()
             self._log.debug("session_trusted")
 
-    async def _dial_beside(self) -> None:
-        """Dial until there is a second connection; this session is over then."""
-        backoff, began = Backoff(limits(self._profile)), self._timing.clock() - (self.silence or 0.0)
-        while not self._ended.is_set():
-            dialled = self._timing.clock()
-            try:
-                await self._beside.wait_for(self._dial_successor(dialled - began))
-            except SessionError as error:
-                now = self._timing.clock()
-                wait = backoff.wait(
-                    error.failure,
-                    lived=None,
-                    spent=now - dialled,
-                    outage=now - began,
-                    now=now,
-                    chance=self._timing.chance(),
-                )
-                await self._beside.wait_for(self._timing.sleep(wait))
+    async def _follow(self, connection: asyncssh.SSHClientConnection) -> None:
+        """When the relay's name leads elsewhere, go there."""
+        name, self._peer = first_hop(connection)
+        await self._names(name).moved(self._peer)
+        await self._dial_beside("the relay's name leads to another address now")
 
     async def _dial_beside(self, reason: str) -> None:
         """Dial until there is a second connection; for that `reason` this session is over then."""
-        backoff, began = Backoff(limits(self._profile)), self._timing.clock()
+        backoff, began = Backoff(limits(self._profile)), self._timing.clock() - (self.silence or 0.0)
         with self._nudgeable() as dialling:
             while not self._ended.is_set():
                 dialled = self._timing.clock()

@@ -84,10 +84,7 @@ class Tunnel:
         self._since = self._started = self._down_since = self._dialled = clock()
         self._attempts = self._sessions = 0
         self._session: Session | None = None
-        self._let_in, self._silence = (
-            False,
-            0.0,
-        )  # was the last session, and how long was it at its end
+        self._let_in, self._silence = False, 0.0  # was the last session, and how long was it at its end
         self._failure: tuple[Failure | None, str, float] | None = None
         self._next_try: float | None = None
         self._stopping = False
@@ -154,6 +151,11 @@ class Tunnel:
             self._current.interrupt()
         elif self._session is not None and not self._session.nudge() and self._is_dialling_long():
             self._renew("the network changed")
+
+    @property
+    def peer(self) -> str:
+        """The address that our session leads to, on this machine's side; empty without one."""
+        return self._session.peer if self._session else ""
 
     def _is_dialling_long(self) -> bool:
         return self._timing.clock() - self._dialled >= SHORTEST_DIAL

@@ -43,6 +43,7 @@ ROOM_OF = {
     "runtime": "daemon",
     "threads": "daemon",
     "session": "tunnel",
+    "canary": "tunnel",
     "forwards": "tunnel",
     "interrupt": "tunnel",
     "timing": "tunnel",

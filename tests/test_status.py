@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import (
+    CanaryStatus,
     CarrierStatus,
     FailureStatus,
     ForwardStatus,
@@ -31,7 +32,14 @@ moshes = st.builds(
     counters=st.dictionaries(st.text(), counts, max_size=3),
     carriers=st.lists(carriers, max_size=2).map(tuple),
 )
-forwards = st.builds(ForwardStatus, failure=st.none() | failures, connections=counts, total=counts)
+canaries = st.builds(CanaryStatus, rtt=st.none() | seconds, ago=seconds)
+forwards = st.builds(
+    ForwardStatus,
+    failure=st.none() | failures,
+    connections=counts,
+    total=counts,
+    canary=st.none() | canaries,
+)
 tunnels = st.builds(
     TunnelStatus,
     state=st.sampled_from(State),
@@ -73,7 +81,7 @@ def test_what_is_no_status_is_a_value_error(text: str) -> None:
 
 def test_snapshots_are_frozen() -> None:
     """A reader cannot change what the tunnel said."""
-    for kind in (TunnelStatus, ForwardStatus, MoshStatus, CarrierStatus, FailureStatus):
+    for kind in (TunnelStatus, ForwardStatus, MoshStatus, CarrierStatus, FailureStatus, CanaryStatus):
         assert cast(Any, kind).__dataclass_params__.frozen
         assert fields(cast(Any, kind))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tunneld.core.lifecycle import Failure, State
-from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.status import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 from tunneld.words import STATES, brief, duration, one_line
 
 SSH = ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17)
@@ -82,6 +82,10 @@ def test_a_fault_of_ours() -> None:
         (replace(SSH, direction="dynamic", to=None, listening="[::1]:1080"), "SOCKS 1080"),
         (replace(SSH, state="refused", listening=""), "ssh 2222 to 22 NOT listening"),
         (replace(SSH, target="127.0.0.1:22 refused it"), "ssh 2222 to 22 (127.0.0.1:22 refused it)"),
+        (replace(SSH, canary=CanaryStatus("passes", rtt=0.04)), "ssh 2222 to 22"),
+        (replace(SSH, canary=CanaryStatus("unknown", "forbidden")), "ssh 2222 to 22"),
+        (replace(SSH, canary=CanaryStatus("target", "it hangs up")), "ssh 2222 to 22 (it hangs up)"),
+        (replace(SSH, canary=CanaryStatus("broken", "nothing listens")), "ssh 2222 to 22 NOT passing"),
     ],
 )
 def test_forwards_are_short(forward: ForwardStatus, words: str) -> None:

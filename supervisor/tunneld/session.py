@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.canary import Canary
 from tunneld.core.backoff import Backoff, Limits
 from tunneld.core.lifecycle import Failure
 from tunneld.forwards import Forwards, waiting
@@ -70,8 +71,9 @@ def limits(profile: Profile) -> Limits:
 class Session:
     """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
 
-    `companion` lives beside the forwards for as long as the connection does (the shim). `mark` is what we are known by
-    on the relay; `outage` is how long, in seconds, there has been no session; `names` are the watches over host names.
+    `companion` lives beside the forwards for as long as the connection does (the shim), `canary` tries the forwards.
+    `mark` is what we are known by on the relay; `outage` is how long, in seconds, there has been no session; `names`
+    are the watches over host names.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Session:
         *,
         mark: Mark,
         companion: Companion | None,
+        canary: Canary,
         successor: asyncssh.SSHClientConnection | None,
         outage: float,
         names: Callable[[str], NameWatch],
@@ -92,6 +95,7 @@ class Session:
         self._relay = relay
         self._mark = mark
         self._companion = companion
+        self._canary = canary
         self._successor = successor
         self._outage = outage
         self._names = names
@@ -202,6 +206,7 @@ class Session:
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,
+            opened=self._canary.wake,
         )
         async with asyncio.TaskGroup() as beside:
             taking_over = beside.create_task(_take_over(holder, news))
@@ -214,6 +219,7 @@ class Session:
                 return
             news.established()
             beside.create_task(self._forwards.retry())
+            beside.create_task(self._try_forwards(connection, self._forwards))
             beside.create_task(self._stay(connection, holder, taking_over))
             beside.create_task(self._settle(news.stable))
 
@@ -227,6 +233,12 @@ class Session:
         else:
             holder.close()
             await self._companion(connection)
+
+    async def _try_forwards(self, connection: asyncssh.SSHClientConnection, forwards: Forwards) -> None:
+        try:
+            await self._canary.run(connection, forwards.listening, is_doubtful=lambda: self.silence is not None)
+        except SessionError as error:
+            self._end(error)
 
     async def _watch(self, connection: asyncssh.SSHClientConnection) -> None:
         await connection.wait_closed()

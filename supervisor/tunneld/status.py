@@ -30,6 +30,20 @@ class FailureStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """What the last try of a forward from the relay's side has shown: "passes", "target", "broken" or "unknown".
+
+    `text` says why, or what is noteworthy. `rtt`, in seconds, is from our question to the target's first bytes on the
+    relay's side (two round trips to the relay, and what the target takes), or to its accept; `ago` is in seconds too.
+    """
+
+    verdict: str
+    text: str = ""
+    rtt: float | None = None
+    ago: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardStatus:
     """One forward: as the profile has it, and as it is.
 
@@ -48,6 +62,7 @@ class ForwardStatus:
     failure: FailureStatus | None = None
     next_try_in: float | None = None
     target: str | None = None
+    canary: CanaryStatus | None = None  # none yet, or none wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +140,13 @@ def _tunnel(data: Mapping[str, Any]) -> TunnelStatus:
 
 
 def _forward(data: Mapping[str, Any]) -> ForwardStatus:
-    return _build(ForwardStatus, data, failure=_failure(data.get("failure")))
+    canary = data.get("canary")
+    return _build(
+        ForwardStatus,
+        data,
+        failure=_failure(data.get("failure")),
+        canary=None if canary is None else _build(CanaryStatus, canary),
+    )
 
 
 def _failure(data: Mapping[str, Any] | None) -> FailureStatus | None:

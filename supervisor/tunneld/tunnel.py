@@ -24,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from tunneld import __version__
+from tunneld.canary import Canary
 from tunneld.core.backoff import Backoff
 from tunneld.core.lifecycle import Event, Failure, State, after
 from tunneld.forwards import waiting
@@ -77,6 +78,7 @@ class Tunnel:
         self._timing = Timing(clock, sleep, random)
         self._moved = moved
         self._repeats = Repeats()
+        self._canary = Canary(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
         self._profile = profile
         self._shim = _shim(profile, self._log)
         self._backoff = Backoff(limits(profile))
@@ -186,6 +188,7 @@ class Tunnel:
         if not _same_session(self._profile, profile):
             self._shim = _shim(profile, self._log)
         self._profile = profile
+        self._canary.adopt(profile.canary.interval)
         self._backoff = Backoff(limits(profile))
 
     def _renew(self, reason: str) -> None:
@@ -214,6 +217,7 @@ class Tunnel:
             relay,
             mark=Mark(self._key, self._instance, displaces=relay not in self._recorded),
             companion=None if self._shim is None else self._shim.run,
+            canary=self._canary,
             successor=successor,
             outage=self._outage(),
             names=self._watch_over,
@@ -388,4 +392,4 @@ def _outcome(attempt: RetryCallState) -> BaseException | None:
 
 def _same_session(before: Profile, now: Profile) -> bool:
     """Whether a session for the one serves the other, but for its forwards."""
-    return replace(before, forward=now.forward, backoff=now.backoff, file=now.file) == now
+    return replace(before, forward=now.forward, backoff=now.backoff, canary=now.canary, file=now.file) == now

@@ -89,7 +89,17 @@ def _forward(forward: ForwardStatus) -> str:
     line += f" to {_port(forward.to)}" if forward.to else ""
     if forward.state != "listening":
         return f"{line} NOT listening"
-    return f"{line} ({_clipped(forward.target)})" if forward.target else line
+    if forward.canary is not None and forward.canary.verdict == "broken":
+        return f"{line} NOT passing"
+    fault = target_fault(forward)
+    return f"{line} ({_clipped(fault)})" if fault else line
+
+
+def target_fault(forward: ForwardStatus) -> str | None:
+    """Why nothing comes of connections through a forward that is well itself."""
+    if forward.target is None and forward.canary is not None and forward.canary.verdict == "target":
+        return forward.canary.text
+    return forward.target
 
 
 def _service(forward: ForwardStatus) -> str:

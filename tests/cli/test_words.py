@@ -9,7 +9,7 @@ import pytest
 
 from tunneld.cli.words import ADVICE, describe
 from tunneld.core.lifecycle import Failure, State
-from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.status import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 from tunneld.words import STATES, duration
 
 UP = TunnelStatus(
@@ -106,6 +106,26 @@ def test_a_target_that_does_not_answer_is_shown() -> None:
     """The forward listens, yet nothing comes through: the usual "up although nothing passes"."""
     forward = replace(UP.forwards[0], target="127.0.0.1:22 refused the connection")
     assert "last target fault: 127.0.0.1:22 refused the connection" in describe(replace(UP, forwards=(forward,)))
+
+
+@pytest.mark.parametrize(
+    ("canary", "target", "words"),
+    [
+        (CanaryStatus("passes", rtt=0.0421, ago=75), None, "passes in 42 ms (1 min ago)"),
+        (CanaryStatus("passes", "it accepts", 0.021, 5), None, "passes in 21 ms: it accepts (5 s ago)"),
+        (CanaryStatus("passes", "it is used", ago=5), "timed out", "passes: it is used; last target fault: timed out"),
+        (CanaryStatus("target", "refused", ago=5), "refused", "the tunnel passes, its TARGET FAILS: refused (5 s ago)"),
+        (CanaryStatus("broken", "nothing listens", ago=5), None, "does NOT pass: nothing listens (5 s ago)"),
+        (CanaryStatus("unknown", "forbidden", ago=5), None, "not tried: forbidden (5 s ago)"),
+        (CanaryStatus("singing", "la"), "refused", "last target fault: refused"),
+    ],
+)
+def test_what_a_canary_found_is_shown(canary: CanaryStatus, target: str | None, words: str) -> None:
+    """Whether data passes, how fast, and whose fault it is that it does not; nothing is said twice."""
+    forward = replace(UP.forwards[0], canary=canary, target=target)
+    line = describe(replace(UP, forwards=(forward,))).splitlines()[2]
+    assert f"listening, 1 connection (17 in all); {words}" in line
+    assert line.count("refused") <= 1
 
 
 def test_a_stalled_carrier_and_missing_python_are_shown() -> None:

@@ -24,6 +24,14 @@ ADVICE = {
 }
 FAULT = "restart the daemon, and report what its log says"
 
+# What a canary has found out.
+CANARY = {
+    "passes": "passes",
+    "target": "the tunnel passes, its TARGET FAILS",
+    "broken": "does NOT pass",
+    "unknown": "not tried",
+}
+
 WHERE = {"remote": "on the relay", "local": "here", "dynamic": "here (SOCKS)"}
 
 
@@ -65,11 +73,25 @@ def forward_line(forward: ForwardStatus) -> str:
     line = f"{forward.listening or forward.listen} {WHERE.get(forward.direction, '')}{to}{optional}: "
     if forward.state == "listening":
         line += f"listening, {counted(forward.connections, 'connection')} ({forward.total} in all)"
-        return f"{line}; last target fault: {forward.target}" if forward.target else line
+        return line + _canary(forward)
     if forward.failure is None:
         return line + "waits for the session"
     again = "" if forward.next_try_in is None else f"; next try in {duration(forward.next_try_in)}"
     return f"{line}NOT listening: {forward.failure.text}{again}"
+
+
+def _canary(forward: ForwardStatus) -> str:
+    """What comes of connections through it, and how we know."""
+    canary = forward.canary
+    if canary is None or canary.verdict not in CANARY:
+        return f"; last target fault: {forward.target}" if forward.target else ""
+    words = CANARY[canary.verdict]
+    if canary.rtt is not None:
+        words += f" in {canary.rtt * 1000:.0f} ms"
+    words += f": {canary.text}" if canary.text else ""
+    other = forward.target if forward.target != canary.text else None
+    words += f"; last target fault: {other}" if other else ""
+    return f"; {words} ({duration(canary.ago, units=1)} ago)"
 
 
 def mosh_line(mosh: MoshStatus) -> str:

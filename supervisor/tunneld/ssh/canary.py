@@ -56,7 +56,7 @@ async def _look_at(connection: asyncssh.SSHClientConnection, opened: OpenForward
         finding = await _visit(connection, opened, visit, way(visit))
         if Step.FORBIDDEN not in visit.steps or Step.ARRIVED in visit.steps or connection.is_closed():
             return finding
-    return Finding(Verdict.UNKNOWN, f"{NO_WAY} ({visit.why})" if visit.why else NO_WAY)
+    return Finding(Verdict.UNKNOWN, f"{NO_WAY} ({visit.why})" if visit.why else NO_WAY, is_final=True)
 
 
 class Watched(Visit):

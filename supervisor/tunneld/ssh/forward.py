@@ -72,6 +72,10 @@ class OpenForward:
         self._visitor: End | None = None
 
     @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
     def connections(self) -> int:
         """Open now."""
         return len(self._running) - (self._visitor in self._running)

@@ -88,3 +88,18 @@ async def test_another_interval_needs_no_other_session(tmp_path: Path) -> None:
                 canary = await found(tunnel, time)
                 assert canary.verdict == "passes"
                 assert await kept.echoes()
+
+
+async def test_a_forward_that_comes_later_is_visited_as_soon(tmp_path: Path) -> None:
+    """Not when the next one of the others is due."""
+    time, journal = VirtualTime(), Journal()
+    async with running_relay(tmp_path / "relay") as relay, echoing() as port:
+        profile = profile_of(relay_of(relay), forward(free_port(), port), canary=Canary(300))
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            await found(tunnel, time)
+            await time.slept_on(SLEEPERS)
+            time.asked.clear()
+            await tunnel.apply(replace(profile, forward=(*profile.forward, forward(free_port(), port))))
+            async with asyncio.timeout(10):
+                await until(lambda: FIRST in time.asked)

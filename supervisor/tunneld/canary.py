@@ -63,8 +63,9 @@ class Canary:
             if not beats:
                 await self._pause.wait_for(_for_ever())
                 continue
+            for beat in beats.values():
+                beat.shorten(now, self._interval)
             opened, beat = min(beats.items(), key=lambda item: item[1].due)
-            beat.shorten(now, self._interval)
             if beat.due > now:
                 await self._pause.wait_for(self._timing.sleep(beat.due - now))
             elif is_doubtful():

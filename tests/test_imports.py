@@ -45,6 +45,7 @@ ROOM_OF = {
     "session": "tunnel",
     "canary": "tunnel",
     "forwards": "tunnel",
+    "bundle": "tunnel",
     "interrupt": "tunnel",
     "timing": "tunnel",
     "words": "status",

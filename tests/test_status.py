@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
@@ -49,10 +49,14 @@ tunnels = st.builds(
     mosh=moshes,
 )
 
+several = st.builds(
+    lambda whole, parts: replace(whole, relays=tuple(parts), mode="all"), tunnels, st.lists(tunnels, max_size=2)
+)
+
 SMALL = TunnelStatus(name="pi-home", state=State.UP, since=1.5, relay="relay:22")
 
 
-@given(tunnels)
+@given(tunnels | several)
 def test_a_status_comes_back_from_its_json(status: TunnelStatus) -> None:
     """Whatever a tunnel says, the reader gets the same, on one line."""
     line = to_json(status)
@@ -77,6 +81,12 @@ def test_what_is_no_status_is_a_value_error(text: str) -> None:
     """Garbage on the socket is one kind of error, whatever it is."""
     with pytest.raises(ValueError, match=r"."):
         from_json(text)
+
+
+def test_a_relay_has_no_relays() -> None:
+    """However deep an answer is, it is read one level deep."""
+    deep = json.loads(to_json(replace(SMALL, relays=(replace(SMALL, relays=(SMALL,)),))))
+    assert from_json(json.dumps(deep)) == replace(SMALL, relays=(SMALL,))
 
 
 def test_snapshots_are_frozen() -> None:

@@ -117,6 +117,25 @@ def test_several_tunnels_share_the_line() -> None:
     assert one_line([UP]) == brief(UP)
 
 
+def test_a_tunnel_that_had_to_go_to_another_relay() -> None:
+    """Where it is, and where it should be."""
+    first = replace(AWAY, relay="tunnel@first")
+    assert brief(replace(UP, relays=(first, UP))).startswith("up 3 h to relay.example.net instead of first; ssh")
+    assert brief(replace(UP, relays=(UP, first))) == brief(UP)
+    assert one_line([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
+
+
+def test_a_tunnel_to_every_relay() -> None:
+    """How many are up, and what is wrong with the others."""
+    spare = replace(UP, relay="tunnel@spare.example.org")
+    both = replace(UP, mode="all", forwards=(), mosh=MoshStatus("off"), relays=(UP, spare))
+    assert brief(both) == "2 of 2 relays up for 3 h; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms"
+    one = replace(both, relays=(UP, AWAY))
+    assert brief(one) == "1 of 2 relays up; relay: relay:22 no longer answers; next try in 3 s"
+    assert one_line([UP, both]) == "2 tunnels up: pi-home, pi-home"
+    assert one_line([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
+
+
 @pytest.mark.parametrize("state", State)
 def test_there_are_words_for_every_state(state: State) -> None:
     """A new state without words would end the report."""

@@ -46,12 +46,14 @@ class News:
     """Whom a session tells what.
 
     `taken_over`: what became of an earlier session of ours on the relay; `hindered`: why it is not up yet, and in how
-    many seconds that is tried again; `established`: it is up; `stable`: it has lived CALM seconds (or `stable_after`).
+    many seconds that is tried again; `established`: it is up; `doubted`: the relay's answer is overdue, or came after
+    all; `stable`: it has lived CALM seconds (or `stable_after`).
     """
 
     taken_over: Callable[[Takeover], None]
     hindered: Callable[[SessionError, float], None]
     established: Callable[[], None]
+    doubted: Callable[[], None]
     stable: Callable[[], None]
 
 
@@ -106,6 +108,7 @@ class Session:
         self._vigil: Vigil | None = None
         self._peer = ""
         self._beside: set[Interruptible] = set()  # dials of a second session, or waits for the next
+        self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
@@ -124,7 +127,7 @@ class Session:
                 tasks = [
                     beside.create_task(self._watch(connection)),
                     beside.create_task(self._vigil.run()),
-                    beside.create_task(self._replace(self._vigil)),
+                    beside.create_task(self._replace(self._vigil, news)),
                     beside.create_task(self._follow(connection)),
                     beside.create_task(self._serve(connection, news)),
                 ]
@@ -152,6 +155,12 @@ class Session:
             await self._forwards.change(wanted)
         except SessionError as error:
             self._end(error)
+
+    def accompany(self, companion: Companion | None) -> None:
+        """Have this beside the forwards from now on; one that is there already goes on."""
+        if self._companion is None:
+            self._companion = companion
+            self._staying.interrupt()
 
     def nudge(self) -> bool:
         """Something happened that may have ended the session: find out. False: it is still being dialled."""
@@ -229,8 +238,8 @@ class Session:
         """Have a session channel open: the shim's, or one for its own sake."""
         await taking_over
         if self._companion is None:
-            await holder.hold()
-        else:
+            await self._staying.wait_for(holder.hold())
+        if self._companion is not None:
             holder.close()
             await self._companion(connection)
 
@@ -250,17 +259,19 @@ class Session:
 
     # Make before break
 
-    async def _replace(self, vigil: Vigil) -> None:
+    async def _replace(self, vigil: Vigil, news: News) -> None:
         """While the session is doubtful, dial another."""
         while True:
             await vigil.doubted()
             times = self._repeats.count("session_doubted")
             say = self._log.info if times else self._log.debug
             say("session_doubted", silence=vigil.silence, times=times)
+            news.doubted()
             async with asyncio.TaskGroup() as race:
                 dialling = race.create_task(self._dial_beside("the relay answers a new session, and this one no more"))
                 await vigil.trusted()
                 dialling.cancel()
+            news.doubted()
             self._log.debug("session_trusted")
 
     async def _follow(self, connection: asyncssh.SSHClientConnection) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from textwrap import indent
 
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
-from tunneld.words import HUMAN, STATES, counted, duration
+from tunneld.words import ALL, HUMAN, STATES, counted, duration, host_of, relays_up
 
 ADVICE = {
     Failure.NETWORK: "check this host's network and the relay's address; it is tried again by itself",
@@ -37,12 +39,20 @@ WHERE = {"remote": "on the relay", "local": "here", "dynamic": "here (SOCKS)"}
 
 def describe(status: TunnelStatus) -> str:
     """Several lines, the first with the tunnel's name and state."""
+    if status.mode == ALL:
+        return "\n".join([_printable(headline(status)), *(_indented(each) for each in status.relays)])
     lines = [headline(status), f"  relay     {status.relay}, {_history(status)}"]
+    lines += [f"  other     {other_line(each)}" for each in status.relays if each.relay != status.relay]
     lines += [f"  forward   {forward_line(each)}" for each in status.forwards]
     lines += [f"  mosh      {mosh_line(status.mosh)}"] if status.mosh.state != "off" else []
     lines += [f"  carrier   {carrier_line(each)}" for each in status.mosh.carriers]
     lines += list(_trouble(status))
     return "\n".join(map(_printable, lines))
+
+
+def _indented(status: TunnelStatus) -> str:
+    """One relay of several that are held at once: its block, under its own address."""
+    return indent(describe(replace(status, name=host_of(status.relay))), "  ")
 
 
 def _printable(line: str) -> str:
@@ -51,6 +61,10 @@ def _printable(line: str) -> str:
 
 
 def headline(status: TunnelStatus) -> str:
+    return f"{status.name}: {_how(status)}"
+
+
+def _how(status: TunnelStatus) -> str:
     words = f"{STATES[status.state]} for {duration(status.since)}"
     if status.state is not State.UP and status.failure and status.failure.failure in HUMAN:
         words = f"NEEDS YOU: {status.failure.failure.value}, {words}"
@@ -58,13 +72,23 @@ def headline(status: TunnelStatus) -> str:
         words += f", but the relay has not answered for {duration(status.silence)}: a second session is being dialled"
     if status.next_try_in is not None:
         words += f", next try in {duration(status.next_try_in)}"
-    return f"{status.name}: {words}"
+    return f"{words}; {relays_up(status)}" if status.mode == ALL else words
 
 
 def _history(status: TunnelStatus) -> str:
     sessions, attempts = counted(status.sessions, "session"), counted(status.attempts, "attempt")
     rtt = "" if status.rtt is None else f", answers in {status.rtt * 1000:.0f} ms"
     return f"{sessions} from {attempts} in {duration(status.running)}{rtt}"
+
+
+def other_line(status: TunnelStatus) -> str:
+    """A relay that does not serve now: why not."""
+    if status.state is State.IDLE:
+        return f"{status.relay}: in reserve"
+    if status.state is State.UP and status.silence is None:
+        return f"{status.relay}: up for {duration(status.since)}, on trial before it serves again"
+    told = f"; {_told(status.failure)}" if status.failure else ""
+    return f"{status.relay}: {_how(status)}{told}"
 
 
 def forward_line(forward: ForwardStatus) -> str:

@@ -52,7 +52,7 @@ def lanes(*, quick: bool) -> tuple[tuple[Trial, ...], ...]:
             Trial("MaxSessions 1 and 0", partial(trials.few_sessions, visits=some(500))),
             Trial(f"disks full, {some(50)} reconnects", partial(trials.without_disk, times=some(50))),
             Trial("clock set back a day, and ahead", partial(trials.clock_steps, seconds=10)),
-            Trial("no name server for a minute", partial(trials.without_names, seconds=some(60))),
+            Trial("no name server for a minute", partial(trials.without_names, seconds=60, times=some(5))),
         ),
     )
 

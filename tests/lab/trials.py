@@ -188,12 +188,14 @@ def clock_steps(course: Course, *, seconds: float) -> None:
         course.wait_up(sessions=sessions, mosh=True)
 
 
-def without_names(course: Course, *, seconds: float) -> None:
-    """No name server answers, and the relay is known by its name."""
-    sessions, asked = course.wait_up().sessions, course.names.asked
+def without_names(course: Course, *, seconds: float, times: int) -> None:
+    """No name server answers, and the relay is known by its name; sessions end, and the next knows where it was."""
+    asked = course.names.asked
     course.names.silent = True
-    end_sessions(course)
-    time.sleep(seconds)
+    for _ in range(times):
+        sessions = course.wait_up().sessions
+        end_sessions(course)
+        course.wait_up(sessions=sessions)
+        time.sleep(seconds / times)
     assert course.names.asked > asked
     course.names.silent = False
-    course.wait_up(sessions=sessions, mosh=True)

@@ -33,6 +33,7 @@ class Played:
         self.says = TunnelStatus(profile.name, State.IDLE, 0, address_of(profile.relay))
         self.nudges = 0
         self.peer = ""
+        self.applied: Callable[[Played], object] = lambda _: None
         self.slow = self.started = False
         self._moved = moved
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,6 +61,7 @@ class Played:
     async def apply(self, profile: Profile, *, event: str) -> None:
         if profile != self.profiles[-1]:
             self.profiles.append(profile)
+            self.applied(self)
 
     def nudge(self) -> None:
         self.nudges += 1
@@ -253,6 +255,35 @@ async def test_the_second_is_dialled_when_the_first_is_late() -> None:
         assert (first.profiles[-1], second.profiles[-1]) == (part(WHOLE, FIRST, serves=False), WHOLE.through(SECOND))
         changed = await stage.journal.says("relay_changed")
         assert (changed["relay"], changed["instead_of"]) == ("second", "first")
+
+
+async def test_what_listens_here_is_given_back_before_another_takes_it() -> None:
+    """A port is to be had once, and the one that lost its session may still hold it."""
+    async with running(WHOLE) as stage:
+        await stage.time.slept_on(1)
+        stage.time.advance(HEAD_START)
+        await turns()
+        order: list[str] = []
+        for name, each in stage.played.items():
+            each.applied = lambda _, name=name: order.append(name)  # type: ignore[misc]
+        stage.played["second"].moves(State.UP)
+        await turns()
+        assert order == ["first", "second"]
+
+
+async def test_what_happens_during_a_look_is_seen() -> None:
+    """The relay that was to serve is lost while it is told so."""
+    async with running(WHOLE) as stage:
+        first, second = await on_the_second(stage)
+        first.applied = lambda each: each.moves(State.BACKOFF)
+        first.moves(State.UP)
+        second.moves(State.BACKOFF)
+        await turns()
+        assert first.profiles[-1] == WHOLE.through(FIRST)
+        assert stage.made == ["first", "second"]
+        stage.time.advance(HEAD_START)
+        await turns()
+        assert stage.made == ["first", "second", "second"]
 
 
 async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> None:

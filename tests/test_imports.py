@@ -46,6 +46,7 @@ ROOM_OF = {
     "canary": "tunnel",
     "forwards": "tunnel",
     "bundle": "tunnel",
+    "beside": "tunnel",
     "interrupt": "tunnel",
     "timing": "tunnel",
     "words": "status",

@@ -6,16 +6,16 @@ A session that stops answering is not waited for: a second one is dialled beside
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.beside import Beside
 from tunneld.canary import Canary
-from tunneld.core.backoff import Backoff, Limits
+from tunneld.core.backoff import Limits
 from tunneld.core.lifecycle import Failure
 from tunneld.forwards import Forwards, waiting
 from tunneld.interrupt import Interruptible
@@ -107,7 +107,7 @@ class Session:
         self._forwards: Forwards | None = None
         self._vigil: Vigil | None = None
         self._peer = ""
-        self._beside: set[Interruptible] = set()  # dials of a second session, or waits for the next
+        self._beside = Beside(self._dial, limits=limits(profile), timing=timing)
         self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
@@ -167,8 +167,7 @@ class Session:
         if self._vigil is None:
             return False
         self._vigil.nudge()
-        for dialling in self._beside:
-            dialling.interrupt()
+        self._beside.nudge()
         return True
 
     def succeed(self, connection: asyncssh.SSHClientConnection, reason: str) -> None:
@@ -282,35 +281,7 @@ class Session:
 
     async def _dial_beside(self, reason: str) -> None:
         """Dial until there is a second connection; for that `reason` this session is over then."""
-        backoff, began = Backoff(limits(self._profile)), self._timing.clock() - (self.silence or 0.0)
-        with self._nudgeable() as dialling:
-            while not self._ended.is_set():
-                dialled = self._timing.clock()
-                try:
-                    await dialling.wait_for(self._dial_successor(dialled - began, reason))
-                except SessionError as error:
-                    now = self._timing.clock()
-                    wait = backoff.wait(
-                        error.failure,
-                        lived=None,
-                        spent=now - dialled,
-                        outage=now - began,
-                        now=now,
-                        chance=self._timing.chance(),
-                    )
-                    await dialling.wait_for(self._timing.sleep(wait))
-
-    async def _dial_successor(self, outage: float, reason: str) -> None:
-        self.succeed(await self._dial(outage), reason)
-
-    @contextlib.contextmanager
-    def _nudgeable(self) -> Iterator[Interruptible]:
-        dialling = Interruptible()
-        self._beside.add(dialling)
-        try:
-            yield dialling
-        finally:
-            self._beside.discard(dialling)
+        await self._beside.connect(self.silence or 0.0, lambda connection: self.succeed(connection, reason))
 
     # The end
 

@@ -18,6 +18,15 @@ def quantile(values: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(part * len(ordered)) - 1))]
 
 
+def by_step(values: Sequence[float], step: float, *, until: float) -> list[int]:
+    """How many fall into each step from 0 on."""
+    steps = [0] * round(until / step)
+    for value in values:
+        if value < until:
+            steps[int(value / step)] += 1
+    return steps
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """Of two subjects measured in the same rounds: the median of the rounds' ratios, and the extremes."""

@@ -22,9 +22,13 @@ INK: Final = "#333333"
 
 
 def draw(path: Path, found: Mapping[tuple[Fault, str], Sequence[float]], *, patience: float) -> None:
+    save(path, picture(found, patience))
+
+
+def save(path: Path, figure: Figure) -> None:
     # The same figures give the same file, and its words stay words.
     matplotlib.rcParams.update({"svg.hashsalt": "tunneld", "svg.fonttype": "none"})
-    picture(found, patience).savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
     # matplotlib ends lines with spaces, and Git says so.
     path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
 

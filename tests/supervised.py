@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.sshd import Sshd, descendants, running_sshd
 from tests.virtual import Journal, VirtualTime
-from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
+from tunneld.profile import Canary, Direction, Forward, Profile, Relay, TcpAddress
 from tunneld.tunnel import Tunnel
 
 
@@ -32,6 +32,7 @@ def profile_of(
     relay: Relay, *forwards: Forward, name: str = "pi", others: tuple[Relay, ...] = (), **more: Any
 ) -> Profile:
     file = Path(f"/nowhere/{name}.toml")
+    more = {"canary": Canary(interval=0)} | more  # its timer would be one more in each of these tests
     return Profile(name=name, file=file, relays=(relay, *others), forward=forwards, **more)
 
 

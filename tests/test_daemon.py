@@ -275,6 +275,12 @@ def crash() -> None:
     raise KeyError("a fault of ours")
 
 
+def tunnel_of(held: Daemon, name: str) -> Tunnel:
+    """The tunnel of a profile with one relay."""
+    (tunnel,) = held._tunnels[name]._tunnels.values()
+    return tunnel
+
+
 async def test_a_crash_takes_no_other_tunnel_down_and_a_reload_mends_it(
     relay: Sshd, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -287,7 +293,7 @@ async def test_a_crash_takes_no_other_tunnel_down_and_a_reload_mends_it(
             write_profile(tmp_path, relay, (free_port(), 9), name="bad"),
         ]
         held = Daemon(load_all([str(each) for each in files]), log=journal.log)
-        broken = held._tunnels["bad"]
+        broken = tunnel_of(held, "bad")
         broken._established = crash  # type: ignore[method-assign]
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(held.run())
@@ -322,13 +328,14 @@ async def test_a_stop_overtakes_a_reload(relay: Sshd, run_folder: Path, tmp_path
     loop = asyncio.get_running_loop()
     held = Daemon(load_all([str(first)]), log=journal.log, read=read, found=lambda: files)
     may_end = asyncio.Event()
-    hold = held._hold
+    bundle = held._tunnels["first"]
+    run = bundle.run
 
-    async def drains_slowly(tunnel: Tunnel) -> None:
-        await hold(tunnel)
+    async def drains_slowly() -> None:
+        await run()
         await may_end.wait()
 
-    held._hold = drains_slowly  # type: ignore[method-assign]
+    bundle.run = drains_slowly  # type: ignore[method-assign]
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(held.run())
         await journal.says("session_established", tunnel="first")
@@ -347,7 +354,7 @@ async def test_when_every_tunnel_has_crashed_the_daemon_ends_with_a_fault(
     """A process that does nothing any more would never be started again by whoever watches it."""
     journal, before = Journal(), sockets()
     held = Daemon(load_all([str(write_profile(tmp_path, relay, (free_port(), 9)))]), log=journal.log)
-    held._tunnels["pi"]._established = crash  # type: ignore[method-assign]
+    tunnel_of(held, "pi")._established = crash  # type: ignore[method-assign]
     assert await held.run() == 70
     for _ in range(5):
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunneld import runtime
-from tunneld.errors import BusyError, RightsError, UsageError
+from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 from tunneld.runtime import Claim, directories, own_directory, prepare, socket_path
 
 HOLD = """
@@ -127,7 +127,7 @@ def test_a_claim_is_released(tmp_path: Path) -> None:
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     """The claim's file is ours or none."""
     (tmp_path / "pi.lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(UnavailableError, match="symbolic links"):
         Claim(tmp_path, "pi")
     assert not (tmp_path / "victim").exists()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import (
+    CanaryStatus,
     CarrierStatus,
     FailureStatus,
     ForwardStatus,
@@ -31,7 +32,14 @@ moshes = st.builds(
     counters=st.dictionaries(st.text(), counts, max_size=3),
     carriers=st.lists(carriers, max_size=2).map(tuple),
 )
-forwards = st.builds(ForwardStatus, failure=st.none() | failures, connections=counts, total=counts)
+canaries = st.builds(CanaryStatus, rtt=st.none() | seconds, ago=seconds)
+forwards = st.builds(
+    ForwardStatus,
+    failure=st.none() | failures,
+    connections=counts,
+    total=counts,
+    canary=st.none() | canaries,
+)
 tunnels = st.builds(
     TunnelStatus,
     state=st.sampled_from(State),
@@ -41,10 +49,14 @@ tunnels = st.builds(
     mosh=moshes,
 )
 
+several = st.builds(
+    lambda whole, parts: replace(whole, relays=tuple(parts), mode="all"), tunnels, st.lists(tunnels, max_size=2)
+)
+
 SMALL = TunnelStatus(name="pi-home", state=State.UP, since=1.5, relay="relay:22")
 
 
-@given(tunnels)
+@given(tunnels | several)
 def test_a_status_comes_back_from_its_json(status: TunnelStatus) -> None:
     """Whatever a tunnel says, the reader gets the same, on one line."""
     line = to_json(status)
@@ -71,9 +83,15 @@ def test_what_is_no_status_is_a_value_error(text: str) -> None:
         from_json(text)
 
 
+def test_a_relay_has_no_relays() -> None:
+    """However deep an answer is, it is read one level deep."""
+    deep = json.loads(to_json(replace(SMALL, relays=(replace(SMALL, relays=(SMALL,)),))))
+    assert from_json(json.dumps(deep)) == replace(SMALL, relays=(SMALL,))
+
+
 def test_snapshots_are_frozen() -> None:
     """A reader cannot change what the tunnel said."""
-    for kind in (TunnelStatus, ForwardStatus, MoshStatus, CarrierStatus, FailureStatus):
+    for kind in (TunnelStatus, ForwardStatus, MoshStatus, CarrierStatus, FailureStatus, CanaryStatus):
         assert cast(Any, kind).__dataclass_params__.frozen
         assert fields(cast(Any, kind))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ssh.peers import until
 from tests.sshd import SSHD, Sshd, descendants, free_port, make_key, running_sshd, write_known_hosts
 from tests.supervised import (
     echoing,
@@ -111,7 +112,7 @@ async def test_up_means_that_every_required_forward_listens(
         assert str(theirs) in failed["reason"]
         assert (status.state, status.sessions) == (State.BACKOFF, 0)
         assert {each.state for each in status.forwards} == {"waiting"}
-        assert is_free(mine)
+        await until(lambda: is_free(mine))  # not at once: see has_settled
     assert "session_established" not in journal.names(debug=True)
 
 

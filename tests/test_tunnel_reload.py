@@ -25,7 +25,7 @@ from tests.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import State
-from tunneld.profile import Backoff, Keepalive
+from tunneld.profile import Backoff, Keepalive, Mosh, PortRange
 
 
 @pytest.fixture
@@ -43,6 +43,25 @@ def journal() -> Journal:
 @pytest.fixture
 def time() -> VirtualTime:
     return VirtualTime()
+
+
+async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """A connection through a forward goes on; only taking mosh away takes another session."""
+    listen, port = free_port(), free_port()
+    async with echoing() as target:
+        plain = profile_of(relay_of(relay), forward(listen, target))
+        async with running(plain, journal, time) as tunnel:
+            await journal.says("session_established")
+            async with line(listen) as talking:
+                assert await talking.echoes()
+                mosh = Mosh(ports=PortRange(port, port), bind="127.0.0.1", to="127.0.0.2")
+                await tunnel.apply(replace(plain, mosh=mosh))
+                await journal.says("mosh_ready")
+                assert await talking.echoes()
+            assert (tunnel.status().sessions, tunnel.status().mosh.state) == (1, "ready")
+            await tunnel.apply(plain)
+            await journal.says("session_established")
+            assert (tunnel.status().sessions, tunnel.status().mosh.state) == (2, "off")
 
 
 async def test_changed_forwards_alone_blink(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

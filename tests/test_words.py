@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tunneld.core.lifecycle import Failure, State
-from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.status import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 from tunneld.words import STATES, brief, duration, one_line
 
 SSH = ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17)
@@ -82,6 +82,10 @@ def test_a_fault_of_ours() -> None:
         (replace(SSH, direction="dynamic", to=None, listening="[::1]:1080"), "SOCKS 1080"),
         (replace(SSH, state="refused", listening=""), "ssh 2222 to 22 NOT listening"),
         (replace(SSH, target="127.0.0.1:22 refused it"), "ssh 2222 to 22 (127.0.0.1:22 refused it)"),
+        (replace(SSH, canary=CanaryStatus("passes", rtt=0.04)), "ssh 2222 to 22"),
+        (replace(SSH, canary=CanaryStatus("unknown", "forbidden")), "ssh 2222 to 22"),
+        (replace(SSH, canary=CanaryStatus("target", "it hangs up")), "ssh 2222 to 22 (it hangs up)"),
+        (replace(SSH, canary=CanaryStatus("broken", "nothing listens")), "ssh 2222 to 22 NOT passing"),
     ],
 )
 def test_forwards_are_short(forward: ForwardStatus, words: str) -> None:
@@ -111,6 +115,25 @@ def test_several_tunnels_share_the_line() -> None:
     assert one_line([UP, office]) == "2 tunnels up: pi-home, office"
     assert one_line([UP, AWAY]) == "1 of 2 tunnels up; office: relay:22 no longer answers; next try in 3 s"
     assert one_line([UP]) == brief(UP)
+
+
+def test_a_tunnel_that_had_to_go_to_another_relay() -> None:
+    """Where it is, and where it should be."""
+    first = replace(AWAY, relay="tunnel@first")
+    assert brief(replace(UP, relays=(first, UP))).startswith("up 3 h to relay.example.net instead of first; ssh")
+    assert brief(replace(UP, relays=(UP, first))) == brief(UP)
+    assert one_line([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
+
+
+def test_a_tunnel_to_every_relay() -> None:
+    """How many are up, and what is wrong with the others."""
+    spare = replace(UP, relay="tunnel@spare.example.org")
+    both = replace(UP, mode="all", forwards=(), mosh=MoshStatus("off"), relays=(UP, spare))
+    assert brief(both) == "2 of 2 relays up for 3 h; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms"
+    one = replace(both, relays=(UP, AWAY))
+    assert brief(one) == "1 of 2 relays up; relay: relay:22 no longer answers; next try in 3 s"
+    assert one_line([UP, both]) == "2 tunnels up: pi-home, pi-home"
+    assert one_line([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
 
 
 @pytest.mark.parametrize("state", State)

@@ -16,13 +16,14 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld import runtime
 from tunneld.answer import Answers
+from tunneld.bundle import Bundle
 from tunneld.core.lifecycle import State
 from tunneld.errors import Problem, ProfileError, TunneldError
+from tunneld.net.watch import Change, Watch
 from tunneld.profile import Profile, conflicts, load
 from tunneld.report import Report
 from tunneld.status import to_json
 from tunneld.systemd.notify import Notify
-from tunneld.tunnel import Tunnel
 from tunneld.words import counted, one_line
 
 FAULT = TunneldError.exit_code
@@ -71,10 +72,13 @@ class Daemon:
                 await self._claim(name)
             self._held.enter_context(self._signals())
             async with asyncio.TaskGroup() as beside:
-                others = [beside.create_task(each) for each in (self._follow_reloads(), self._report.run())]
+                watch = Watch(self._changed, toward=self._relays)
+                others = [
+                    beside.create_task(each) for each in (self._follow_reloads(), self._report.run(), watch.run())
+                ]
                 async with asyncio.TaskGroup() as self._group:
                     for tunnel in self._tunnels.values():
-                        self._group.create_task(self._hold(tunnel))
+                        self._group.create_task(tunnel.run())
                     self._notify.ready()  # whatever the relays say: a boot without network is no failure
                 for each in others:
                     each.cancel()
@@ -91,6 +95,16 @@ class Daemon:
         """Read every profile again; only what changed restarts."""
         self._reload.set()
 
+    def _relays(self) -> list[str]:
+        """Where our sessions lead: the way there may be another one than to everywhere."""
+        return [address for tunnel in self._tunnels.values() for address in tunnel.peers]
+
+    def _changed(self, change: Change) -> None:
+        """This machine's network is another one, or it has slept."""
+        self._log.debug(change.value)
+        for tunnel in self._tunnels.values():
+            tunnel.nudge()
+
     async def _claim(self, name: str) -> None:
         folder = runtime.prepare(runtime.own_directory())
         path = runtime.socket_path(folder, name)
@@ -99,8 +113,8 @@ class Daemon:
         self._held.callback(answers.close)
         await answers.open()
 
-    def _tunnel(self, profile: Profile) -> Tunnel:
-        return Tunnel(profile, log=self._log, moved=self._report.moved)
+    def _tunnel(self, profile: Profile) -> Bundle:
+        return Bundle(profile, log=self._log, moved=self._report.moved)
 
     def _line(self) -> str:
         """How all is, in one line."""
@@ -111,13 +125,6 @@ class Daemon:
 
     def _say(self, name: str) -> str:
         return to_json(self._tunnels[name].status())
-
-    async def _hold(self, tunnel: Tunnel) -> None:
-        """Run one tunnel; its crash is its own."""
-        try:
-            await tunnel.run()
-        except Exception:  # the barrier between tunnels: the fault is logged, and the others go on
-            self._log.exception("tunnel_failed", tunnel=tunnel.name)
 
     async def _follow_reloads(self) -> None:
         while True:
@@ -183,7 +190,7 @@ class Daemon:
         """Hold a tunnel of this profile, unless a stop has overtaken the reload: nobody would stop it any more."""
         tunnel = self._tunnels[profile.name] = self._tunnel(profile)
         if not self._stopping:
-            self._group.create_task(self._hold(tunnel))
+            self._group.create_task(tunnel.run())
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -14,13 +14,14 @@ import asyncssh
 from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.backoff import Backoff, Limits
+from tunneld.core.canary import Finding
 from tunneld.core.lifecycle import Failure
 from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.forward import OpenForward, open_forward
 from tunneld.ssh.takeover import Takeover
-from tunneld.status import FailureStatus, ForwardStatus
+from tunneld.status import CanaryStatus, FailureStatus, ForwardStatus
 from tunneld.timing import Timing
 
 # Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
@@ -54,12 +55,15 @@ class Forwards:
         timing: Timing,
         log: FilteringBoundLogger,
         repeats: Repeats,
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
+        """`opened` is called when one more listens."""
         self._connection = connection
         self._limits = limits
         self._timing = timing
         self._log = log
         self._repeats = repeats
+        self._opened = opened
         self._held = [self._hold(each) for each in wanted]
         self._takeover: Takeover | None = None
         self._refused = asyncio.Event()  # something new is to be asked again
@@ -141,6 +145,9 @@ class Forwards:
     def status(self) -> tuple[ForwardStatus, ...]:
         return tuple(describe(held, self._timing.clock()) for held in self._held)
 
+    def listening(self) -> list[OpenForward]:
+        return [held.open for held in self._held if held.open is not None]
+
     async def _open_all(self, wanted: Sequence[Held], *, wait: bool = False) -> None:
         """With `wait`, a port that is taken may become free."""
         async with asyncio.TaskGroup() as opening:
@@ -161,6 +168,7 @@ class Forwards:
             say = self._log.info if held.refusal else self._log.debug
             say("forward_opened", listen=str(held.open.listening), to=_target(held.forward))
             held.refusal = None
+            self._opened()
 
     def _note(self, held: Held, error: SessionError) -> None:
         now, chance = self._timing.clock(), self._timing.chance()
@@ -219,4 +227,9 @@ def describe(held: Held, now: float) -> ForwardStatus:
         failure=failure,
         next_try_in=max(0.0, held.due - now) if refusal and not opened else None,
         target=opened.target_error if opened else None,
+        canary=_canary(opened.finding, now) if opened and opened.finding else None,
     )
+
+
+def _canary(finding: Finding, now: float) -> CanaryStatus:
+    return CanaryStatus(finding.verdict.value, finding.text, finding.rtt, now - finding.at)

@@ -12,7 +12,7 @@ import pwd
 import stat
 from pathlib import Path
 
-from tunneld.errors import BusyError, RightsError, UsageError
+from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
 SYSTEM = Path("/run/tunneld")
 
@@ -89,8 +89,9 @@ class Claim:
         """
         Raises:
             BusyError: another daemon holds it; the text names its process.
+            UnavailableError: there is no room for the file.
         """
-        self._file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = _open(folder / f"{name}.lock")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -104,11 +105,19 @@ class Claim:
             owner = os.stat(folder)
             os.fchown(self._file, owner.st_uid, owner.st_gid)
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, only a second daemon's message says less
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         os.ftruncate(self._file, 0)
         os.close(self._file)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UnavailableError(f"cannot make {path}: {error.strerror}") from None
 
 
 def forget(folder: Path, name: str) -> None:

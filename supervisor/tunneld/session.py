@@ -13,14 +13,17 @@ from typing import Any, NoReturn
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.backoff import Backoff, Limits
+from tunneld.beside import Beside
+from tunneld.canary import Canary
+from tunneld.core.backoff import Limits
 from tunneld.core.lifecycle import Failure
 from tunneld.forwards import Forwards, waiting
 from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
+from tunneld.net.names import NameWatch
 from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
 from tunneld.ssh.alive import hear_from
-from tunneld.ssh.client import why_ended
+from tunneld.ssh.client import first_hop, why_ended
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
 from tunneld.ssh.takeover import Holder, Mark, Takeover
@@ -43,12 +46,14 @@ class News:
     """Whom a session tells what.
 
     `taken_over`: what became of an earlier session of ours on the relay; `hindered`: why it is not up yet, and in how
-    many seconds that is tried again; `established`: it is up; `stable`: it has lived CALM seconds (or `stable_after`).
+    many seconds that is tried again; `established`: it is up; `doubted`: the relay's answer is overdue, or came after
+    all; `stable`: it has lived CALM seconds (or `stable_after`).
     """
 
     taken_over: Callable[[Takeover], None]
     hindered: Callable[[SessionError, float], None]
     established: Callable[[], None]
+    doubted: Callable[[], None]
     stable: Callable[[], None]
 
 
@@ -68,8 +73,9 @@ def limits(profile: Profile) -> Limits:
 class Session:
     """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
 
-    `companion` lives beside the forwards for as long as the connection does (the shim). `mark` is what we are known by
-    on the relay; `outage` is how long, in seconds, there has been no session.
+    `companion` lives beside the forwards for as long as the connection does (the shim), `canary` tries the forwards.
+    `mark` is what we are known by on the relay; `outage` is how long, in seconds, there has been no session; `names`
+    are the watches over host names.
     """
 
     def __init__(
@@ -79,8 +85,10 @@ class Session:
         *,
         mark: Mark,
         companion: Companion | None,
+        canary: Canary,
         successor: asyncssh.SSHClientConnection | None,
         outage: float,
+        names: Callable[[str], NameWatch],
         timing: Timing,
         log: FilteringBoundLogger,
         repeats: Repeats,
@@ -89,14 +97,18 @@ class Session:
         self._relay = relay
         self._mark = mark
         self._companion = companion
+        self._canary = canary
         self._successor = successor
         self._outage = outage
+        self._names = names
         self._timing = timing
         self._log = log
         self._repeats = repeats
         self._forwards: Forwards | None = None
         self._vigil: Vigil | None = None
-        self._beside = Interruptible()  # the dial of a second session, or the wait for the next
+        self._peer = ""
+        self._beside = Beside(self._dial, limits=limits(profile), timing=timing)
+        self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
@@ -115,7 +127,8 @@ class Session:
                 tasks = [
                     beside.create_task(self._watch(connection)),
                     beside.create_task(self._vigil.run()),
-                    beside.create_task(self._replace(self._vigil)),
+                    beside.create_task(self._replace(self._vigil, news)),
+                    beside.create_task(self._follow(connection)),
                     beside.create_task(self._serve(connection, news)),
                 ]
                 try:
@@ -143,12 +156,18 @@ class Session:
         except SessionError as error:
             self._end(error)
 
+    def accompany(self, companion: Companion | None) -> None:
+        """Have this beside the forwards from now on; one that is there already goes on."""
+        if self._companion is None:
+            self._companion = companion
+            self._staying.interrupt()
+
     def nudge(self) -> bool:
         """Something happened that may have ended the session: find out. False: it is still being dialled."""
         if self._vigil is None:
             return False
         self._vigil.nudge()
-        self._beside.interrupt()
+        self._beside.nudge()
         return True
 
     def succeed(self, connection: asyncssh.SSHClientConnection, reason: str) -> None:
@@ -164,6 +183,11 @@ class Session:
     def let_in(self) -> bool:
         """Whether the relay has logged us in."""
         return self._vigil is not None
+
+    @property
+    def peer(self) -> str:
+        """The address that this machine is connected to; empty while it is not."""
+        return self._peer
 
     @property
     def rtt(self) -> float | None:
@@ -190,6 +214,7 @@ class Session:
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,
+            opened=self._canary.wake,
         )
         async with asyncio.TaskGroup() as beside:
             taking_over = beside.create_task(_take_over(holder, news))
@@ -202,6 +227,7 @@ class Session:
                 return
             news.established()
             beside.create_task(self._forwards.retry())
+            beside.create_task(self._try_forwards(connection, self._forwards))
             beside.create_task(self._stay(connection, holder, taking_over))
             beside.create_task(self._settle(news.stable))
 
@@ -211,10 +237,16 @@ class Session:
         """Have a session channel open: the shim's, or one for its own sake."""
         await taking_over
         if self._companion is None:
-            await holder.hold()
-        else:
+            await self._staying.wait_for(holder.hold())
+        if self._companion is not None:
             holder.close()
             await self._companion(connection)
+
+    async def _try_forwards(self, connection: asyncssh.SSHClientConnection, forwards: Forwards) -> None:
+        try:
+            await self._canary.run(connection, forwards.listening, is_doubtful=lambda: self.silence is not None)
+        except SessionError as error:
+            self._end(error)
 
     async def _watch(self, connection: asyncssh.SSHClientConnection) -> None:
         await connection.wait_closed()
@@ -226,41 +258,30 @@ class Session:
 
     # Make before break
 
-    async def _replace(self, vigil: Vigil) -> None:
+    async def _replace(self, vigil: Vigil, news: News) -> None:
         """While the session is doubtful, dial another."""
         while True:
             await vigil.doubted()
             times = self._repeats.count("session_doubted")
             say = self._log.info if times else self._log.debug
             say("session_doubted", silence=vigil.silence, times=times)
+            news.doubted()
             async with asyncio.TaskGroup() as race:
-                dialling = race.create_task(self._dial_beside())
+                dialling = race.create_task(self._dial_beside("the relay answers a new session, and this one no more"))
                 await vigil.trusted()
                 dialling.cancel()
+            news.doubted()
             self._log.debug("session_trusted")
 
-    async def _dial_beside(self) -> None:
-        """Dial until there is a second connection; this session is over then."""
-        backoff, began = Backoff(limits(self._profile)), self._timing.clock() - (self.silence or 0.0)
-        while not self._ended.is_set():
-            dialled = self._timing.clock()
-            try:
-                await self._beside.wait_for(self._dial_successor(dialled - began))
-            except SessionError as error:
-                now = self._timing.clock()
-                wait = backoff.wait(
-                    error.failure,
-                    lived=None,
-                    spent=now - dialled,
-                    outage=now - began,
-                    now=now,
-                    chance=self._timing.chance(),
-                )
-                await self._beside.wait_for(self._timing.sleep(wait))
+    async def _follow(self, connection: asyncssh.SSHClientConnection) -> None:
+        """When the relay's name leads elsewhere, go there."""
+        name, self._peer = first_hop(connection)
+        await self._names(name).moved(self._peer)
+        await self._dial_beside("the relay's name leads to another address now")
 
-    async def _dial_successor(self, outage: float) -> None:
-        connection = await self._dial(outage)
-        self.succeed(connection, "the relay answers a new session, and this one no more")
+    async def _dial_beside(self, reason: str) -> None:
+        """Dial until there is a second connection; for that `reason` this session is over then."""
+        await self._beside.connect(self.silence or 0.0, lambda connection: self.succeed(connection, reason))
 
     # The end
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, cast
 
 from tunneld.core.lifecycle import Failure, State
@@ -27,6 +27,20 @@ class FailureStatus:
     failure: Failure | None
     text: str
     ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """What the last try of a forward from the relay's side has shown: "passes", "target", "broken" or "unknown".
+
+    `text` says why, or what is noteworthy. `rtt`, in seconds, is from our question to the target's first bytes on the
+    relay's side (two round trips to the relay, and what the target takes), or to its accept; `ago` is in seconds too.
+    """
+
+    verdict: str
+    text: str = ""
+    rtt: float | None = None
+    ago: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class ForwardStatus:
     failure: FailureStatus | None = None
     next_try_in: float | None = None
     target: str | None = None
+    canary: CanaryStatus | None = None  # none yet, or none wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +91,11 @@ class MoshStatus:
 
 @dataclass(frozen=True, slots=True)
 class TunnelStatus:
-    """A tunnel at one moment. `attempts` and `sessions` (those that came up) count since `running` seconds."""
+    """A tunnel at one moment. `attempts` and `sessions` (those that came up) count since `running` seconds.
+
+    Of several relays, `relays` has a tunnel for each, in the profile's order. With `mode` failover all the rest is the
+    one that serves; with all, it is what they have in common, and forwards and mosh are each relay's own.
+    """
 
     name: str
     state: State
@@ -92,6 +111,8 @@ class TunnelStatus:
     silence: float | None = None  # since the last answer, when one is overdue
     forwards: tuple[ForwardStatus, ...] = ()
     mosh: MoshStatus = MoshStatus("off")
+    mode: str = ""  # what several relays are for
+    relays: tuple[TunnelStatus, ...] = ()
     pid: int = 0  # the daemon's
     version: str = ""  # of the daemon's program, which an upgrade leaves running
 
@@ -108,7 +129,8 @@ def from_json(text: str | bytes) -> TunnelStatus:
         ValueError: this is no status.
     """
     try:
-        return _tunnel(json.loads(text))
+        data = json.loads(text)
+        return replace(_tunnel(data), relays=tuple(map(_tunnel, data.get("relays", ()))))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no tunnel's status: {error}") from error
 
@@ -121,11 +143,18 @@ def _tunnel(data: Mapping[str, Any]) -> TunnelStatus:
         failure=_failure(data.get("failure")),
         forwards=tuple(_forward(each) for each in data.get("forwards", ())),
         mosh=_mosh(data.get("mosh") or {"state": "off"}),
+        relays=(),
     )
 
 
 def _forward(data: Mapping[str, Any]) -> ForwardStatus:
-    return _build(ForwardStatus, data, failure=_failure(data.get("failure")))
+    canary = data.get("canary")
+    return _build(
+        ForwardStatus,
+        data,
+        failure=_failure(data.get("failure")),
+        canary=None if canary is None else _build(CanaryStatus, canary),
+    )
 
 
 def _failure(data: Mapping[str, Any] | None) -> FailureStatus | None:

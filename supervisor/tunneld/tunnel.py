@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -24,16 +23,19 @@ from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from tunneld import __version__
+from tunneld.canary import Canary
 from tunneld.core.backoff import Backoff
 from tunneld.core.lifecycle import Event, Failure, State, after
 from tunneld.forwards import waiting
 from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
+from tunneld.net.names import NameWatch
 from tunneld.profile import Profile, Relay
 from tunneld.session import News, ReplacedError, Session, limits
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
-from tunneld.ssh.takeover import Mark, Takeover, key_of, machine_id
+from tunneld.ssh.marks import Marks
+from tunneld.ssh.takeover import Takeover
 from tunneld.status import FailureStatus, MoshStatus, TunnelStatus
 from tunneld.timing import Timing
 from tunneld.words import HUMAN
@@ -58,7 +60,7 @@ class RenewedError(Exception):
 
 
 class Tunnel:
-    """Holds one profile's tunnel. `clock` and `sleep` are in seconds, `random` is uniform in [0, 1)."""
+    """Holds a tunnel to a profile's first relay. `clock` and `sleep` are in seconds, `random` is uniform in [0, 1)."""
 
     def __init__(
         self,
@@ -68,14 +70,16 @@ class Tunnel:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _chance,
+        marks: Marks | None = None,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
-        """`moved` is called after each change of state."""
+        """`moved` is called after each change of state, and when the relay's answer is overdue or comes after all."""
         self.name = profile.name
         self._log: FilteringBoundLogger = log.bind(tunnel=profile.name)
         self._timing = Timing(clock, sleep, random)
         self._moved = moved
         self._repeats = Repeats()
+        self._canary = Canary(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
         self._profile = profile
         self._shim = _shim(profile, self._log)
         self._backoff = Backoff(limits(profile))
@@ -83,17 +87,14 @@ class Tunnel:
         self._since = self._started = self._down_since = self._dialled = clock()
         self._attempts = self._sessions = 0
         self._session: Session | None = None
-        self._let_in, self._silence = (
-            False,
-            0.0,
-        )  # was the last session, and how long was it at its end
+        self._let_in, self._silence = False, 0.0  # was the last session, and how long was it at its end
         self._failure: tuple[Failure | None, str, float] | None = None
         self._next_try: float | None = None
         self._stopping = False
         self._renewal = ""  # why the session that is under way is to be made anew
         self._successor: asyncssh.SSHClientConnection | None = None  # of the session that it replaced
-        self._key, self._instance = key_of(self.name, machine_id()), secrets.token_hex(16)
-        self._recorded: set[Relay] = set()  # that know this process: other instances are not its predecessors there
+        self._marks = marks or Marks(self.name)
+        self._names: dict[str, NameWatch] = {}
         self._current = Interruptible()  # the session or the backoff that run() is in
 
     async def run(self) -> None:
@@ -132,17 +133,18 @@ class Tunnel:
         self._log.info("stop_requested")
         self._current.interrupt()
 
-    async def apply(self, profile: Profile) -> None:
-        """Follow a changed profile: changed forwards alone blink, anything else ends the session and dials at once."""
+    async def apply(self, profile: Profile, *, event: str = "profile_applied") -> None:
+        """Follow a changed profile: changed forwards alone blink, mosh may come, all else needs another session."""
         before = self._profile
         if profile == before or self._stopping:
             return
         self._adopt(profile)
         if self._state is State.UP and self._session is not None and _same_session(before, profile):
-            self._log.info("profile_applied", session="kept")
+            self._log.info(event, session="kept")
+            self._session.accompany(None if self._shim is None else self._shim.run)
             await self._session.change(profile.forward)
         elif self._state not in ENDED:
-            self._log.info("profile_applied", session="renewed")
+            self._log.info(event, session="renewed")
             self._renew("the profile changed")
 
     def nudge(self) -> None:
@@ -152,6 +154,11 @@ class Tunnel:
             self._current.interrupt()
         elif self._session is not None and not self._session.nudge() and self._is_dialling_long():
             self._renew("the network changed")
+
+    @property
+    def peer(self) -> str:
+        """The address that our session leads to, on this machine's side; empty without one."""
+        return self._session.peer if self._session else ""
 
     def _is_dialling_long(self) -> bool:
         return self._timing.clock() - self._dialled >= SHORTEST_DIAL
@@ -179,9 +186,10 @@ class Tunnel:
         )
 
     def _adopt(self, profile: Profile) -> None:
-        if not _same_session(self._profile, profile):
+        if (self._profile.mosh, self._profile.relay) != (profile.mosh, profile.relay):
             self._shim = _shim(profile, self._log)
         self._profile = profile
+        self._canary.adopt(profile.canary.interval)
         self._backoff = Backoff(limits(profile))
 
     def _renew(self, reason: str) -> None:
@@ -203,15 +211,18 @@ class Tunnel:
             taken_over=partial(self._taken_over, relay),
             hindered=self._hindered,
             established=self._established,
+            doubted=self._moved,
             stable=self._stable,
         )
         self._session = Session(
             self._profile,
             relay,
-            mark=Mark(self._key, self._instance, displaces=relay not in self._recorded),
+            mark=self._marks.of(relay),
             companion=None if self._shim is None else self._shim.run,
+            canary=self._canary,
             successor=successor,
             outage=self._outage(),
+            names=self._watch_over,
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,
@@ -231,9 +242,12 @@ class Tunnel:
         if self._renewal and not self._stopping:
             raise RenewedError(self._renewal)
 
+    def _watch_over(self, name: str) -> NameWatch:
+        """One for each name, over all sessions: what is learnt about a name is not forgotten."""
+        return self._names.setdefault(name, NameWatch(name, log=self._log, sleep=self._timing.sleep))
+
     def _taken_over(self, relay: Relay, takeover: Takeover) -> None:
-        if takeover.recorded:
-            self._recorded.add(relay)
+        self._marks.taken_over(relay, takeover)
         if takeover.note:
             self._say("info", "takeover", outcome=takeover.note)
 
@@ -378,5 +392,7 @@ def _outcome(attempt: RetryCallState) -> BaseException | None:
 
 
 def _same_session(before: Profile, now: Profile) -> bool:
-    """Whether a session for the one serves the other, but for its forwards."""
-    return replace(before, forward=now.forward, backoff=now.backoff, file=now.file) == now
+    """Whether a session for the one serves the other, but for its forwards, or with mosh beside it."""
+    mosh = before.mosh or now.mosh
+    same = replace(before, forward=now.forward, mosh=mosh, backoff=now.backoff, canary=now.canary, file=now.file)
+    return same == now

@@ -22,6 +22,9 @@ STATES = {
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
+# The mode of a profile whose relays are all held at once.
+ALL = "all"
+
 # What a forward to this port is for; others have their number alone.
 SERVICES = {22: "ssh"}
 LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
@@ -49,27 +52,61 @@ def one_line(tunnels: Sequence[TunnelStatus]) -> str:
     """All of them in a line; of several, those that are not up."""
     if len(tunnels) == 1:
         return brief(tunnels[0])
-    down = [each for each in tunnels if each.state is not State.UP]
-    if not down:
+    faulty = [each for each in tunnels if not _is_whole(each)]
+    if not faulty:
         return f"{len(tunnels)} tunnels up: {', '.join(each.name for each in tunnels)}"
-    told = "; ".join(f"{each.name}: {brief(each)}" for each in down)
-    return f"{len(tunnels) - len(down)} of {counted(len(tunnels), 'tunnel')} up; {told}"
+    up = sum(each.state is State.UP for each in tunnels)
+    told = "; ".join(f"{each.name}: {brief(each)}" for each in faulty)
+    return f"{up} of {counted(len(tunnels), 'tunnel')} up; {told}"
+
+
+def _is_whole(status: TunnelStatus) -> bool:
+    needed = status.relays if status.mode == ALL else ()
+    return all(each.state is State.UP for each in (status, *needed))
 
 
 def brief(status: TunnelStatus) -> str:
     """`up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms`, or what is wrong."""
-    relay = status.relay.rpartition("@")[2]
+    if status.mode == ALL:
+        return _each_relay(status)
+    relay = host_of(status.relay)
     if status.state is State.UP:
         silent = [] if status.silence is None else [f"NO ANSWER for {duration(status.silence, units=1)}, dialing again"]
-        return "; ".join(
-            [f"up {duration(status.since, units=1)} to {relay}", *silent, *_forwards(status), *_mosh(status.mosh)]
-        )
+        up = f"up {duration(status.since, units=1)} to {relay}{_instead(status)}"
+        return "; ".join([up, *silent, *_forwards(status), *_mosh(status.mosh)])
     if status.state in {State.DRAINING, State.STOPPED}:
         return STATES[status.state]
     if status.failure is None:
         return f"{STATES[status.state]} {relay}"
     needs = "NEEDS YOU: " if status.failure.failure in HUMAN else ""
     return f"{needs}{_clipped(status.failure.text)}; {_next(status)}"
+
+
+def _each_relay(status: TunnelStatus) -> str:
+    """How many relays are up; then those that are not, or what all are for."""
+    down = [each for each in status.relays if each.state is not State.UP]
+    count = relays_up(status)
+    if not down:
+        first = status.relays[0]
+        return "; ".join([f"{count} for {duration(status.since, units=1)}", *_forwards(first), *_mosh(first.mosh)])
+    return "; ".join([count, *(f"{host_of(each.relay)}: {brief(each)}" for each in down)])
+
+
+def relays_up(status: TunnelStatus) -> str:
+    """`1 of 2 relays up`."""
+    up = sum(each.state is State.UP for each in status.relays)
+    return f"{up} of {counted(len(status.relays), 'relay')} up"
+
+
+def _instead(status: TunnelStatus) -> str:
+    """The relay where it should be."""
+    preferred = status.relays[0].relay if status.relays else status.relay
+    return "" if preferred == status.relay else f" instead of {host_of(preferred)}"
+
+
+def host_of(relay: str) -> str:
+    """Without the user."""
+    return relay.rpartition("@")[2]
 
 
 def _next(status: TunnelStatus) -> str:
@@ -89,7 +126,17 @@ def _forward(forward: ForwardStatus) -> str:
     line += f" to {_port(forward.to)}" if forward.to else ""
     if forward.state != "listening":
         return f"{line} NOT listening"
-    return f"{line} ({_clipped(forward.target)})" if forward.target else line
+    if forward.canary is not None and forward.canary.verdict == "broken":
+        return f"{line} NOT passing"
+    fault = target_fault(forward)
+    return f"{line} ({_clipped(fault)})" if fault else line
+
+
+def target_fault(forward: ForwardStatus) -> str | None:
+    """Why nothing comes of connections through a forward that is well itself."""
+    if forward.target is None and forward.canary is not None and forward.canary.verdict == "target":
+        return forward.canary.text
+    return forward.target
 
 
 def _service(forward: ForwardStatus) -> str:

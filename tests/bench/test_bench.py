@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.numbers import quantile, ratio, rotated
+from bench.numbers import by_step, quantile, ratio, rotated
 from bench.report import Column, Table
 from tests.lab.conftest import able
 
@@ -44,6 +44,11 @@ def test_a_quantile_is_a_value_that_was_measured() -> None:
     """By the nearest rank, whatever the order."""
     assert quantile([3, 1, 2, 5, 4], 0.95) == 5
     assert quantile(range(1, 101), 0.95) == 95
+
+
+def test_a_step_begins_with_its_first_moment() -> None:
+    """What is too late for the last one is left out."""
+    assert by_step([0.0, 0.4, 0.5, 1.4, 1.5], 0.5, until=1.5) == [2, 1, 1]
 
 
 def test_nobody_always_goes_first() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tunneld.cli.words import ADVICE, describe
 from tunneld.core.lifecycle import Failure, State
-from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+from tunneld.status import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 from tunneld.words import STATES, duration
 
 UP = TunnelStatus(
@@ -108,6 +108,26 @@ def test_a_target_that_does_not_answer_is_shown() -> None:
     assert "last target fault: 127.0.0.1:22 refused the connection" in describe(replace(UP, forwards=(forward,)))
 
 
+@pytest.mark.parametrize(
+    ("canary", "target", "words"),
+    [
+        (CanaryStatus("passes", rtt=0.0421, ago=75), None, "passes in 42 ms (1 min ago)"),
+        (CanaryStatus("passes", "it accepts", 0.021, 5), None, "passes in 21 ms: it accepts (5 s ago)"),
+        (CanaryStatus("passes", "it is used", ago=5), "timed out", "passes: it is used; last target fault: timed out"),
+        (CanaryStatus("target", "refused", ago=5), "refused", "the tunnel passes, its TARGET FAILS: refused (5 s ago)"),
+        (CanaryStatus("broken", "nothing listens", ago=5), None, "does NOT pass: nothing listens (5 s ago)"),
+        (CanaryStatus("unknown", "forbidden", ago=5), None, "not tried: forbidden (5 s ago)"),
+        (CanaryStatus("singing", "la"), "refused", "last target fault: refused"),
+    ],
+)
+def test_what_a_canary_found_is_shown(canary: CanaryStatus, target: str | None, words: str) -> None:
+    """Whether data passes, how fast, and whose fault it is that it does not; nothing is said twice."""
+    forward = replace(UP.forwards[0], canary=canary, target=target)
+    line = describe(replace(UP, forwards=(forward,))).splitlines()[2]
+    assert f"listening, 1 connection (17 in all); {words}" in line
+    assert line.count("refused") <= 1
+
+
 def test_a_stalled_carrier_and_missing_python_are_shown() -> None:
     """mosh's own troubles are on its lines."""
     carriers = (CarrierStatus("stream", None, True, 9),)
@@ -118,6 +138,45 @@ def test_a_stalled_carrier_and_missing_python_are_shown() -> None:
     assert "unavailable, UDP ports 60001-60010 on the relay: the relay has no Python" in describe(
         replace(UP, mosh=mosh)
     )
+
+
+def test_the_relays_that_do_not_serve_are_shown() -> None:
+    """Why not: on trial, away, or not needed."""
+    relays = (
+        replace(UP, relay="u@first", since=20),
+        replace(DOWN, relay="u@second"),
+        replace(UP, relay="u@third", silence=5, failure=None),
+        UP,
+        replace(UP, relay="u@fifth", state=State.IDLE),
+    )
+    told = describe(replace(UP, mode="failover", relays=relays)).splitlines()
+    assert [line for line in told if "other" in line] == [
+        "  other     u@first: up for 20 s, on trial before it serves again",
+        "  other     u@second: down for 1 min 40 s, next try in 20 s; "
+        "1 min 40 s ago, network: cannot reach relay.example.net:22: timed out",
+        "  other     u@third: up for 3 h 5 min, but the relay has not answered for 5 s: "
+        "a second session is being dialled",
+        "  other     u@fifth: in reserve",
+    ]
+    assert told[0] == "pi-home: up for 3 h 5 min"
+
+
+def test_a_tunnel_to_every_relay() -> None:
+    """A block for each, under the whole's first line."""
+    forward = replace(UP.forwards[0], connections=0)
+    one = replace(UP, forwards=(forward,), mosh=MoshStatus("off"))
+    other = replace(DOWN, relay="tunnel@spare", mosh=MoshStatus("off"))
+    assert describe(replace(one, mode="all", forwards=(), relays=(one, other))) == text("""
+        pi-home: up for 3 h 5 min; 1 of 2 relays up
+          relay.example.net: up for 3 h 5 min
+            relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
+            forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: listening, 0 connections (17 in all)
+          spare: down for 1 min 40 s, next try in 20 s
+            relay     tunnel@spare, 4 sessions from 9 attempts in 3 d 11 h
+            forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: waits for the session
+            last fault  1 min 40 s ago, network: cannot reach relay.example.net:22: timed out
+            to do       check this host's network and the relay's address; it is tried again by itself
+    """)
 
 
 def test_there_is_advice_for_every_failure_and_a_word_for_every_state() -> None:

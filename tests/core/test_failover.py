@@ -1,4 +1,4 @@
-"""Which relay is next, as a conversation with a clock that the test holds."""
+"""Which relay serves, as a conversation with a clock that the test holds."""
 
 from __future__ import annotations
 
@@ -6,200 +6,213 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.failover import RARELY, Failover, Question
+from tunneld.core.failover import HEAD_START as DRAWN
+from tunneld.core.failover import LONGEST_PROOF, USED_TO, Failover
 
+RETURN_AFTER = 60.0
+CHANCE = 0.25
+HEAD_START = DRAWN[0] + CHANCE * (DRAWN[1] - DRAWN[0])
 FIRST, SECOND, THIRD = range(3)
-NEVER_UP = None
-
-waits = st.floats(0, 300)
-chances = st.floats(0, 1, exclude_max=True)
-ends = st.lists(st.tuples(waits, st.none() | st.floats(0, 1000)), max_size=50)
 
 
-def asked(failover: Failover) -> Question:
-    question = failover.question()
-    assert question is not None
-    return question
+class Relays:
+    """Some relays, the clock, and what the failover makes of them."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.failover = Failover(count, RETURN_AFTER)
+        self.well = [False] * count
+        self.now = 1000.0
+        self.failover.look(self.well, self.now, CHANCE)
+
+    def after(self, seconds: float, **changed: bool) -> tuple[int, int]:
+        """Let time pass, with a look at each deadline; then these relays change. Who serves, and the last dialled."""
+        end = self.now + seconds
+        while (deadline := self.failover.deadline) is not None and deadline <= end:
+            self.now = deadline
+            self.failover.look(self.well, self.now, CHANCE)
+            assert self.failover.deadline is None or self.failover.deadline > self.now
+        self.now = end
+        for name, is_well in changed.items():
+            self.well[("first", "second", "third").index(name)] = is_well
+        self.failover.look(self.well, self.now, CHANCE)
+        return self.failover.serving, self.failover.last
 
 
-def on_the_second(*, count: int = 2) -> Failover:
-    """The first was away at 1000 s, and the second has the session since then."""
-    failover = Failover(count, return_after=60)
-    failover.ended(1000, wait=1, lived=NEVER_UP)
-    failover.established(1000, chance=0.5)
-    return failover
+def on_the_second(count: int = 2) -> Relays:
+    """The first was lost, and the second has served for a while."""
+    relays = Relays(count)
+    relays.after(0, first=True)
+    relays.after(500, first=False)
+    relays.after(HEAD_START)
+    assert relays.after(1, second=True) == (SECOND, SECOND)
+    relays.after(100)
+    return relays
 
 
-def test_one_relay_is_simply_waited_for() -> None:
-    """As if there were no choice, for there is none."""
-    failover = Failover(1, return_after=60)
-    assert [failover.ended(now, wait=7, lived=lived) for now, lived in ((0, None), (10, 3), (20, None))] == [7, 7, 7]
-    failover.established(30, chance=0)
-    assert (failover.current, failover.question()) == (FIRST, None)
+def test_one_relay_is_all_there_is() -> None:
+    """It serves, or nobody does."""
+    relays = Relays(1)
+    assert relays.after(1000) == (FIRST, FIRST)
+    assert relays.after(0, first=True) == (FIRST, FIRST)
+    assert relays.failover.deadline is None
 
 
-def test_each_in_order_and_then_the_one_whose_wait_is_over_first() -> None:
-    """A round costs no waiting; after it, each relay's own backoff says when."""
-    failover = Failover(3, return_after=60)
-    seen = []
-    for wait in (5, 2, 9, 4):
-        pause = failover.ended(100, wait=wait, lived=NEVER_UP)
-        seen.append((failover.current, pause))
-    assert seen == [(SECOND, 0), (THIRD, 0), (SECOND, 2), (SECOND, 4)]
+def test_the_first_has_a_head_start() -> None:
+    """A dial takes its time, and the second is not troubled when it succeeds."""
+    relays = Relays()
+    assert relays.after(HEAD_START - 0.1) == (FIRST, FIRST)
+    assert relays.after(0, first=True) == (FIRST, FIRST)
+    assert relays.after(10_000) == (FIRST, FIRST)
 
 
-def test_a_lost_session_gets_its_own_relay_once_more() -> None:
+def test_the_others_follow_one_by_one() -> None:
+    """Each is dialled beside those before it, which are never given up."""
+    relays = Relays(3)
+    assert [relays.after(HEAD_START)[1] for _ in range(3)] == [SECOND, THIRD, THIRD]
+    assert relays.failover.deadline is None
+
+
+def test_a_lost_session_is_made_anew_on_its_own_relay() -> None:
     """Mostly it was the session that broke, not the relay."""
-    failover = Failover(2, return_after=60)
-    assert (failover.ended(1000, wait=0, lived=500), failover.current) == (0, FIRST)
-    assert (failover.ended(1001, wait=1, lived=NEVER_UP), failover.current) == (0, SECOND)
+    relays = Relays()
+    relays.after(0, first=True)
+    relays.after(500, first=False)
+    assert relays.after(HEAD_START - 0.1, first=True) == (FIRST, FIRST)
 
 
-def test_a_relay_that_accepts_and_drops_does_not_keep_us() -> None:
-    """The chance after a lost session is given once a minute."""
-    failover = Failover(2, return_after=60)
-    assert (failover.ended(1000, wait=1, lived=1), failover.current) == (1, FIRST)
-    assert (failover.ended(1002, wait=2, lived=1), failover.current) == (0, SECOND)
+def test_the_second_serves_as_soon_as_it_is_well() -> None:
+    """And the third is not needed then."""
+    relays = Relays(3)
+    assert relays.after(2 * HEAD_START) == (FIRST, THIRD)
+    assert relays.after(1, second=True) == (SECOND, SECOND)
+    assert relays.after(10_000) == (SECOND, SECOND)
 
 
-def test_a_relay_that_refuses_our_key_delays_no_other() -> None:
-    """Its minute is its own."""
-    failover = Failover(2, return_after=60)
-    failover.ended(0, wait=90, lived=NEVER_UP)
-    assert [(failover.ended(now, wait=1, lived=NEVER_UP), failover.current) for now in (1, 5, 9)] == [(1, SECOND)] * 3
-    assert (failover.ended(95, wait=1, lived=NEVER_UP), failover.current) == (0, FIRST)
+def test_an_earlier_relay_proves_itself_before_it_serves_again() -> None:
+    """Until then the other keeps the tunnel; afterwards it is left alone."""
+    relays = on_the_second()
+    assert relays.after(0, first=True) == (SECOND, SECOND)
+    assert relays.failover.deadline == relays.now + RETURN_AFTER
+    assert relays.after(RETURN_AFTER - 0.1) == (SECOND, SECOND)
+    assert relays.after(0.1) == (FIRST, FIRST)
 
 
-def test_a_changed_network_begins_with_the_first() -> None:
-    """What failed where we were before says nothing about here."""
-    failover = Failover(3, return_after=60)
-    for _ in range(2):
-        failover.ended(0, wait=90, lived=NEVER_UP)
-    failover.afresh()
-    assert failover.current == FIRST
-    assert (failover.ended(1, wait=1, lived=NEVER_UP), failover.current) == (0, SECOND)
+def test_an_earlier_relay_that_fails_its_proof_begins_anew() -> None:
+    """It has to be well without a break."""
+    relays = on_the_second()
+    relays.after(0, first=True)
+    relays.after(RETURN_AFTER - 1, first=False)
+    relays.after(1, first=True)
+    assert relays.after(RETURN_AFTER - 1) == (SECOND, SECOND)
+    assert relays.after(1) == (FIRST, FIRST)
 
 
-def test_the_first_is_asked_after_a_while_and_gets_the_session_back() -> None:
-    """Once it has it, nothing is better."""
-    failover = on_the_second()
-    assert asked(failover) == Question(FIRST, due=1060)
-    failover.returned(FIRST)
-    assert (failover.current, failover.question()) == (FIRST, None)
+def test_a_relay_on_trial_serves_at_once_when_the_other_fails() -> None:
+    """It is there already."""
+    relays = on_the_second()
+    relays.after(0, first=True)
+    assert relays.after(10, second=False) == (FIRST, FIRST)
 
 
-def test_a_relay_that_stays_away_is_asked_ever_more_rarely() -> None:
-    """Twice as long each time, up to a quarter of an hour."""
-    failover = on_the_second()
-    pauses = []
-    for _ in range(7):
-        now = asked(failover).due
-        failover.unwell(FIRST, now, wait=1, chance=0.5)
-        pauses.append(asked(failover).due - now)
-    assert pauses == [120, 240, 480, RARELY, RARELY, RARELY, RARELY]
+def test_relays_that_come_up_together_leave_it_to_the_first() -> None:
+    """After an outage of our own, the order decides, not who was a moment faster."""
+    relays = Relays()
+    relays.after(HEAD_START)
+    assert relays.after(50, second=True) == (SECOND, SECOND)
+    assert relays.after(USED_TO - 0.1, first=True) == (FIRST, FIRST)
 
 
-def test_a_question_waits_as_long_as_its_failure_wants() -> None:
-    """A refused key is not offered again within its minute, however short the profile's pause is."""
-    failover = Failover(2, return_after=1)
-    failover.ended(0, wait=90, lived=NEVER_UP)
-    failover.established(1, chance=0)
-    assert asked(failover).due == 90
-    failover.unwell(FIRST, 90, wait=70, chance=0)
-    assert asked(failover).due == 160
+def test_a_relay_that_takes_the_tunnel_back_and_loses_it_has_to_prove_more() -> None:
+    """Every return breaks the connections through the other."""
+    relays = on_the_second()
+    proofs = []
+    for _ in range(8):
+        relays.after(0, first=True)
+        assert relays.failover.deadline is not None
+        proofs.append(relays.failover.deadline - relays.now)
+        assert relays.after(proofs[-1]) == (FIRST, FIRST)
+        relays.after(1, first=False, second=False)
+        relays.after(HEAD_START, second=True)
+        relays.after(100)
+    assert proofs == [60, 120, 240, 480, 960, 1920, LONGEST_PROOF, LONGEST_PROOF]
 
 
-def test_a_new_session_on_the_same_relay_keeps_the_appointment() -> None:
-    """Else a spare relay that drops us every minute would never be left."""
-    failover = on_the_second()
-    failover.ended(1050, wait=1, lived=50)
-    failover.established(1052, chance=0.5)
-    assert asked(failover) == Question(FIRST, due=1060)
-
-
-def test_of_several_earlier_relays_the_one_that_is_due_is_asked() -> None:
-    """The preferred one where both are."""
-    failover = Failover(3, return_after=60)
-    for _ in range(2):
-        failover.ended(1000, wait=1, lived=NEVER_UP)
-    failover.established(1000, chance=0.5)
-    assert asked(failover) == Question(FIRST, due=1060)
-    failover.unwell(FIRST, 1060, wait=1, chance=0.5)
-    assert asked(failover) == Question(SECOND, due=1060)
-
-
-def test_a_relay_that_takes_the_session_back_and_loses_it_is_trusted_later() -> None:
-    """Every return breaks the connections through the tunnel."""
-    failover = on_the_second()
-    failover.returned(FIRST)
-    failover.ended(1200, wait=0, lived=10)
-    failover.ended(1210, wait=0, lived=5)
-    failover.established(1210, chance=0.5)
-    assert asked(failover).due == 1210 + 240
-
-
-def test_a_relay_whose_session_lasted_is_forgiven() -> None:
+def test_a_relay_that_kept_the_tunnel_is_forgiven() -> None:
     """What it did before does not count any more."""
-    failover = on_the_second()
-    for now in (1060, 1200, 1500):
-        failover.unwell(FIRST, now, wait=1, chance=0.5)
-    failover.returned(FIRST)
-    failover.ended(9000, wait=0, lived=3600)
-    failover.ended(9000, wait=1, lived=NEVER_UP)
-    failover.established(9000, chance=0.5)
-    assert asked(failover).due == 9060
+    relays = on_the_second()
+    for seconds in (1, 500):
+        relays.after(0, first=True)
+        relays.after(2 * RETURN_AFTER)
+        relays.after(seconds, first=False, second=False)
+        relays.after(HEAD_START, second=True)
+        relays.after(100)
+    relays.after(0, first=True)
+    assert relays.after(RETURN_AFTER) == (FIRST, FIRST)
 
 
-def test_a_fleet_does_not_return_in_step() -> None:
-    """A thousand hosts that lost a relay at one moment ask it over a minute."""
+def test_when_the_second_fails_too_the_third_has_its_turn() -> None:
+    """After the second's own head start."""
+    relays = on_the_second(3)
+    assert relays.after(0, second=False) == (SECOND, SECOND)
+    assert relays.after(HEAD_START) == (SECOND, THIRD)
+    assert relays.after(1, third=True) == (THIRD, THIRD)
+    assert relays.after(RETURN_AFTER, second=True) == (THIRD, THIRD)
+    assert relays.after(RETURN_AFTER) == (SECOND, SECOND)
+
+
+def test_a_fleet_does_not_fall_upon_the_second_in_step() -> None:
+    """A thousand hosts that lose their relay at one moment dial the next one over some seconds."""
     dues = []
     for host in range(1000):
-        failover = Failover(2, return_after=60)
-        failover.ended(0, wait=0, lived=NEVER_UP)
-        failover.established(0, chance=host / 1000)
-        dues.append(asked(failover).due)
-    assert 30 <= min(dues) < max(dues) <= 90
-    assert max(sum(second <= due < second + 1 for due in dues) for second in range(30, 90)) <= 17
+        failover = Failover(2, RETURN_AFTER)
+        failover.look([False, False], 0, host / 1000)
+        assert failover.deadline is not None
+        dues.append(failover.deadline)
+    assert max(sum(second <= due < second + 1 for due in dues) for second in range(10)) <= 250
 
 
-@given(st.integers(1, 4), ends)
-def test_no_relay_is_dialled_before_its_own_backoff_is_over(count: int, ends: list[tuple[float, float | None]]) -> None:
-    """Whatever happens, and in whatever order."""
-    failover, now = Failover(count, return_after=60), 0.0
-    free = [0.0] * count
-    for wait, lived in ends:
-        assert now >= free[failover.current] - 1e-6
-        now += lived or 0.0
-        free[failover.current] = now + wait
-        now += failover.ended(now, wait=wait, lived=lived)
+changes = st.lists(st.tuples(st.floats(0, 200), st.integers(0, 2), st.booleans()), max_size=60)
 
 
-@given(st.integers(1, 4), ends)
-def test_nobody_waits_while_a_relay_is_free(count: int, ends: list[tuple[float, float | None]]) -> None:
-    """But for the one more chance of a relay whose session was lost."""
-    failover, now = Failover(count, return_after=60), 0.0
-    free = [0.0] * count
-    for wait, lived in ends:
-        here = failover.current
-        free[here] = now + wait
-        pause = failover.ended(now, wait=wait, lived=lived)
-        stayed = lived is not None and failover.current == here
-        assert stayed or now + pause == pytest.approx(max(now, min(free)))
-        now += pause
+@given(changes)
+def test_whoever_serves_is_well_if_anybody_is(changes: list[tuple[float, int, bool]]) -> None:
+    """And later relays are dialled only while nobody is."""
+    relays = Relays(3)
+    for seconds, relay, is_well in changes:
+        serving, last = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})
+        assert relays.well[serving] or not any(relays.well)
+        assert last == serving if any(relays.well) else serving <= last
 
 
-@given(st.integers(1, 4), ends, waits, chances)
-def test_questions_go_to_earlier_relays_alone(
-    count: int, ends: list[tuple[float, float | None]], wait: float, chance: float
-) -> None:
-    """And never before what their backoff says."""
-    failover = Failover(count, return_after=60)
-    for now, (pause, lived) in enumerate(ends):
-        failover.ended(float(now), wait=pause, lived=lived)
-        failover.established(float(now), chance=chance)
-        question = failover.question()
-        assert (question is None) == (failover.current == 0)
-        if question is not None:
-            assert question.relay < failover.current
-            failover.unwell(question.relay, question.due, wait=wait, chance=chance)
-            assert failover.question() != question
+@given(changes)
+def test_nobody_loses_the_tunnel_to_a_later_one_while_it_is_well(changes: list[tuple[float, int, bool]]) -> None:
+    """Nor to an earlier one that has not proved itself, unless it has only just got it."""
+    relays, before, served = Relays(3), FIRST, 0.0
+    since = [0.0] * 3
+    for seconds, relay, is_well in changes:
+        serving = relays.after(seconds)[0]
+        if serving != before:
+            served, before = relays.now, serving
+        if is_well and not relays.well[relay]:
+            since[relay] = relays.now
+        after = relays.after(0, **{("first", "second", "third")[relay]: is_well})[0]
+        if after != before and relays.well[before]:
+            assert after < before
+            assert relays.now - since[after] >= RETURN_AFTER or relays.now - served <= seconds + USED_TO
+        if after != before:
+            served, before = relays.now, after
+
+
+@given(changes, st.floats(0, 0.99))
+def test_nothing_happens_before_the_deadline(changes: list[tuple[float, int, bool]], part: float) -> None:
+    """Whoever looks too early sees what was there."""
+    relays = Relays(3)
+    for seconds, relay, is_well in changes:
+        decided = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})
+        deadline = relays.failover.deadline
+        assert deadline is None or deadline > relays.now
+        early = 100.0 if deadline is None else deadline - relays.now
+        relays.now += early * part
+        relays.failover.look(relays.well, relays.now, CHANCE)
+        assert (relays.failover.serving, relays.failover.last) == decided
+        assert relays.failover.deadline == (None if deadline is None else pytest.approx(deadline))

@@ -46,6 +46,8 @@ class Daemon:
     machine: Machine
     text: str
     name: str = "pi-home"
+    program: Sequence[str | Path] = TUNNELD
+    more: Mapping[str, str] = field(default_factory=dict)  # of the environment
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -61,7 +63,8 @@ class Daemon:
         """Its own home and run folder, so that the tester's tunnels are no concern of it."""
         home = self.machine.directory / "home"
         run = self.machine.directory / "run"
-        return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "RUNTIME_DIRECTORY": str(run)}
+        ours = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "RUNTIME_DIRECTORY": str(run)}
+        return ours | dict(self.more)
 
     def write(self, text: str) -> None:
         self.text = text
@@ -73,7 +76,7 @@ class Daemon:
         self.write(self.text)
         with (self.machine.directory / "tunneld.log").open("ab") as log:
             self.process = self.machine.popen(
-                [*TUNNELD, "run", self.file, "--log-format", "json"], stdout=log, stderr=log, env=self.environment
+                [*self.program, "run", self.file, "--log-format", "json"], stdout=log, stderr=log, env=self.environment
             )
 
     def status(self) -> TunnelStatus | None:

@@ -52,7 +52,7 @@ def test_enable_says_where_things_are_and_what_to_type_next(pi: Home) -> None:
 def test_a_profile_without_a_user_is_remarked_on(pi: Home) -> None:
     """By hand it was root who logged in on the relay; the service is somebody else."""
     pi.write_profile(profile(2222).replace('user = "root"\n', ""))
-    assert "the service logs in as tunneld" in pi.type("tunneld enable pi-home")
+    assert "it names no user for relay" in pi.type("tunneld enable pi-home")
     assert "denied tunneld" in pi.type("tunneld status pi-home", code=1)
 
 

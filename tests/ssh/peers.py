@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import pytest
 
 from tests.sshd import Sshd
 from tunneld.profile import Keepalive, Relay
@@ -43,6 +44,21 @@ async def dialled(relay: Relay, keepalive: Keepalive = KEEPALIVE) -> AsyncIterat
     finally:
         connection.close()
         await connection.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def agent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """A real ssh-agent."""
+    path = folder / "agent"
+    process = await asyncio.create_subprocess_exec("ssh-agent", "-D", "-a", str(path), stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    await process.stdout.readline()  # it listens
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 @contextlib.asynccontextmanager

@@ -240,6 +240,38 @@ async def test_a_relay_that_lets_us_try_nothing_leaves_it_unknown(
         assert not connection.is_closed()
 
 
+async def test_a_relay_that_refuses_a_channel_is_not_asked_for_it_again(tmp_path: Path, log: Any) -> None:
+    """Its log would have a line for each."""
+    async with (
+        running_sshd(tmp_path / "sshd", options=[ONLY_LISTENERS]) as sshd,
+        dialled(to_sshd(sshd)) as connection,
+        listening(greet) as port,
+        opened(connection, ANY, to(port), log) as forward,
+    ):
+        for _ in range(3):
+            assert (await look(connection, forward)).verdict is Verdict.PASSES
+    assert len([line for line in sshd.log if "refused local port forward" in line]) == 1
+
+
+async def test_a_forward_that_is_full_is_not_judged(sshd: Sshd, log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People hold all its connections; a canary is no reason to log that one was turned away."""
+    monkeypatch.setattr("tunneld.ssh.forward.MOST_CONNECTIONS", 1)
+    async with (
+        dialled(to_sshd(sshd)) as connection,
+        listening(echo) as port,
+        opened(connection, ANY, to(port), log) as forward,
+    ):
+        assert isinstance(forward.listening, TcpAddress)
+        reader, writer = await asyncio.open_connection("127.0.0.1", forward.listening.port)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        finding = await look(connection, forward)
+        assert (finding.verdict, "1 connections run through it" in finding.text) == (Verdict.UNKNOWN, True)
+        assert (forward.total, forward.refused, forward.connections, finding.is_final) == (1, 0, 1, False)
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_gateway_ports_that_are_not_allowed_are_seen(tmp_path: Path, log: Any) -> None:
     """sshd then listens on loopback, says yes all the same, and nobody outside gets in."""
     async with (

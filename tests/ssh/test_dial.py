@@ -16,7 +16,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.ssh.peers import KEEPALIVE, dialled, listening, to_server, to_sshd, until
+from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, write_known_hosts
 from tunneld.core.lifecycle import Failure
 from tunneld.profile import Keepalive, Relay
@@ -195,21 +195,6 @@ async def test_a_key_with_a_passphrase_is_never_asked_for(tmp_path: Path, monkey
     error = await failing(Relay(host="127.0.0.1", port=1, identity=(tmp_path / "locked",), ssh_config=False))
     assert error.failure is Failure.AUTHENTICATION
     assert "ssh-add" in str(error) and "sesame" not in str(error)
-
-
-@contextlib.asynccontextmanager
-async def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """A real ssh-agent."""
-    path = tmp_path / "agent"
-    process = await asyncio.create_subprocess_exec("ssh-agent", "-D", "-a", str(path), stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    await process.stdout.readline()  # it listens
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-    try:
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def test_the_agent_holds_a_key_with_a_passphrase(

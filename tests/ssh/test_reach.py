@@ -8,6 +8,7 @@ import errno
 import gc
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from tests.leaping import Leaping, run
 from tests.ssh.peers import echo, listening, until
-from tunneld.ssh.reach import LIFE, MOST, STAGGER, Address, Direct, Race, interleaved, verdict
+from tunneld.ssh import reach
+from tunneld.ssh.lookup import Address, Names
+from tunneld.ssh.reach import LIFE, MOST, STAGGER, Direct, Race, interleaved, verdict
 
 V4, OTHER_V4 = (Address(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
 V6, OTHER_V6 = (Address(socket.AF_INET6, (f"2001:db8::{number}", 22, 0, 0)) for number in (1, 2))
@@ -214,6 +217,21 @@ def test_no_ipv6_here_is_no_reason_to_give_up_on_a_silent_relay() -> None:
     assert network.now < 9.1
 
 
+def test_an_address_that_comes_to_light_is_tried_at_once() -> None:
+    """It does not wait for its turn; one that is known already changes nothing."""
+    network = Network({V4: silence, V6: answers()})
+
+    async def main() -> None:
+        race = Race([V4], interval=15, chance=lambda: 1.0)
+        found: asyncio.Future[tuple[Address, ...]] = network.create_future()
+        found.add_done_callback(race.learn)
+        network.call_later(2, found.set_result, (V4, V6))
+        (await race.won()).close()
+
+    run(main(), network)
+    assert network.asked == [(0, "192.0.2.1"), (2, "2001:db8::1")]
+
+
 @pytest.mark.parametrize(
     ("heard", "says"),
     [
@@ -253,10 +271,42 @@ def swallowing() -> Iterator[tuple[str, int]]:
         yield full.getsockname()
 
 
-def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Every name has these addresses."""
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **settings: found)
+Sockaddr = tuple[str, int]
+
+_getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo
+
+
+class NameServer:
+    """What `relay` means here; while it `is_silent`, whoever asks waits."""
+
+    def __init__(self) -> None:
+        self.addresses: list[Sockaddr] = []
+        self.error: OSError | None = None
+        self.asked = 0
+        self._speaks = threading.Event()
+        self._speaks.set()
+
+    def is_silent(self, silent: bool) -> None:
+        self._speaks.clear() if silent else self._speaks.set()
+
+    def getaddrinfo(self, host: str, port: int, **settings: Any) -> list[Any]:
+        if host != "relay":
+            return _getaddrinfo(host, port, **settings)
+        self.asked += 1
+        self._speaks.wait(20)
+        if self.error is not None:
+            raise self.error
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in self.addresses]
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> NameServer:
+    """Nothing is remembered from other tests."""
+    server = NameServer()
+    monkeypatch.setattr(reach, "NAMES", Names())
+    monkeypatch.setattr(reach, "PATIENCE", 0.05)
+    monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
+    return server
 
 
 class Speaker(asyncio.Protocol):
@@ -269,11 +319,81 @@ class Speaker(asyncio.Protocol):
         self.heard += data
 
 
-async def test_a_real_address_that_swallows_everything_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+async def reached(names: NameServer) -> int:
+    """The port at which a dial of `relay` arrives."""
+    transport, _ = await Direct().create_connection(Speaker, "relay", 22)
+    port: int = transport.get_extra_info("peername")[1]
+    transport.abort()
+    await until(lambda: transport.get_extra_info("socket").fileno() == -1)
+    return port
+
+
+async def test_a_silent_name_server_delays_nobody_who_has_been_there(names: NameServer) -> None:
+    """The last answer serves, and the question is not asked again before it is answered."""
+    async with listening(echo) as port:
+        names.addresses = [("127.0.0.1", port)]
+        await reached(names)
+        names.is_silent(True)
+        async with asyncio.timeout(5):
+            assert [await reached(names) for _ in range(3)] == [port] * 3
+        names.is_silent(False)  # the event loop waits for its threads
+        assert names.asked == 2
+
+
+async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:
+    """The relay has moved, and the name server takes its time to say so."""
+    async with listening(echo) as old, listening(echo) as new:
+        with swallowing() as silent:
+            names.addresses = [silent, ("127.0.0.1", old)]
+            assert await reached(names) == old
+            names.addresses = [silent]
+            assert await _gives_up(names)  # remembered as the only address
+            names.addresses = [("127.0.0.1", new)]
+            names.is_silent(True)
+            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+                reaching = group.create_task(reached(names))
+                await until(lambda: names.asked == 3)
+                asyncio.get_running_loop().call_later(0.1, names.is_silent, False)
+            assert reaching.result() == new
+
+
+async def _gives_up(names: NameServer) -> bool:
+    """Whether a dial does not arrive."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await reached(names)
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", [socket.EAI_AGAIN, socket.EAI_FAIL])
+async def test_a_name_server_that_cannot_say_is_no_reason_to_stop(names: NameServer, kind: int) -> None:
+    """The last answer serves; without one it is an error."""
+    names.error = socket.gaierror(kind, "not now")
+    with pytest.raises(socket.gaierror):
+        await reached(names)
+    async with listening(echo) as port:
+        names.error, names.addresses = None, [("127.0.0.1", port)]
+        await reached(names)
+        names.error = socket.gaierror(kind, "not now")
+        assert await reached(names) == port
+
+
+async def test_a_name_that_is_gone_is_said(names: NameServer) -> None:
+    """A name server that knows better beats what is remembered."""
+    async with listening(echo) as port:
+        names.addresses = [("127.0.0.1", port)]
+        await reached(names)
+        names.error = socket.gaierror(socket.EAI_NONAME, "no such name")
+        with pytest.raises(socket.gaierror, match="no such name"):
+            await reached(names)
+
+
+async def test_a_real_address_that_swallows_everything_is_passed_by(names: NameServer) -> None:
     """The protocol is made once, for the connection that stands."""
     with swallowing() as silent:
         async with listening(echo) as port:
-            resolving_to(monkeypatch, silent, ("127.0.0.1", port))
+            names.addresses = [silent, ("127.0.0.1", port)]
             made: list[Speaker] = []
 
             def factory() -> Speaker:
@@ -288,7 +408,7 @@ async def test_a_real_address_that_swallows_everything_is_passed_by(monkeypatch:
             await until(lambda: transport.get_extra_info("socket").fileno() == -1)
 
 
-async def test_the_address_to_come_from_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_address_to_come_from_is_used() -> None:
     """ssh_config's BindAddress; an address of another family is passed by."""
     async with listening(echo) as port:
         direct = Direct(local=("127.0.0.9", 0))
@@ -307,11 +427,11 @@ async def test_a_protocol_that_cannot_be_made_leaves_no_socket_behind() -> None:
         gc.collect()
 
 
-async def test_cancelling_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_leaves_no_socket_behind(names: NameServer) -> None:
     """Wherever it strikes; a socket left open would be a warning, and so a failure."""
     async with listening(echo) as port:
         with swallowing() as silent:
-            resolving_to(monkeypatch, ("127.0.0.1", port), silent)
+            names.addresses = [("127.0.0.1", port), silent]
             for steps in range(40):
                 async with asyncio.TaskGroup() as group:
                     dialling = group.create_task(Direct().create_connection(Speaker, "relay", 22))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from textwrap import indent
 
 from tunneld.core.lifecycle import Failure, State
 from tunneld.status import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
-from tunneld.words import HUMAN, STATES, counted, duration
+from tunneld.words import ALL, HUMAN, STATES, counted, duration, host_of, relays_up
 
 ADVICE = {
     Failure.NETWORK: "check this host's network and the relay's address; it is tried again by itself",
@@ -17,25 +19,40 @@ ADVICE = {
     "or name the right identity in the profile",
     Failure.HOST_KEY: "compare the relay's key with one you trust, then put it into known_hosts; "
     "until then nothing is sent to it",
-    Failure.FORWARD_BUSY: "find out what holds the port where it listens; if that is this tunnel's own stale session, "
-    "ClientAliveInterval in the relay's sshd_config lets go of it sooner",
+    Failure.FORWARD_BUSY: "give the forward another port, or end what holds this one; it is asked for again by itself",
     Failure.FORWARD_FORBIDDEN: "allow it on the relay: AllowTcpForwarding, PermitListen, "
     "and permitlisten in authorized_keys",
     Failure.PROTOCOL: "look at both sides' logs; the two do not agree on how to talk",
 }
 FAULT = "restart the daemon, and report what its log says"
 
+# What a canary has found out.
+CANARY = {
+    "passes": "passes",
+    "target": "the tunnel passes, its TARGET FAILS",
+    "broken": "does NOT pass",
+    "unknown": "not tried",
+}
+
 WHERE = {"remote": "on the relay", "local": "here", "dynamic": "here (SOCKS)"}
 
 
 def describe(status: TunnelStatus) -> str:
     """Several lines, the first with the tunnel's name and state."""
+    if status.mode == ALL:
+        return "\n".join([_printable(headline(status)), *(_indented(each) for each in status.relays)])
     lines = [headline(status), f"  relay     {status.relay}, {_history(status)}"]
+    lines += [f"  other     {other_line(each)}" for each in status.relays if each.relay != status.relay]
     lines += [f"  forward   {forward_line(each)}" for each in status.forwards]
     lines += [f"  mosh      {mosh_line(status.mosh)}"] if status.mosh.state != "off" else []
     lines += [f"  carrier   {carrier_line(each)}" for each in status.mosh.carriers]
     lines += list(_trouble(status))
     return "\n".join(map(_printable, lines))
+
+
+def _indented(status: TunnelStatus) -> str:
+    """One relay of several that are held at once: its block, under its own address."""
+    return indent(describe(replace(status, name=host_of(status.relay))), "  ")
 
 
 def _printable(line: str) -> str:
@@ -44,6 +61,10 @@ def _printable(line: str) -> str:
 
 
 def headline(status: TunnelStatus) -> str:
+    return f"{status.name}: {_how(status)}"
+
+
+def _how(status: TunnelStatus) -> str:
     words = f"{STATES[status.state]} for {duration(status.since)}"
     if status.state is not State.UP and status.failure and status.failure.failure in HUMAN:
         words = f"NEEDS YOU: {status.failure.failure.value}, {words}"
@@ -51,7 +72,7 @@ def headline(status: TunnelStatus) -> str:
         words += f", but the relay has not answered for {duration(status.silence)}: a second session is being dialled"
     if status.next_try_in is not None:
         words += f", next try in {duration(status.next_try_in)}"
-    return f"{status.name}: {words}"
+    return f"{words}; {relays_up(status)}" if status.mode == ALL else words
 
 
 def _history(status: TunnelStatus) -> str:
@@ -60,17 +81,41 @@ def _history(status: TunnelStatus) -> str:
     return f"{sessions} from {attempts} in {duration(status.running)}{rtt}"
 
 
+def other_line(status: TunnelStatus) -> str:
+    """A relay that does not serve now: why not."""
+    if status.state is State.IDLE:
+        return f"{status.relay}: in reserve"
+    if status.state is State.UP and status.silence is None:
+        return f"{status.relay}: up for {duration(status.since)}, on trial before it serves again"
+    told = f"; {_told(status.failure)}" if status.failure else ""
+    return f"{status.relay}: {_how(status)}{told}"
+
+
 def forward_line(forward: ForwardStatus) -> str:
     to = f" -> {forward.to}" if forward.to else ""
     optional = "" if forward.required else " (optional)"
     line = f"{forward.listening or forward.listen} {WHERE.get(forward.direction, '')}{to}{optional}: "
     if forward.state == "listening":
         line += f"listening, {counted(forward.connections, 'connection')} ({forward.total} in all)"
-        return f"{line}; last target fault: {forward.target}" if forward.target else line
+        return line + _canary(forward)
     if forward.failure is None:
         return line + "waits for the session"
     again = "" if forward.next_try_in is None else f"; next try in {duration(forward.next_try_in)}"
     return f"{line}NOT listening: {forward.failure.text}{again}"
+
+
+def _canary(forward: ForwardStatus) -> str:
+    """What comes of connections through it, and how we know."""
+    canary = forward.canary
+    if canary is None or canary.verdict not in CANARY:
+        return f"; last target fault: {forward.target}" if forward.target else ""
+    words = CANARY[canary.verdict]
+    if canary.rtt is not None:
+        words += f" in {canary.rtt * 1000:.0f} ms"
+    words += f": {canary.text}" if canary.text else ""
+    other = forward.target if forward.target != canary.text else None
+    words += f"; last target fault: {other}" if other else ""
+    return f"; {words} ({duration(canary.ago, units=1)} ago)"
 
 
 def mosh_line(mosh: MoshStatus) -> str:

@@ -56,6 +56,7 @@ class Finding:
 
     verdict: Verdict
     text: str = ""
+    is_final: bool = False  # no other visit of this session would find more
     rtt: float | None = None
     at: float = 0.0
 
@@ -134,8 +135,15 @@ class Beat:
         """Plan the next visit; `chance` is uniform in [0, 1)."""
         self.is_new = False
         self.broken = self.broken + 1 if finding.verdict is Verdict.BROKEN else 0
-        wait = interval * (1 + JITTER * (2 * chance - 1))
-        self.due = finding.at + (min(AGAIN, wait) if self.broken else wait)
+        self.due = finding.at + (AGAIN if self.broken else interval * (1 + JITTER * (2 * chance - 1)))
+
+    def postpone(self, now: float) -> None:
+        """Not now, but as soon as it makes sense."""
+        self.due = now + FIRST
+
+    def shorten(self, now: float, interval: float) -> None:
+        """No later than an interval from now on, which was longer before."""
+        self.due = min(self.due, now + interval * (1 + JITTER))
 
     @property
     def is_lost(self) -> bool:

@@ -1,88 +1,89 @@
-"""Which of several relays is dialled next, and when an earlier one is asked whether it is well again.
+"""Which of several relays serves, and which are dialled beside it.
 
-Relays are numbered from 0 in their order of preference. Each has a backoff of its own, which says how long to wait
-after a failure there; one that is away delays no other. Times are seconds, `now` on any steady clock, `chance` uniform
-in [0, 1).
+Relays are numbered from 0 in their order of preference. Each that is dialled goes on for itself, with a backoff of its
+own; one is well while it has a session that answers. The first is always dialled, a later one when all before it are
+unwell, and once one serves the later ones are left alone. An earlier relay that comes back serves again when it has
+been well for a while: before that, nothing is taken from the one that does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-# Seconds between two questions to a relay that stays away: a login each, which its administrator reads in a log.
-RARELY = 900.0
+# Seconds that a relay has for itself before the next one is dialled as well: most faults are over by then, and a login
+# over a satellite link nearly done. Drawn, else a fleet that loses its relay would be at the next one in one second.
+HEAD_START = (2.0, 6.0)
 
-# Each pause is drawn around its length, so that a fleet does not come back to a mended relay in step.
-SPREAD = (0.5, 1.5)
+# Seconds that a relay must have served until somebody relies on it.
+USED_TO = 3.0
 
-
-@dataclass(frozen=True)
-class Question:
-    """To which relay, and when, the next question goes."""
-
-    relay: int
-    due: float
+# Seconds: the longest that a relay has to be well again, however often it lost the tunnel soon after it got it back.
+LONGEST_PROOF = 3600.0
 
 
 class Failover:
-    """`current` is the relay that is dialled, or that has the session. Begins with the first."""
+    """`serving` has the tunnel, or had it last; the relays up to `last` are dialled.
+
+    Times are seconds, `now` is any steady clock's, `chance` uniform in [0, 1).
+    """
 
     def __init__(self, count: int, return_after: float) -> None:
-        """An earlier relay that has been well for `return_after` seconds gets the tunnel back."""
-        self.return_after = return_after
-        self.current = 0
-        self._free = [float("-inf")] * count  # when each may be dialled again
-        self._asked = [float("-inf")] * count  # when each is asked again, while a later one has the session
-        self._unwell = [0] * count  # faults in a row: questions without an answer, sessions that did not last
-        self._stayed = float("-inf")  # when a lost session's relay was last given another chance
+        """An earlier relay serves again when it has been well for `return_after` seconds."""
+        self.serving = self.last = 0
+        self.deadline: float | None = None  # when to look again, if nothing changes before
+        self._return_after = return_after
+        self._well_since: list[float | None] = [None] * count
+        self._proof = [return_after] * count  # how long each has to be well before it serves again
+        self._served_since: float | None = None  # None while `serving` is unwell
+        self._let_in_at: float | None = None  # when one more relay is dialled; None while one serves
 
-    def ended(self, now: float, *, wait: float, lived: float | None) -> float:
-        """The dial of `current`, or its session after `lived` seconds, has ended; `wait` is what its backoff says.
+    def look(self, well: Sequence[bool], now: float, chance: float) -> None:
+        """See how each relay is now, and decide."""
+        for relay, is_well in enumerate(well):
+            if is_well != (self._well_since[relay] is not None):
+                self._well_since[relay] = now if is_well else None
+        self._judge(now)
+        best = self._best(now)
+        if best != self.serving or self._served_since is None:
+            self.serving, self._served_since = best, None if self._well_since[best] is None else now
+        self._let_in(now, chance)
+        self.deadline = self._next()
 
-        Seconds until the next dial. It goes to `current`, which is now the same once more if its session was lost, else
-        the next in order that may be dialled, else the one that may be dialled soonest.
-        """
-        here = self.current
-        self._free[here] = now + wait
-        if lived is not None:
-            self._unwell[here] = 0 if lived >= self.return_after else self._unwell[here] + 1
-            if now - self._stayed >= self.return_after:  # a relay that accepts and drops gets one chance, not many
-                self._stayed = now
-                return wait
-        others = [*range(here + 1, len(self._free)), *range(here + 1)]
-        self.current = next(
-            (each for each in others if self._free[each] <= now), min(others, key=self._free.__getitem__)
-        )
-        return max(0.0, self._free[self.current] - now)
+    def _judge(self, now: float) -> None:
+        """A relay that did not keep the tunnel for as long as it had to prove itself has to prove more next time."""
+        if self._served_since is None or self._well_since[self.serving] is not None:
+            return
+        kept, proof = now - self._served_since, self._proof[self.serving]
+        self._proof[self.serving] = self._return_after if kept >= proof else min(2 * proof, LONGEST_PROOF)
+        self._served_since = None
 
-    def afresh(self) -> None:
-        """The network changed, and old failures mean nothing: from the first on, at once."""
-        self.current = 0
-        self._free = [float("-inf")] * len(self._free)
+    def _best(self, now: float) -> int:
+        here = self._well_since[self.serving]
+        if here is None:
+            return next((relay for relay, since in enumerate(self._well_since) if since is not None), self.serving)
+        is_new = now - here < USED_TO
+        for relay, since in enumerate(self._well_since[: self.serving]):
+            # Compared as the deadline is computed: a rounding error between the two would have it look for ever.
+            if since is not None and (is_new or now >= since + self._proof[relay]):
+                return relay
+        return self.serving
 
-    def established(self, now: float, *, chance: float) -> None:
-        """`current` has a session; the earlier ones have an appointment from now on, if they had none."""
-        for relay in range(self.current):
-            if self._asked[relay] <= now:
-                self._asked[relay] = max(self._free[relay], now + self._pause(relay, chance))
+    def _let_in(self, now: float, chance: float) -> None:
+        """While nobody serves, one more relay at a time is dialled."""
+        if self._served_since is not None:
+            self.last, self._let_in_at = self.serving, None
+            return
+        least, most = HEAD_START
+        if self._let_in_at is None:
+            self._let_in_at = now + least + chance * (most - least)
+        elif now >= self._let_in_at and self._waits():
+            self.last, self._let_in_at = self.last + 1, now + least + chance * (most - least)
 
-    def question(self) -> Question | None:
-        """The next question; None where nothing is better than what we have."""
-        earlier = range(self.current)
-        relay = min(earlier, key=self._asked.__getitem__, default=None)
-        return None if relay is None else Question(relay, self._asked[relay])
+    def _waits(self) -> bool:
+        return self.last + 1 < len(self._well_since)
 
-    def unwell(self, relay: int, now: float, *, wait: float, chance: float) -> None:
-        """It did not answer, or not for long enough; `wait` is what its backoff says."""
-        self._unwell[relay] += 1
-        self._asked[relay] = now + max(wait, self._pause(relay, chance))
-
-    def returned(self, relay: int) -> None:
-        """The session has moved to it."""
-        self.current = relay
-
-    def _pause(self, relay: int, chance: float) -> float:
-        least, most = SPREAD
-        longest = max(RARELY, self.return_after)
-        doubled = min(self.return_after * 2.0 ** min(self._unwell[relay], 32), longest)
-        return doubled * (least + chance * (most - least))
+    def _next(self) -> float | None:
+        if self._let_in_at is not None:
+            return self._let_in_at if self._waits() else None
+        earlier = enumerate(self._well_since[: self.serving])
+        return min((since + self._proof[relay] for relay, since in earlier if since is not None), default=None)

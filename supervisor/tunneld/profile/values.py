@@ -96,4 +96,4 @@ class Profile:
 
     def through(self, relay: Relay) -> Profile:
         """The same by way of this relay alone."""
-        return replace(self, relays=(relay,))
+        return replace(self, relays=(relay,), mode=Mode.FAILOVER)

@@ -50,13 +50,14 @@ def ways_in(listening: Address) -> list[Address]:
 
 
 async def _look_at(connection: asyncssh.SSHClientConnection, opened: OpenForward, address: Address) -> Finding:
-    """By the first way that the relay lets us go."""
-    for way in (Channel, Program):
+    """By the first way that the relay lets us go; each that it does not is a line in its log, once."""
+    for way in (Program,) if opened.takes_program else (Channel, Program):
         visit = Watched(address)
         finding = await _visit(connection, opened, visit, way(visit))
         if Step.FORBIDDEN not in visit.steps or Step.ARRIVED in visit.steps or connection.is_closed():
             return finding
-    return Finding(Verdict.UNKNOWN, f"{NO_WAY} ({visit.why})" if visit.why else NO_WAY)
+        opened.takes_program = True
+    return Finding(Verdict.UNKNOWN, f"{NO_WAY} ({visit.why})" if visit.why else NO_WAY, is_final=True)
 
 
 class Watched(Visit):

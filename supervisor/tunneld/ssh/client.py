@@ -24,11 +24,12 @@ class Client(asyncssh.SSHClient):
     It answers no question: tunneld never prompts for a password or a passphrase.
     """
 
-    def __init__(self, hop: Hop, *, connected: Callable[[], None]) -> None:
+    def __init__(self, hop: Hop, *, connected: Callable[[asyncssh.SSHClientConnection], None]) -> None:
         self.hop = hop
         self.asking = asyncio.Lock()  # one forward is asked for at a time, so that its debug message is its own
         self.debug: deque[str] = deque(maxlen=KEPT_MESSAGES)
         self.lost: Exception | None = None
+        self.via: asyncssh.SSHClientConnection | None = None  # to the jump host before it
         self._connected = connected
         self._connection: asyncssh.SSHClientConnection | None = None
 
@@ -36,7 +37,7 @@ class Client(asyncssh.SSHClient):
         self._connection = conn
         conn.set_extra_info(**{_KEY: self})
         self.hop.phase = Phase.GREETING
-        self._connected()
+        self._connected(conn)
 
     def auth_completed(self) -> None:
         self.hop.phase = Phase.RUNNING
@@ -73,6 +74,14 @@ def client_of(connection: asyncssh.SSHClientConnection) -> Client:
     client = connection.get_extra_info(_KEY)
     assert isinstance(client, Client), "this connection was not made by dial"
     return client
+
+
+def first_hop(connection: asyncssh.SSHClientConnection) -> tuple[str, str]:
+    """The host that this machine itself connected to on the way: its name as dialled, and the address that it had."""
+    while (via := client_of(connection).via) is not None:
+        connection = via
+    peer = connection.get_extra_info("peername")
+    return client_of(connection).hop.host, str(peer[0]) if peer else ""
 
 
 def why_ended(connection: asyncssh.SSHClientConnection) -> SessionError:

@@ -28,6 +28,7 @@ from tunneld.ssh.hop import Hop, Phase
 from tunneld.ssh.known import GLOBAL_FILES, USER_FILES, KnownHosts
 from tunneld.ssh.lean import without_ignores
 from tunneld.ssh.reach import Direct
+from tunneld.ssh.shortcut import shorten_login
 
 # Seconds per hop. autossh's users wait minutes for a relay that accepts and never speaks; a login over a satellite link
 # with a slow relay takes under 5.
@@ -141,9 +142,10 @@ class _Dialler:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT) as deadline:
 
-                def connected() -> None:
+                def connected(made: asyncssh.SSHClientConnection) -> None:
                     hop.seconds = LOGIN_TIMEOUT
                     deadline.reschedule(loop.time() + LOGIN_TIMEOUT)
+                    shorten_login(made, offered)
 
                 client = Client(hop, connected=connected)
                 connection = await asyncssh.connect(
@@ -160,6 +162,7 @@ class _Dialler:
                 client.note_phase()
             raise classify(error, hop) from error
         connection.set_tunnel(via)
+        client.via = via
         without_ignores(connection)
         self._bound_unacknowledged(connection)
         return connection

@@ -62,6 +62,7 @@ class OpenForward:
         self.target_error: str | None = None
         self.heard = False  # something from a target since a canary has asked last
         self.speaks_first = False  # the target has been heard to, by a canary
+        self.takes_program = False  # to visit it, since the relay opens no channel to it for us
         self.finding: Finding | None = None  # the canary's last
         self._log = log.bind(listen=str(forward.listen))
         self._running: set[End] = set()
@@ -70,6 +71,10 @@ class OpenForward:
         self._crowded = False
         self._awaited: Visit | None = None
         self._visitor: End | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     @property
     def connections(self) -> int:

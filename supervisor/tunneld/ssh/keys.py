@@ -35,6 +35,17 @@ class Keys:
         """For `asyncssh.connect`."""
         return {"client_keys": self.pairs, "agent_path": self.agent, "agent_identities": self.only or None}
 
+    @property
+    def are_at_hand(self) -> bool:
+        """Each can sign without anybody being asked: no agent, no security key that wants to be touched."""
+        local = all(pair.get_key_type() == "local" and not pair.use_executor for pair in self.pairs)
+        return bool(self.pairs) and local and not self.agent
+
+    @property
+    def sign_in_one_way(self) -> bool:
+        """What the relay can verify makes no difference. RSA signs in several ways, of which it names some."""
+        return all(len(pair.sig_algorithms) == 1 for pair in self.pairs)
+
     def in_words(self) -> tuple[str, ...]:
         """Kinds and fingerprints as `ssh-keygen -l` shows them, for a person; never the keys."""
         shown = [f"{pair.get_algorithm()} {_fingerprint(pair.key_public_data)}" for pair in self.pairs]

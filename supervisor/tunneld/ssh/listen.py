@@ -65,6 +65,8 @@ async def listen_here(connection: asyncssh.SSHClientConnection, opened: OpenForw
             server = await loop.create_unix_server(accepted, sock=bind_unix(Path(listen.path)), backlog=BACKLOG)
             return Here(server, Path(listen.path)), listen
         server = await loop.create_server(accepted, listen.host, listen.port, backlog=BACKLOG)
+        if not server.sockets:  # asyncio takes any error of socket() for an unknown family, and goes on without
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     except OSError as error:
         raise refused_here(str(listen), error, client_of(connection).hop) from error
     return Here(server), TcpAddress(listen.host, server.sockets[0].getsockname()[1])

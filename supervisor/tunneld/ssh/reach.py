@@ -15,10 +15,12 @@ import contextlib
 import errno
 import itertools
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
+from tunneld.ssh.lookup import Address, Names, Question, is_no_answer
 from tunneld.ssh.prompt import Prompt
 
 STAGGER = 0.25  # seconds between the first attempts at several addresses (RFC 8305, section 8)
@@ -30,13 +32,14 @@ MOST = 8  # attempts under way at once
 SHORTEST, LONGEST = 1.0, 15.0
 OUTAGES_PART = 1 / 60
 
+# Seconds to wait for a name server where an earlier answer is known; one that is near takes a tenth of it.
+PATIENCE = 0.3
+
 # What an address tells that this machine cannot even ask: any other address's words say more.
 NO_WAY = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
-class Address(NamedTuple):
-    family: int
-    where: tuple[Any, ...]  # as socket.connect takes it
+NAMES = Names()
 
 
 class Direct:
@@ -63,9 +66,7 @@ class Direct:
         self, session_factory: Callable[[], Any], remote_host: str, remote_port: int
     ) -> tuple[asyncio.Transport, Any]:
         """Through the first address that answers. Raises OSError: the plainest word of those that do not."""
-        addresses = interleaved(await _resolved(remote_host, remote_port, self._family))
-        local = await _resolved(*self._local, self._family) if self._local else ()
-        plain = await Race(addresses, local=local, interval=self.interval, chance=self._chance).won()
+        plain = await self._connected(Question(remote_host, remote_port, self._family))
         try:
             protocol = session_factory()
             loop = asyncio.get_running_loop()
@@ -74,6 +75,25 @@ class Direct:
         except BaseException:
             plain.close()
             raise
+
+    async def _connected(self, question: Question) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        known = NAMES.last(question)
+        if known and NAMES.is_being_asked(question):
+            return await (await self._race(known)).won()
+        asking = loop.run_in_executor(None, NAMES.ask, question)
+        try:
+            race = await self._race(await _answer(asking, known))
+            asking.add_done_callback(race.learn)
+            return await race.won()
+        finally:
+            asking.cancel()
+
+    async def _race(self, addresses: Iterable[Address]) -> Race:
+        local: tuple[Address, ...] = ()
+        if self._local:
+            local = await asyncio.to_thread(NAMES.ask, Question(*self._local, self._family))
+        return Race(interleaved(addresses), local=local, interval=self.interval, chance=self._chance)
 
 
 class Race:
@@ -87,7 +107,8 @@ class Race:
         interval: float,
         chance: Callable[[], float],
     ) -> None:
-        self._addresses = addresses
+        self._addresses = list(addresses)
+        self._untried = deque(addresses)
         self._local: dict[int, Any] = {address.family: address.where for address in reversed(tuple(local))}
         self._interval = interval
         self._chance = chance
@@ -111,20 +132,37 @@ class Race:
             raise self._verdict() or OSError("no address")
         return self._winner
 
+    def learn(self, found: asyncio.Future[tuple[Address, ...]]) -> None:
+        """Try what else the name means too, when that comes to light."""
+        if found.cancelled() or found.exception() is not None:
+            return
+        new = [address for address in interleaved(found.result()) if address not in self._addresses]
+        self._addresses += new
+        self._untried += new
+        self._news.set()
+
     async def _take_turns(self, group: asyncio.TaskGroup) -> None:
-        first_round = len(self._addresses)
-        for turn, address in enumerate(itertools.cycle(self._addresses), start=1):
+        turns = itertools.count()
+        while self._addresses and not self._is_over():
+            address = self._untried.popleft() if self._untried else self._addresses[next(turns) % len(self._addresses)]
             attempt = group.create_task(self._attempt(address))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._ended)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STAGGER if turn < first_round else self._pause()):
-                    while not self._is_over() and not (turn < first_round and address in self._heard):
-                        await self._next_news()
-            while len(self._attempts) >= MOST and not self._is_over():
-                await self._next_news()
-            if self._is_over():
-                return
+            await self._rest(address)
+
+    async def _rest(self, address: Address) -> None:
+        """Until the next attempt may start: a refusal brings an untried address forward, as does a new one."""
+        waiting = len(self._untried)
+
+        def is_over() -> bool:
+            return self._is_over() or len(self._untried) > waiting or (waiting > 0 and address in self._heard)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STAGGER if waiting else self._pause()):
+                while not is_over():
+                    await self._next_news()
+        while len(self._attempts) >= MOST and not self._is_over():
+            await self._next_news()
 
     async def _attempt(self, address: Address) -> None:
         with contextlib.ExitStack() as closing:
@@ -196,7 +234,14 @@ def _plainness(word: OSError) -> int:
     return 3 if word.errno in NO_WAY else 2
 
 
-async def _resolved(host: str, port: int, family: int) -> tuple[Address, ...]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-    return tuple(Address(kind, where) for kind, _, _, _, where in found)
+async def _answer(asking: asyncio.Future[tuple[Address, ...]], known: tuple[Address, ...]) -> tuple[Address, ...]:
+    """What is found out, or what is known when that takes long. Raises OSError: there is no such name."""
+    try:
+        async with asyncio.timeout(PATIENCE if known else None):
+            return await asyncio.shield(asking)
+    except TimeoutError:
+        return known
+    except OSError as error:
+        if known and is_no_answer(error):
+            return known
+        raise

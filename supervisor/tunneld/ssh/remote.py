@@ -85,4 +85,6 @@ async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote
         await connection.create_session(lambda: remote, command(program), encoding=None)
     except PacketDecodeError as error:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, f"its answer cannot be read: {error}") from error
+    except OSError as error:  # what ended the connection; asyncssh passes it on to whoever waits for an answer
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection is lost") from error
     remote.write(program)

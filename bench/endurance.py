@@ -1,0 +1,128 @@
+"""What is left of a tunnel after years of trouble in half an hour: a long run of each trial of tests/lab/trials.py.
+
+    python -m bench.endurance [--json] [--quick]
+
+Trials of one lane go through one tunnel, one after the other; the lanes run side by side, each in a lab of its
+own. Nothing is timed here. A trial that left anything behind is shown, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bench.report import Arguments, Column, Table, begin, emit, progress
+from tests.lab import trials
+from tests.lab.course import MORE_HEAP, MORE_OBJECTS, MORE_RESIDENT, Course, Outcome, course
+from tests.lab.trials import black_hole, unplugged
+
+MEGABYTE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """In words, and what is to be done."""
+
+    words: str
+    go: Callable[[Course], object]
+
+
+def lanes(*, quick: bool) -> tuple[tuple[Trial, ...], ...]:
+    """The whole, or a fiftieth of it."""
+
+    def some(times: int) -> int:
+        return max(1, times // 50) if quick else times
+
+    flaps, reconnects, visits = some(150), some(1000), some(10_000)
+    return (
+        (_flapping("a black hole", black_hole, flaps),),
+        (_flapping("unplugged", unplugged, flaps),),
+        (Trial(f"{reconnects:,} forced reconnects", partial(trials.reconnect, times=reconnects, seed=1)),),
+        (
+            Trial(f"{visits:,} connections, a third reset", partial(trials.visit, visits=visits, seed=1)),
+            Trial("relay out of descriptors", partial(trials.relay_without_descriptors, seconds=2, most=8)),
+            Trial("tunneld out of descriptors", partial(trials.host_without_descriptors, seconds=2, most=9)),
+            Trial("both, and a crowd", partial(trials.visit_without_descriptors, visits=some(500), seed=2)),
+            Trial("MaxSessions 1 and 0", partial(trials.few_sessions, visits=some(500))),
+            Trial(f"disks full, {some(50)} reconnects", partial(trials.without_disk, times=some(50))),
+            Trial("clock set back a day, and ahead", partial(trials.clock_steps, seconds=10)),
+            Trial("no name server for a minute", partial(trials.without_names, seconds=60, times=some(5))),
+        ),
+    )
+
+
+def _flapping(what: str, fault: trials.Fault, times: int) -> Trial:
+    return Trial(f"link {what}, {times} x 2 s of 4", partial(trials.flap, fault=fault, times=times))
+
+
+def run_lane(lane: tuple[Trial, ...]) -> Mapping[str, Outcome]:
+    """Each trial's outcome, by its words; one that fails ends the lane."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, course(Path(folder)) as ground:
+        for trial in lane:
+            found[trial.words] = outcome = ground.after(trial.go)
+            progress(f"endurance: {trial.words}: {'; '.join(outcome.kept()) or 'nothing is left'}")
+    return found
+
+
+def left_behind(found: Mapping[str, Outcome]) -> Table:
+    return Table(
+        "What is left behind",
+        (
+            Column("trial"),
+            Column("minutes", ".1f"),
+            Column("sessions", ",d"),
+            *(Column(what, "+d") for what in ("tasks", "threads", "descriptors", "relay's processes", "objects")),
+            Column("heap, KiB", "+.0f"),
+            Column("RSS, MiB", "+.1f"),
+            Column("verdict"),
+        ),
+        tuple(
+            (
+                words,
+                outcome.took / 60,
+                outcome.sessions,
+                *(outcome.after.counts[what] - count for what, count in outcome.before.counts.items()),
+                outcome.more("objects"),
+                outcome.more("heap") / 1024,
+                outcome.more("resident") / MEGABYTE,
+                "; ".join(outcome.kept()) or "all as before",
+            )
+            for words, outcome in found.items()
+        ),
+        _note(found),
+    )
+
+
+def _note(found: Mapping[str, Outcome]) -> str:
+    first = next(iter(found.values())).before
+    counts = ", ".join(f"{count} {what}" for what, count in first.counts.items())
+    return (
+        f"What tunneld holds after a trial more than before it; at first that is {counts} and "
+        f"{first.gauge.resident / MEGABYTE:.0f} MiB. Sessions: those that came up during the trial. Allowed are none "
+        f"more of what is counted, but for {MORE_OBJECTS} objects, {MORE_HEAP >> 10} KiB of heap and "
+        f"{MORE_RESIDENT // MEGABYTE} MiB resident."
+    )
+
+
+def run(given: Arguments) -> Mapping[str, Outcome]:
+    planned = lanes(quick=given.quick)
+    with ThreadPoolExecutor(len(planned)) as pool:
+        return {words: outcome for lane in pool.map(run_lane, planned) for words, outcome in lane.items()}
+
+
+def main() -> int:
+    given = begin(__doc__ or "")
+    found = run(given)
+    emit("endurance", [left_behind(found)], given)
+    return int(any(outcome.kept() for outcome in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The bench of endurance: what it runs, and that it hides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.endurance import lanes, left_behind
+from tests.lab.course import MORE_OBJECTS, Held, Outcome
+from tests.lab.gauge import Gauge
+
+GAUGE = Gauge(
+    number=1, tasks=10, threads=1, descriptors=11, resident=1 << 26, heap=1 << 23, objects=200_000, kinds={"dict": 100}
+)
+BEFORE = Held(GAUGE, served=3)
+
+
+def outcome(after: Held) -> Outcome:
+    return Outcome(BEFORE, after, sessions=2, took=90)
+
+
+def test_a_quick_run_has_every_trial() -> None:
+    """Smaller, and not fewer."""
+    assert [len(lane) for lane in lanes(quick=True)] == [len(lane) for lane in lanes(quick=False)]
+
+
+def test_whatever_is_counted_is_missed() -> None:
+    """One descriptor, or one process on the relay, is too much; of memory, more than the margin."""
+    assert outcome(BEFORE).kept() == []
+    assert outcome(Held(replace(GAUGE, descriptors=12), served=3)).kept() == ["descriptors: 12 instead of 11"]
+    assert outcome(Held(GAUGE, served=4)).kept() == ["processes on the relay: 4 instead of 3"]
+    grown = replace(GAUGE, objects=GAUGE.objects + MORE_OBJECTS + 1, kinds={"dict": 400})
+    assert outcome(Held(grown, served=3)).kept() == ["objects: 1501 more, by kinds: {'dict': 300}"]
+
+
+def test_the_table_has_differences_and_a_verdict() -> None:
+    """Signs, so that nobody takes them for amounts."""
+    table = left_behind({"a trial": outcome(Held(replace(GAUGE, tasks=12), served=3))}).markdown()
+    assert "| a trial |     1.5 |        2 |    +2 |" in table
+    assert "tasks: 12 instead of 10" in table

@@ -1,0 +1,94 @@
+"""tunneld with a gauge: the same program, which counts what it holds whenever SIGUSR1 comes.
+
+Run as `python gauge.py REPORT ARGUMENTS...`: the arguments are tunneld's, and the file REPORT gets each count. What is
+no longer used is given back first, by Python and by the allocator, so that what is counted is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import ctypes
+import gc
+import json
+import os
+import re
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+COMMON = 20  # kinds of objects with fewer instances are not listed
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What a process holds: `resident` and `heap` (malloc's) in bytes, `objects` as blocks of Python's allocator."""
+
+    number: int  # of the count
+    tasks: int
+    threads: int
+    descriptors: int
+    resident: int
+    heap: int
+    objects: int
+    kinds: dict[str, int]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return self.tasks, self.threads, self.descriptors
+
+
+class MallInfo(ctypes.Structure):
+    """struct mallinfo2 (mallinfo(3)); bytes in use: `uordblks`, and `hblkhd` in mappings of their own."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def read(report: Path) -> Gauge | None:
+    return Gauge(**json.loads(report.read_bytes())) if report.exists() else None
+
+
+def count(number: int) -> Gauge:
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    libc.mallinfo2.restype = MallInfo
+    info = libc.mallinfo2()
+    kinds = collections.Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    resident = re.search(r"^Rss:\s+(\d+) kB$", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
+    assert resident is not None
+    return Gauge(
+        number=number,
+        tasks=len(asyncio.all_tasks()),
+        threads=len(os.listdir("/proc/self/task")),
+        descriptors=len(os.listdir("/proc/self/fd")) - 1,  # one of them reads the folder
+        resident=int(resident[1]) * 1024,
+        heap=info.uordblks + info.hblkhd,
+        objects=sys.getallocatedblocks(),
+        kinds={kind: times for kind, times in kinds.items() if times >= COMMON},
+    )
+
+
+def main(report: str, *arguments: str) -> int:
+    numbers = iter(range(1, sys.maxsize))
+
+    def tell(*_: object) -> None:
+        written = f"{report}.new"
+        Path(written).write_text(json.dumps(asdict(count(next(numbers)))))
+        os.replace(written, report)
+
+    signal.signal(signal.SIGUSR1, tell)
+    from tunneld.cli import main as tunneld
+
+    return tunneld(list(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

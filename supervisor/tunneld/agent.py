@@ -4,18 +4,15 @@ It runs from its source text (see tunneld.ssh.bootstrap) on Python 3.9 or newer 
 the ingress's UDP ports, and lives no longer than the SSH session that started it. A plain selector loop, not asyncio:
 half the memory (docs/decisions/0002), and one of it runs on the relay for each tunnel.
 
-Further streams come in through a Unix socket in a folder that only this user can enter: a process that another SSH
-session started passes its standard input and output on as file descriptors.
+Further streams come in through a door (tunneld.door).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +23,7 @@ from tunneld.core.carrier import StreamCarrier
 from tunneld.core.endpoint import Deliver, Happening, Ingress, Message
 from tunneld.core.flow import MAX_DATAGRAM
 from tunneld.core.frame import ProtocolError
+from tunneld.door import Door, root
 
 CONTROL = "control"
 """The name of the first stream, whose end is the agent's."""
@@ -33,14 +31,11 @@ CONTROL = "control"
 MAX_STREAMS = 6
 """Two dedicated ones, as many again that are being replaced, and the control stream."""
 
+LONGEST_NAME = 64
+"""Bytes of a stream's name that count."""
+
 MAX_UNWRITTEN = 64 * 1024
 """Bytes that wait for a stream that does not take them, before its carrier is asked for no more."""
-
-FOLDER = "tunneld-agent-"
-"""How the name of an agent's private folder begins; its process id and some chance follow."""
-
-LONGEST_ROOT = 70
-"""Bytes: a Unix socket's path holds 107, of which our own names take up to 36."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -82,8 +77,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._streams: dict[str, Stream] = {}
         self._sockets: dict[int, socket.socket] = {}
-        self._folder: str | None = None
-        self._door: socket.socket | None = None
+        self._door: Door | None = None
         self._silence = 60.0
         self._reported: dict[str, int] = {}
         self._next_report = 0.0
@@ -111,7 +105,8 @@ class Agent:
                     key.data(mask)
                 self._apply(self._ingress.tick(self._now()))
         finally:
-            self._close_door()
+            if self._door:
+                self._door.close()
 
     # Streams
 
@@ -193,9 +188,11 @@ class Agent:
             except (OSError, ValueError) as error:  # ValueError: no address at all, such as one with a zero byte in it
                 return {"error": f"UDP port {port} on {bind}: {getattr(error, 'strerror', None) or error}"}
         try:
-            return {"join": self._open_door()}
+            self._door = Door("agent")
         except OSError as error:
-            return {"error": f"no Unix socket in {self._folder or _root()}: {error.strerror or error}"}
+            return {"error": f"no Unix socket in {root()}: {error.strerror or error}"}
+        self._watch_door()
+        return {"join": self._door.path}
 
     def _listen(self, bind: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -207,54 +204,24 @@ class Agent:
         sock.bind(address)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._arrive(sock, port))
 
-    def _open_door(self) -> str:
-        """The Unix socket through which further streams come, in a folder that only this user can enter."""
-        root = _root()
-        _sweep(root)
-        self._folder = f"{root}/{FOLDER}{os.getpid()}-{os.urandom(4).hex()}"
-        os.mkdir(self._folder, 0o700)
-        path = f"{self._folder}/join"
-        self._door = socket.socket(socket.AF_UNIX)
-        self._door.bind(path)
-        self._door.listen(MAX_STREAMS)
-        self._door.setblocking(False)
-        self._watch_door()
-        return path
-
     def _watch_door(self) -> None:
-        door = self._door
-        if door and door not in self._selector.get_map():
-            self._selector.register(door, selectors.EVENT_READ, lambda _: self._admit(door))
+        if self._door and self._door.socket not in self._selector.get_map():
+            self._selector.register(self._door.socket, selectors.EVENT_READ, lambda _: self._admit())
 
-    def _close_door(self) -> None:
-        if self._folder:
-            _remove(self._folder)
-
-    def _admit(self, door: socket.socket) -> None:
+    def _admit(self) -> None:
+        assert self._door
         try:
-            keeper, _ = door.accept()
-        except BlockingIOError:
-            return
+            visitor = self._door.admit()
         except OSError:
             # No file descriptor is left, and whoever knocks goes on knocking: look away until the next report.
-            self._selector.unregister(door)
+            self._selector.unregister(self._door.socket)
             return
-        keeper.settimeout(1.0)  # our own one-liner is at the other end, and it has already spoken
-        try:
-            name, fds, _, _ = socket.recv_fds(keeper, 64, 2)
-        except OSError:
-            name, fds = b"", []
-        if (
-            len(fds) == 2
-            and all(map(_is_stream, fds))
-            and name.startswith(b"stream-")
-            and len(self._streams) < MAX_STREAMS
-        ):
-            self._attach(name.decode("ascii", "replace"), (fds[0], fds[1]), keeper)
+        if visitor is None:
             return
-        for fd in fds:
-            os.close(fd)
-        keeper.close()
+        if visitor.words.startswith(b"stream-") and len(self._streams) < MAX_STREAMS:
+            self._attach(visitor.words[:LONGEST_NAME].decode("ascii", "replace"), visitor.fds, visitor.keeper)
+        else:
+            visitor.turn_away()
 
     # Datagrams
 
@@ -306,41 +273,6 @@ def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
     if not 0 < silence <= LONGEST_SILENCE:
         raise ProtocolError("SERVE's silence is out of bounds")
     return bind, range(ports[0], ports[1] + 1), silence
-
-
-def _root() -> str:
-    """Where temporary files go, if a Unix socket's path has room for it."""
-    root = os.environ.get("TMPDIR") or "/tmp"
-    return root if len(os.fsencode(root)) <= LONGEST_ROOT else "/tmp"
-
-
-def _is_stream(fd: int) -> bool:
-    """A pipe or a socket; a selector takes no other files."""
-    mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _sweep(root: str) -> None:
-    """Remove what agents left behind that were killed. Other users may have put anything there."""
-    for name in os.listdir(root):
-        pid = name[len(FOLDER) :].partition("-")[0]
-        if not name.startswith(FOLDER) or not pid.isdecimal():
-            continue
-        try:
-            is_ours = os.lstat(f"{root}/{name}").st_uid == os.geteuid()
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            if is_ours:
-                _remove(f"{root}/{name}")
-        except (OSError, OverflowError):
-            continue
-
-
-def _remove(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(f"{folder}/join")
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
 
 
 def _source(peer: tuple[Any, ...]) -> object:

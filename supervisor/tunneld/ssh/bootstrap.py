@@ -7,27 +7,24 @@ or backquote).
 
 from __future__ import annotations
 
+import re
 import zlib
 from base64 import b64encode
 from functools import cache
 from importlib.resources import files
 
-SHIPPED = (
-    "core.frame",
-    "core.credit",
-    "core.queue",
-    "core.flow",
-    "core.carrier",
-    "core.choice",
-    "core.endpoint",
-    "agent",
-)
-"""The agent's modules under `tunneld`, each after those that it imports."""
-
 OLDEST_PYTHON = (3, 9)
 
 NO_PYTHON = 127
 """Exit status of a shell that finds no `python3`."""
+
+NO_DOOR = 69
+"""Exit status of a rejoin program whose far agent has ended (EX_UNAVAILABLE of sysexits.h)."""
+
+_IMPORT = re.compile(r"^from tunneld(?:\.([\w.]+))? import (?:\(([^)]*)\)|(.*))$", re.M)
+
+_WORDS_FOR_PEOPLE = re.compile(r'^([ ]*)""".*?"""\n|^[ ]*#[^\n]*\n', re.M | re.S)
+"""Docstrings and whole lines of comment: two thirds of a module, and each 14 kB cost a round trip at the start."""
 
 _INSTALL = """
 import sys, types
@@ -41,10 +38,13 @@ def module(name, source):
 """
 
 _JOIN = """
-import os, socket
+import os, socket, sys
 door = socket.socket(socket.AF_UNIX)
-door.connect({path!r})
-socket.send_fds(door, [{name!r}], [0, 1])
+try:
+    door.connect({path!r})
+except OSError:
+    sys.exit({status})
+socket.send_fds(door, [{words}], [0, 1])
 # From here on this process only has to stay until the agent, or the session, ends: the smallest program does.
 os.dup2(door.fileno(), 0)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -55,28 +55,51 @@ os.execvp("cat", ["cat"])
 @cache
 def agent_program() -> bytes:
     """The agent as a program text, compressed."""
-    lines = [_INSTALL, 'module("tunneld", "")', 'module("tunneld.core", "")']
-    for name in SHIPPED:
-        source = files("tunneld").joinpath(*name.split(".")[:-1], name.split(".")[-1] + ".py").read_text("utf-8")
-        lines.append(f"module({'tunneld.' + name!r}, {source!r})")
-    lines.append('sys.modules["tunneld.agent"].main()')
-    return zlib.compress("\n".join(lines).encode(), 9)
+    return _packed(f"{_modules('agent')}\nsys.modules['tunneld.agent'].main()")
+
+
+def far_program(secret: bytes) -> bytes:
+    """The far agent as a program text, compressed; the secret is in it and thus never on a command line."""
+    return _packed(f"{_modules('far')}\nsys.modules['tunneld.far'].main({secret.hex()!r})")
 
 
 def join_program(path: str, name: str) -> bytes:
     """A program that passes its standard streams to the agent behind `path`, as the stream `name`."""
-    return zlib.compress(_JOIN.format(path=path, name=name.encode()).encode(), 9)
+    return _packed(_JOIN.format(path=path, words=repr(name.encode()), status=NO_DOOR))
+
+
+def rejoin_program(path: str, name: str) -> bytes:
+    """The same for a far agent, which also hears how this SSH session came. Exits with NO_DOOR when it has ended."""
+    words = f"{name.encode()!r} + b'\\0' + os.environb.get(b'SSH_CONNECTION', b'')"
+    return _packed(_JOIN.format(path=path, words=words, status=NO_DOOR))
 
 
 def claim_program(*arguments: object) -> bytes:
     """tunneld.claim as a program text, compressed, with its `main` called so."""
     source = files("tunneld").joinpath("claim.py").read_text("utf-8")
-    return zlib.compress(f"{source}\nmain{arguments!r}\n".encode(), 9)
+    return _packed(f"{source}\nmain{arguments!r}\n")
+
+
+def shipped(name: str) -> list[str]:
+    """A module of ours and all that it imports, each after those that it needs; without "tunneld."."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        for module, several, one in _IMPORT.findall(_source(name)):
+            members = [f"{module}.{member}".strip(".") for member in re.findall(r"\w+", several or one)]
+            for needed in members if module in ("", "core") else [module]:
+                if needed not in order:
+                    add(needed)
+        order.append(name)
+
+    add(name)
+    return order
 
 
 def command(program: bytes) -> str:
-    """The command line that reads `program` from standard input and runs it."""
-    return _one_liner(f"sys.stdin.buffer.read({len(program)})")
+    """The command line that reads `program` from standard input and runs it. Not a byte more is read, so that what the
+    program itself shall read may follow at once."""
+    return _one_liner(f"io.BufferedReader(io.FileIO(0,closefd=0),1).read({len(program)})")
 
 
 def whole_command(program: bytes) -> str:
@@ -88,9 +111,38 @@ def _one_liner(program: str) -> str:
     """`-I` and `-S`: neither the far user's environment nor their site packages have a say in what runs."""
     oldest = ", ".join(map(str, OLDEST_PYTHON))
     one_liner = (
-        "import binascii,sys,zlib;"
+        "import binascii,io,sys,zlib;"
         f"sys.version_info>=({oldest}) or sys.exit("
         f"'tunneld needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer here, and found '+sys.version.split()[0]);"
         f"exec(zlib.decompress({program}))"
     )
     return f'exec python3 -ISc "{one_liner}"'
+
+
+def _modules(name: str) -> str:
+    """The text that makes this module of ours, and those that it needs."""
+    lines = [_INSTALL, 'module("tunneld", "")', 'module("tunneld.core", "")']
+    lines += [f"module({'tunneld.' + each!r}, {_for_machines(_source(each))!r})" for each in shipped(name)]
+    return "\n".join(lines)
+
+
+def _source(name: str) -> str:
+    *packages, module = name.split(".")
+    return files("tunneld").joinpath(*packages, f"{module}.py").read_text("utf-8")
+
+
+def _for_machines(source: str) -> str:
+    """Without words for people, on the same lines, so that a traceback still names the right one."""
+    head, _, rest = source.partition("from __future__")
+    blank = "\n" * head.count("\n")  # a module's docstring goes whole: before this import nothing else may stand
+    return f"{blank}from __future__" + _WORDS_FOR_PEOPLE.sub(_placeholder, rest)
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    """A docstring may be all that a body has."""
+    statement = "" if found[1] is None else f"{found[1]}0"
+    return statement + "\n" * found[0].count("\n")
+
+
+def _packed(program: str) -> bytes:
+    return zlib.compress(program.encode(), 9)

@@ -163,7 +163,8 @@ class Internet:
     def stands(self, seconds: float) -> None:
         until = self.now + seconds
         while True:
-            deadline = min(end.pair.deadline() for end in self.ends)
+            deadlines = [end.pair.deadline() for end in self.ends]
+            deadline = min(deadlines)
             due = self._due[0][0] if self._due else float("inf")
             if min(due, deadline) > until:
                 break
@@ -172,8 +173,8 @@ class Internet:
                 act()
             else:
                 self.now = max(self.now, deadline)
-            for end in self.ends:
-                if end.pair.deadline() <= self.now:
+            for end, deadline in zip(self.ends, deadlines, strict=True):
+                if deadline <= self.now:
                     end.ticks += 1
                     end.happens(end.pair.tick(self.now))
             self._write()

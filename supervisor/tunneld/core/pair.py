@@ -44,6 +44,12 @@ MAX_PACKETS = 512
 MAX_RESCUED = 8
 """Small datagrams that are sent again, on streams, when their path goes silent: the keystrokes of a second."""
 
+CALM, DOUBT = 0, 1
+"""Flow numbers of datagrams on a stream: whether their sender trusts the path that it uses, if any."""
+
+GRIEF = 5.0
+"""Seconds after the death of a path for which the peer is told so: it will have noticed by then."""
+
 BUSY = 4, 3.0
 """So many datagrams in so many seconds are somebody at work; mosh alone makes two."""
 
@@ -102,7 +108,7 @@ class Pair:
         self._budget = redundancy.Budget(budget, now)
         self._seen = Seen()
         self._number = 0
-        self._now = now
+        self._now = self._began = now
         self._next_ping = now + PING
         self._packets: list[Packet] = []
         self._later: list[tuple[float, int, int, bytes]] = []  # when, number, which copy, datagram
@@ -120,14 +126,14 @@ class Pair:
         self.counts["datagrams_out"] += 1
         self._crossed.append(now)
         self._fit(len(datagram), now)
-        waiting = Waiting(0, self._number, datagram, now)
+        waiting = Waiting(DOUBT if self._is_in_doubt(now) else CALM, self._number, datagram, now)
         self._number = (self._number + 1) & 0xFFFFFFFF
         paths, streams = self._route(len(datagram), now)
         for stream in streams:
             stream.offer(waiting)
         if paths:
             self._send_copies(paths, waiting, now)
-        if paths and not streams and len(datagram) <= redundancy.SMALL:
+        if self._paths.current and not streams and len(datagram) <= redundancy.SMALL:
             self._at_risk.append(waiting)
         if not paths and not streams:
             self.counts["datagrams_without_carrier"] += 1
@@ -155,7 +161,9 @@ class Pair:
         events: list[Event] = []
         for received in self.streams[name].receive(data, now):
             if received.kind == frame.DATAGRAM:
-                events += self._pass_on(received.number, received.payload, None, now)
+                events += self._pass_on(received.number, received.payload, now)
+                if received.flow == DOUBT and self._paths.current and not self._is_in_doubt(now):
+                    self._paths.current.warn(now, by_peer=True)
             elif received.kind == frame.OFFER:
                 self._take_offer(frame.body(received), now)
             elif received.kind in (frame.SERVE, frame.SERVING, frame.REPORT):
@@ -193,7 +201,7 @@ class Pair:
         path = self._paths.heard(local, remote, now)
         if opened.kind == packet.DATAGRAM:
             read = packet.read_datagram(opened.body)
-            return self._pass_on(*read, path, now) if read else []
+            return self._pass_on(*read, now) if read else []
         if opened.kind == packet.PROBE and path:
             self._emit(path, packet.ANSWER, packet.answer_body(opened.number, path.received))
             path.sent += 1
@@ -359,7 +367,7 @@ class Pair:
 
     # Receiving
 
-    def _pass_on(self, number: int, datagram: bytes, path: Path | None, now: float) -> list[Event]:
+    def _pass_on(self, number: int, datagram: bytes, now: float) -> list[Event]:
         if len(datagram) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return []
@@ -368,10 +376,14 @@ class Pair:
             return []
         self.counts["datagrams_in"] += 1
         self._crossed.append(now)
-        current = self._paths.current
-        if path is None and current and len(datagram) <= redundancy.SMALL and not self._is_settling(now):
-            current.warn(now)  # why does the peer use a stream?
         return [Deliver(datagram)]
+
+    def _is_in_doubt(self, now: float) -> bool:
+        """The path in use may have died, or the last one just did: the peer had better not rely on it either."""
+        current = self._paths.current
+        if current:
+            return current.is_our_doubt(now)
+        return self._paths.since > self._began and now - self._paths.since < GRIEF
 
     def _is_active(self, now: float) -> bool:
         count, seconds = BUSY

@@ -43,7 +43,7 @@ FULL_TRIES = 6
 each way one path in two thousand is wronged."""
 
 HELD, HELD_FOR_LOSS = 2.0, 30.0
-"""Seconds for which a path that went silent, or lost too much, is not taken again; doubled each time."""
+"""Seconds for which a path is held back that went silent for the second time, or lost too much; doubled each time."""
 
 LONGEST_HOLD = 30.0, 480.0
 """The same two, at most: UDP that comes back is used within a minute."""
@@ -104,6 +104,7 @@ class Path:
         self.answered: float | None = None
         self.heard: float | None = None
         self.fault = ""
+        self.is_lossy = False
         self.held_until = now
         self.loss = Loss()
         self._strikes = 0
@@ -111,6 +112,7 @@ class Path:
         self._trips: list[float] = []
         self._waiting_since: float | None = None
         self._warned: float | None = None
+        self._is_peers_doubt = False
         self._probed = -inf
         self._next_full = inf
         self._full_tries = 0
@@ -211,20 +213,33 @@ class Path:
         """Seconds since the first probe that has no answer."""
         return now - self._waiting_since if self._waiting_since is not None and self.answered is not None else 0.0
 
-    def warn(self, now: float) -> None:
-        """Something says that the path may have died: doubt it until it answers."""
+    def warn(self, now: float, *, by_peer: bool = False) -> None:
+        """Something says that the path may have died: doubt it until it answers, which it is asked for at once."""
         if self._warned is None:
-            self._warned = now
+            self._warned, self._is_peers_doubt = now, by_peer
+
+    def is_silent(self, now: float) -> bool:
+        """It should have answered."""
+        return self.waited(now) >= self._doubt
 
     def is_doubtful(self, now: float) -> bool:
-        return self._warned is not None or self.waited(now) >= self._doubt
+        """It may have died: somebody else should carry as well."""
+        return self._warned is not None or self.is_silent(now)
+
+    def is_our_doubt(self, now: float) -> bool:
+        """The peer should know; what it told us itself is no news to it, or two ends would alarm each other forever."""
+        return self.is_silent(now) or (self._warned is not None and not self._is_peers_doubt)
 
     def is_dead(self, now: float) -> bool:
         return self.waited(now) >= self._death
 
+    def passes(self) -> bool:
+        """It answers, and full datagrams pass."""
+        return self.answered is not None and self.proven >= NEEDED
+
     def is_open(self, now: float) -> bool:
-        """It may be used."""
-        return self.answered is not None and self.proven >= NEEDED and now >= self.held_until
+        """It may be used, and by itself."""
+        return self.passes() and now >= self.held_until
 
     def changes(self, now: float) -> float:
         """When silence, or the end of a hold, will change the judgement; inf: not by itself."""
@@ -235,14 +250,14 @@ class Path:
 
     def end(self, now: float) -> None:
         """It went silent: it is a candidate again, held back for a while."""
-        self._strike(now, HELD, LONGEST_HOLD[0])
-        self.fault = "went silent"
+        self._strike(now, min(LONGEST_HOLD[0], HELD * (2.0**self._strikes - 1)))
+        self.fault, self.is_lossy = "went silent", False
         self._begin_anew(now)
 
     def hold(self, now: float) -> None:
-        """It loses too much."""
-        self._strike(now, HELD_FOR_LOSS, LONGEST_HOLD[1])
-        self.fault = "loses too much"
+        """It loses too much: another one is better, and none is better than it alone."""
+        self._strike(now, min(LONGEST_HOLD[1], HELD_FOR_LOSS * 2.0**self._strikes))
+        self.fault, self.is_lossy = "loses too much", True
 
     def forgive(self) -> None:
         """It has been good for long."""
@@ -250,7 +265,7 @@ class Path:
 
     def doubt_everything(self, now: float) -> None:
         """The network changed: what was held against it no longer counts, nor what spoke for it."""
-        self._strikes, self.held_until, self.fault = 0, now, ""
+        self._strikes, self.held_until, self.fault, self.is_lossy = 0, now, "", False
         self.loss.forget()
         self._warned = None
         if self.answered is None:
@@ -279,8 +294,8 @@ class Path:
     def _next_try(self) -> float:
         return self._round + TRIES[self._step] if self._step < len(TRIES) else inf
 
-    def _strike(self, now: float, first: float, longest: float) -> None:
-        self.held_until = now + min(longest, first * 2.0**self._strikes)
+    def _strike(self, now: float, seconds: float) -> None:
+        self.held_until = now + seconds
         self._strikes = min(self._strikes + 1, 8)
         self.loss.forget()
 

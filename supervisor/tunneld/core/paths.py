@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from math import inf
+from math import inf, sqrt
 
 from tunneld.core.flow import Rate
 from tunneld.core.path import FORGIVEN, NEEDED, Address, Candidate, Path
@@ -32,14 +32,15 @@ PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
 """Seconds in use before a better path counts; doubled by each move that it caused, until the network changes."""
 
 TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
-"""A fifth of the packets of the last seconds, of which there must be that many."""
+"""A fifth of the packets of the last seconds, of which there must be that many; surely so, not by chance."""
 
 
 def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patient: bool) -> Path | None:
     """The path to use; None: none may be. `is_patient`: that another one is better is no reason now."""
-    usable = [path for path in paths if path.is_open(now)]
-    trusted = [path for path in usable if not path.is_doubtful(now)]
-    pool = trusted or usable
+    passing = [path for path in paths if path.passes()]
+    usable = [path for path in passing if path.is_open(now)]
+    trusted = [path for path in usable if not path.is_silent(now)]
+    pool = trusted or usable or [path for path in passing if path.is_lossy]
     best = min(pool, key=lambda path: (not path.is_direct, path.best_rtt), default=None)
     if best is None or current not in pool or current is None:
         return best
@@ -114,6 +115,8 @@ class Paths:
                 self._counts["paths_refused"] += 1
                 return None
             path = self._add(FOUND, local, remote, now)
+            if self.current:
+                self.current.warn(now)  # has the peer moved there?
         path.heard = now
         path.received += 1
         path.nudge(now)
@@ -158,7 +161,7 @@ class Paths:
         if chosen is former:
             return None
         reason = self._reason(former, chosen, now)
-        if former and chosen and former.is_open(now) and not former.is_doubtful(now):
+        if former and chosen and former.is_open(now) and not former.is_silent(now):
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         self.current, self.since, self.why = chosen, now, reason
         return reason
@@ -167,7 +170,7 @@ class Paths:
         if path.is_dead(now):
             path.end(now)
         sent, lost = path.loss.lately(LOSS_WINDOW, now)
-        if path.is_open(now) and sent >= COUNTED and lost > TOO_MUCH_LOSS * sent:
+        if path.is_open(now) and sent >= COUNTED and lost - sqrt(lost) > TOO_MUCH_LOSS * sent:
             path.hold(now)
         if path is self.current and now - self.since > FORGIVEN and not path.is_doubtful(now):
             path.forgive()
@@ -180,7 +183,7 @@ class Paths:
             return former.fault or "gone" if former else "it answers"
         if not former.is_open(now):
             return f"the one before {former.fault or 'is gone'}"
-        if former.is_doubtful(now):
+        if former.is_silent(now):
             return "the one before does not answer"
         return "direct" if chosen.is_direct and not former.is_direct else "shorter round trip"
 

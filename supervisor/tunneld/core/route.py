@@ -45,7 +45,7 @@ def route(
         return Route(_last_resort(known, is_alone=not is_in_time) if is_small or not is_in_time else [], ready)
     if size > current.proven:
         return Route([] if ready else [current], ready)
-    if is_new or current.is_doubtful(now) or (is_small and _is_slow(current, ready)):
+    if is_new or not current.is_open(now) or current.is_doubtful(now) or (is_small and _is_slow(current, ready)):
         return Route([current], ready)
     return Route([current, *_aside(current, known, now)], [])
 
@@ -68,5 +68,5 @@ def _is_slow(current: Path, streams: list[StreamCarrier]) -> bool:
 
 def _aside(current: Path, known: Iterable[Path], now: float) -> list[Path]:
     bound = 1.5 * current.best_rtt + ASIDE
-    others = [path for path in known if path is not current and path.is_open(now) and not path.is_doubtful(now)]
+    others = [path for path in known if path is not current and path.is_open(now) and not path.is_silent(now)]
     return sorted((path for path in others if path.best_rtt <= bound), key=lambda path: path.best_rtt)[:1]

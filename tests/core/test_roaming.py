@@ -1,0 +1,301 @@
+"""A person types while paths appear, get lossy, die and change: how soon the echo of each key is there."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+
+from tests.core.internet import CLIENT, FAR, START, Internet, Nat, Place, cone, home, office, restricted, symmetric
+from tests.core.simulated import Line, percentile
+from tunneld.core.pair import Deliver, Event
+
+EVERY = 0.13  # seconds between two keys
+ROUND_TRIP = 0.085  # seconds, with what the far side takes
+
+CAFE = "203.0.113.99"
+
+
+class Typist:
+    """Types at the client from now on; the far side echoes each key once. mosh would send again what got lost."""
+
+    def __init__(self, net: Internet, seconds: float) -> None:
+        self.net = net
+        self.typed: dict[int, float] = {}
+        self._happens = net.far.happens
+        net.far.happens = self._echoes  # type: ignore[method-assign]
+        for number in range(int(seconds / EVERY)):
+            net.after(number * EVERY, partial(self._types, number))
+
+    def _types(self, number: int) -> None:
+        self.typed[number] = self.net.now
+        self.net.sends(self.net.client, number.to_bytes(4, "big") + bytes(60))
+
+    def _echoes(self, events: list[Event]) -> None:
+        self._happens(events)
+        for event in events:
+            if isinstance(event, Deliver):
+                self.net.after(0.005, partial(self.net.sends, self.net.far, event.datagram + bytes(20)))
+
+    @property
+    def ages(self) -> list[float]:
+        """Seconds from each key to its echo; those that were lost are missing."""
+        got = [(when, int.from_bytes(datagram[:4], "big")) for when, datagram in self.net.client.got]
+        return sorted(when - self.typed[number] for when, number in got)
+
+    @property
+    def lost(self) -> int:
+        return len(self.typed) - len(self.net.client.got)
+
+
+def between(client: Nat | None, far: Nat | None, *, loss: float = 0.0, has_relay: bool = False) -> Internet:
+    """A connection of 80 ms round trip, UDP and TCP alike."""
+    net = Internet(home(client), office(far), has_relay=has_relay)
+    for weather in net.weather.values():
+        weather.loss = loss
+    chance = random.Random(5)
+    net.connects(up=Line(delay=0.04, loss=loss, chance=chance), down=Line(delay=0.04, loss=loss, chance=chance))
+    return net
+
+
+def carriers(net: Internet) -> list[str]:
+    """What each end uses: the kind of path, or "stream"."""
+    return [str(end.pair.snapshot(net.now)["in_use"].get("kind", "stream")) for end in net.ends]
+
+
+class Case(NamedTuple):
+    client: Nat | None
+    far: Nat | None
+    expected: str
+
+
+DIRECT, MEETS_ONLY_AT_A_RELAY = "direct", "relay"
+CASES = [
+    (None, None, DIRECT),
+    (None, restricted(FAR), DIRECT),
+    (cone(CLIENT), cone(FAR), DIRECT),
+    (restricted(CLIENT), restricted(FAR), DIRECT),
+    (restricted(CLIENT, keeps_port=False), restricted(FAR, keeps_port=False), DIRECT),
+    (symmetric(CLIENT), None, DIRECT),
+    (symmetric(CLIENT), cone(FAR), DIRECT),
+    (symmetric(CLIENT), restricted(FAR), MEETS_ONLY_AT_A_RELAY),
+    (restricted(CLIENT), symmetric(FAR), MEETS_ONLY_AT_A_RELAY),
+    (symmetric(CLIENT), symmetric(FAR), MEETS_ONLY_AT_A_RELAY),
+]
+
+
+@pytest.mark.parametrize(("client", "far", "expected"), CASES)
+def test_where_a_path_can_be_it_is_found_within_two_seconds(client: Nat | None, far: Nat | None, expected: str) -> None:
+    """Through any pair of NATs; a relay is used when there is no other way, and left when there is."""
+    net = between(client, far, has_relay=True)
+    net.stands(2)
+    for carrier in carriers(net):
+        assert (carrier == "relay") == (expected == "relay")
+        assert carrier != "stream"
+
+
+def test_port_keeping_nats_need_no_server() -> None:
+    """The address that SSH shows and the socket's own port are enough."""
+    net = Internet(home(restricted(CLIENT)), office(restricted(FAR)), has_stun=False)
+    net.connects()
+    net.stands(2)
+    assert carriers(net) == ["visible", "visible"]
+
+
+def test_on_one_lan_the_lan_is_used() -> None:
+    """Though both are visible from outside as well."""
+    nat = cone(CLIENT)
+    net = Internet(Place("192.168.1.7", "home", nat), Place("192.168.1.9", "home", nat))
+    net.connects()
+    net.stands(2)
+    assert carriers(net) == ["lan", "lan"]
+
+
+def test_a_clean_link_has_each_datagram_once() -> None:
+    """Once the path has settled: no copies, no stream, and the round trip is the network's."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(2)
+    typist = Typist(net, 30)
+    net.stands(6)
+    before = [(end.pair.counts["copies_out"], end.pair.streams["ssh"].sent) for end in net.ends]
+    net.stands(30)
+    assert [(end.pair.counts["copies_out"], end.pair.streams["ssh"].sent) for end in net.ends] == before
+    assert typist.lost == 0
+    assert typist.ages[-1] <= ROUND_TRIP + 0.001
+
+
+@pytest.mark.parametrize(("loss", "p95", "p99", "most"), [(0.05, 0.113, 0.246, 20), (0.15, 0.160, 0.206, 28)])
+def test_keys_come_sooner_than_loss_would_have_it(loss: float, p95: float, p99: float, most: float) -> None:
+    """Of plain mosh's percentiles at this loss, as measured, the share that we promise; and what it costs in kbit/s."""
+    net = between(restricted(CLIENT), restricted(FAR), loss=loss)
+    net.stands(3)
+    typist = Typist(net, 60)
+    net.stands(62)
+    assert percentile(typist.ages, 0.95) < p95
+    assert percentile(typist.ages, 0.99) < p99
+    assert typist.lost <= 3
+    assert all(end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < most for end in net.ends)
+
+
+@pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)])
+def test_a_path_that_dies_loses_no_key(ways: tuple[str, ...]) -> None:
+    """In both directions or in one: what it swallowed goes over the stream, and the last echo comes within 1.5 s."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(5)
+    typist = Typist(net, 20)
+    net.stands(5)
+    for way in ways:
+        net.weather[way].is_blocked = True
+    net.stands(20)
+    assert carriers(net) == ["stream", "stream"]
+    assert typist.lost <= 3  # mosh sends these again: a burst of more than the last eight
+    assert typist.ages[-1] < 0.7
+    for weather in net.weather.values():
+        weather.is_blocked = False
+    net.stands(60)
+    assert carriers(net) == ["reflexive", "reflexive"]
+
+
+def test_udp_that_appears_is_used_within_a_minute() -> None:
+    """Even after an hour without."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    for weather in net.weather.values():
+        weather.is_blocked = True
+    net.stands(3600)
+    assert carriers(net) == ["stream", "stream"]
+    for weather in net.weather.values():
+        weather.is_blocked = False
+    net.stands(35)
+    assert carriers(net) == ["reflexive", "reflexive"]
+
+
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_laptop_that_moves_has_its_echo_within_two_seconds(notices: bool) -> None:
+    """To another network, whether the operating system says so or not; SSH stands still, but TCP holds out."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(5)
+    typist = Typist(net, 20)
+    net.stands(5)
+    net.moves(net.client, Place("10.9.9.9", "cafe", restricted(CAFE)), notices=notices)
+    net.stands(16)
+    assert typist.lost <= 3
+    assert typist.ages[-1] < 0.7
+    assert "stream" not in carriers(net)
+
+
+def test_a_laptop_that_moves_takes_the_path_along_without_ssh() -> None:
+    """SSH died with the old address, and a far end that can be reached from anywhere hears from the new one."""
+    net = between(restricted(CLIENT), cone(FAR))
+    net.stands(5)
+    net.loses()
+    typist = Typist(net, 20)
+    net.stands(5)
+    net.moves(net.client, Place("10.9.9.9", "cafe", symmetric(CAFE)))
+    net.stands(16)
+    assert typist.lost <= 6  # until the far end has seen three round trips go by
+    assert net.client.got[-1][0] > net.now - 2
+    assert all(
+        later - earlier < 2 for (earlier, _), (later, _) in zip(net.client.got, net.client.got[1:], strict=False)
+    )
+
+
+def test_the_path_carries_on_when_ssh_dies_and_a_later_connection_joins() -> None:
+    """Nobody notices either."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(5)
+    typist = Typist(net, 20)
+    net.after(5, net.loses)
+    net.after(10, partial(net.connects, "again"))
+    net.stands(22)
+    assert typist.lost == 0
+    assert typist.ages[-1] <= ROUND_TRIP + 0.001
+
+
+def test_a_lan_is_found_when_one_comes_home() -> None:
+    """From outside to the network of the far end, which tells itself."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(10)
+    net.moves(net.client, Place("10.0.0.55", "office", net.far.place.nat))
+    net.stands(3)
+    assert carriers(net) == ["lan", "lan"]
+
+
+def test_a_nat_that_forgets_is_entered_again() -> None:
+    """Its new ports are found by the packets that come from there."""
+    net = between(restricted(CLIENT, keeps_port=False), cone(FAR))
+    net.stands(10)
+    assert net.client.place.nat
+    net.client.place.nat.forgets()
+    typist = Typist(net, 20)
+    net.stands(22)
+    assert typist.lost <= 3
+    assert typist.ages[-1] < 0.7
+    assert "stream" not in carriers(net)
+
+
+def test_a_path_too_narrow_for_full_datagrams_is_not_used() -> None:
+    """Though small probes pass: the stream carries, as a large screen would be lost on the path."""
+    net = between(None, None)
+    for weather in net.weather.values():
+        weather.mtu = 1200
+    net.stands(10)
+    assert carriers(net) == ["stream", "stream"]
+    assert {path["state"] for path in net.client.pair.snapshot(net.now)["paths"]} == {"narrow"}
+
+
+def test_a_path_that_becomes_narrow_is_left() -> None:
+    """Full datagrams stop passing while small ones pass: it is noticed from full probes without an answer."""
+    net = between(None, None)
+    net.stands(5)
+    for weather in net.weather.values():
+        weather.mtu = 1200
+    for number in range(300):
+        net.after(0.1 * number, partial(net.sends, net.far, number.to_bytes(4, "big") + bytes(1200)))
+    net.stands(30)
+    assert carriers(net)[1] == "stream"
+    last = net.client.got[-1]
+    assert last[0] > START + 34
+
+
+def test_datagrams_larger_than_mosh_over_ipv6_sends_are_tried_first() -> None:
+    """The first goes over the stream, and once a probe of its size has passed, over the path."""
+    net = between(None, None)
+    net.stands(5)
+    net.sends(net.far, bytes(1252))
+    assert net.far.pair.streams["ssh"].sent == 1
+    net.stands(1)
+    net.sends(net.far, bytes(1252))
+    net.stands(1)
+    assert net.far.pair.streams["ssh"].sent == 1
+    assert len(net.client.got) == 2
+
+
+def test_a_lossy_path_has_a_stream_by_its_side() -> None:
+    """At 40 % loss the choice is not one or the other: both carry, and what comes first counts."""
+    net = Internet(home(restricted(CLIENT)), office(restricted(FAR)))
+    net.connects()
+    net.stands(3)
+    for weather in net.weather.values():
+        weather.loss = 0.4
+    typist = Typist(net, 60)
+    net.stands(10)
+    before = net.far.pair.streams["ssh"].sent
+    net.stands(52)
+    assert net.far.pair.streams["ssh"].sent > before + 200
+    assert typist.lost <= 6
+    assert percentile(typist.ages, 0.99) < 2 * ROUND_TRIP
+
+
+def test_the_budget_bounds_the_copies() -> None:
+    """A flood of small datagrams at 15 % loss has copies for 16 kbit/s and no more; without a budget it has none."""
+    for budget, least, most in ((16.0, 10, 18), (0.0, 0, 0)):
+        net = Internet(home(None), office(None), budget=budget)
+        for weather in net.weather.values():
+            weather.loss = 0.15
+        net.connects()
+        for number in range(2000):
+            net.after(0.01 * number, partial(net.sends, net.client, number.to_bytes(4, "big") + bytes(200)))
+        net.stands(20)
+        assert least <= net.client.pair.snapshot(net.now)["redundancy"]["spent_kbit"] <= most

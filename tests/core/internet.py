@@ -99,6 +99,8 @@ class End:
         self.gathered = 0
         self.is_deaf_to_change = False  # its loop has not noticed that the network changed
         self.ticks = 0
+        self.spins = 0
+        self.ticked = 0.0
         self.pair.open("4", 4, self.port, net.now)
 
     def gathers(self) -> None:
@@ -176,6 +178,9 @@ class Internet:
             for end, deadline in zip(self.ends, deadlines, strict=True):
                 if deadline <= self.now:
                     end.ticks += 1
+                    end.spins = end.spins + 1 if self.now == end.ticked else 0
+                    end.ticked = self.now
+                    assert end.spins < 20, "its deadline stands still"
                     end.happens(end.pair.tick(self.now))
             self._write()
         self.now = until

@@ -80,6 +80,7 @@ CASES = [
     (restricted(CLIENT, keeps_port=False), restricted(FAR, keeps_port=False), DIRECT),
     (symmetric(CLIENT), None, DIRECT),
     (symmetric(CLIENT), cone(FAR), DIRECT),
+    (Nat(CLIENT, "each", "all"), Nat(FAR, "each", "all"), DIRECT),
     (symmetric(CLIENT), restricted(FAR), MEETS_ONLY_AT_A_RELAY),
     (restricted(CLIENT), symmetric(FAR), MEETS_ONLY_AT_A_RELAY),
     (symmetric(CLIENT), symmetric(FAR), MEETS_ONLY_AT_A_RELAY),

@@ -198,16 +198,16 @@ class Pair:
         opened = self._seal.open(data)
         if opened is None:
             return []
-        path = self._paths.heard(local, remote, now)
+        path = self._paths.heard(local, remote, now, is_probe=opened.kind == packet.PROBE)
         if opened.kind == packet.DATAGRAM:
             read = packet.read_datagram(opened.body)
             return self._pass_on(*read, now) if read else []
         if opened.kind == packet.PROBE and path:
             self._emit(path, packet.ANSWER, packet.answer_body(opened.number, path.received))
             path.sent += 1
-        elif opened.kind == packet.ANSWER and path:
+        elif opened.kind == packet.ANSWER:
             answer = packet.read_answer(opened.body)
-            if answer is None or not path.take_answer(*answer, now):
+            if answer is None or not self._paths.take_answer(*answer, now):
                 self.counts["packets_unasked"] += 1
             return self._review(now)
         return []

@@ -160,7 +160,9 @@ class Path:
         size = full if now >= self._next_full else 0
         if size:
             self._full_tries += 1
-            self._next_full = now + (1.0 if self.proven >= full else min(IDLE_BEAT, 0.1 * 2**self._full_tries))
+            self._next_full = now + (
+                1.0 if self.proven >= full else min(IDLE_BEAT, 0.1 * 2 ** min(self._full_tries, 8))
+            )
         else:
             self._probed = now
             if self._waiting_since is None:

@@ -17,7 +17,8 @@ MAX_PATHS = 32
 """Sixteen candidates from two sockets, or from one of each family and what NATs made of the peer's."""
 
 MAX_FOUND = 8
-"""Of these, how many the peer's packets may make by coming from somewhere new: a NAT that changes its mind."""
+"""Of these, how many the peer's probes may make by coming from somewhere new, at once and each 40 seconds: between two
+NATs that map for each peer and let all in, every probe would make another."""
 
 FOUND = "peer"
 """The kind of a path that nobody offered: the peer's packets come from there."""
@@ -65,6 +66,7 @@ class Paths:
         self._families: dict[str, int] = {}
         self._offered: dict[Address, str] = {}
         self._probes = Rate(100, 100)
+        self._finds = Rate(0.2, MAX_FOUND)
         self._patience = PATIENCE
 
     def __iter__(self) -> Iterator[Path]:
@@ -107,20 +109,21 @@ class Paths:
         for path in self:
             path.doubt_everything(now)
 
-    def heard(self, local: str, remote: Address, now: float) -> Path | None:
-        """A packet of the peer's came: its path, a new one if need be; None when there are too many."""
+    def heard(self, local: str, remote: Address, now: float, *, is_probe: bool) -> Path | None:
+        """A packet of the peer's came: its path, for a probe a new one if need be; None when there is none."""
         path = self._paths.get((local, remote))
+        if path is None and is_probe:
+            path = self._find(local, remote, now)
         if path is None:
-            if not self._has_room():
-                self._counts["paths_refused"] += 1
-                return None
-            path = self._add(FOUND, local, remote, now)
-            if self.current:
-                self.current.warn(now)  # has the peer moved there?
+            return None
         path.heard = now
         path.received += 1
         path.nudge(now)
         return path
+
+    def take_answer(self, number: int, came: int, now: float) -> bool:
+        """The peer answers packet `number`, from wherever: what counts is where that packet went."""
+        return any(path.take_answer(number, came, now) for path in self)
 
     def grow(self, full: int, now: float) -> None:
         """Datagrams of `full` bytes have come up: paths are asked whether they pass such ones."""
@@ -142,7 +145,7 @@ class Paths:
         moments = [path.due(in_use=path is self.current, is_active=is_active) for path in self]
         moments += [path.changes(now) for path in self]
         patient_until = self.since + self._patience
-        return min([*moments, patient_until if patient_until > now else inf])
+        return min([*moments, patient_until if self.current and patient_until > now else inf])
 
     def to_probe(self, now: float, *, is_active: bool) -> list[Path]:
         """The paths that are due to be asked now."""
@@ -202,6 +205,14 @@ class Paths:
     def _add(self, kind: str, local: str, remote: Address, now: float) -> Path:
         path = self._paths[local, remote] = Path(kind, local, remote, now)
         return path
+
+    def _find(self, local: str, remote: Address, now: float) -> Path | None:
+        if not self._finds.allows(now) or not self._has_room():
+            self._counts["paths_refused"] += 1
+            return None
+        if self.current:
+            self.current.warn(now)  # has the peer moved there?
+        return self._add(FOUND, local, remote, now)
 
     def _remove(self, path: Path) -> None:
         self._paths.pop((path.local, path.remote), None)

@@ -1,13 +1,14 @@
 """The far agent: the end of a pair beside mosh-server, on a machine where nothing of ours is installed.
 
-`tunneld mosh` starts it over SSH from its source text (see tunneld.ssh.bootstrap). It starts mosh-server on the
-loopback and outlives the SSH session: another one joins through its door, and UDP paths need none. It ends with
-mosh-server, when the client says that it has ended, or when nobody has asked for anything.
+`tunneld mosh` starts it over SSH from its source text (see tunneld.ssh.bootstrap), in two stages: the first is short
+and starts mosh-server (tunneld.mosh_server, tunneld.first_words); this is the second. It outlives the SSH session:
+another one joins through its door, and UDP paths need none. It ends with mosh-server, or when the client says that it
+has ended.
 
-    SERVE    from the client: {"version": 1, "family": 6, "command": null, "locale": {"LANG": "de_DE.UTF-8"}, ...}
-             or {"leave": true}
-    SERVING  the answer: {"key": "4NeCCgvZFe2RnPgrcU1PQw", "door": "/tmp/tunneld-far-4711-9f86d081/join", ...}
-             or {"error": "a sentence", "code": "no-mosh-server"}
+    SERVING  {"key": "4NeCCgvZFe2RnPgrcU1PQw", "pid": 4712, "family": 6, "ssh_connection": "203.0.113.9 50000 ..."}
+             or {"error": "a sentence", "code": "no-mosh-server"}, from the first stage; then from the second
+             {"door": "/tmp/tunneld-far-4711-9f86d081/join"}, or {"door": null, "why": "..."}
+    SERVE    from the client: {"leave": true}
     REPORT   {"ssh_connection": "..."} on a stream that joined; {"ended": true} on all when mosh-server has ended
 """
 
@@ -22,16 +23,14 @@ import sys
 import time
 from typing import Any
 
-from tunneld import mosh_server
 from tunneld.core import frame
 from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Pair
 from tunneld.core.path import Address
 from tunneld.door import Door
-from tunneld.mosh_server import Refused, Running
-from tunneld.pairing import LOOPBACK, Pairing
-
-VERSION = 1
+from tunneld.first_words import GREETING, Running
+from tunneld.mosh_server import LOOPBACK
+from tunneld.pairing import FAMILIES, Pairing
 
 FIRST = "first"
 """The name of the stream that started the agent."""
@@ -43,9 +42,6 @@ MAX_STREAMS = 6
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at mosh-server and at the streams."""
-
-UNASKED = 60.0
-"""Seconds until an agent that was asked for nothing leaves, like a mosh-server to which nobody comes."""
 
 STALE = 60.0
 """Seconds without an answer after which a stream is closed, if another one was heard meanwhile."""
@@ -65,21 +61,25 @@ MAX_STUN = 8
 class Far:
     """One mosh-server, one pair, any number of SSH sessions one after the other."""
 
-    def __init__(self, secret: bytes, environment: dict[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, secret: bytes, running: Running) -> None:
         self.pairing = Pairing(
-            Pair(secret, time.monotonic(), is_client=False), message=self._hear, stream_lost=self._lost
+            Pair(secret, time.monotonic(), is_client=False), message=self._hear, stream_lost=lambda name, why: None
         )
-        self._door: Door | None = None
-        self._running: Running | None = None
+        self._running = running
         self._server: int | None = None  # a pidfd, where there are any
+        self._has_ended = False
         self._end: float | None = None
+        self._door: Door | None = None
 
-    def run(self, fds: tuple[int, int], keeper: socket.socket | None) -> None:
+    def run(self, fds: tuple[int, int]) -> None:
         """Serve from the first stream on, until there is nothing more to do."""
-        self.pairing.add_stream(FIRST, *fds, keeper=keeper)
-        self._leave_at(UNASKED)
+        self.pairing.open_local(self._running.family, self._running.port)
+        self.pairing.add_stream(FIRST, *fds, keeper=self._running.keeper, said=len(GREETING))
+        self._open_door()
+        self._watch_server()
         self._look()
+        if self._running.serve.get("udp", True):
+            self.pairing.call_at(time.monotonic(), self._open_udp)  # after the first words have been written
         try:
             self.pairing.run(lambda: self._end is not None and time.monotonic() >= self._end)
         finally:
@@ -88,53 +88,17 @@ class Far:
                 self._door.close()
             self.pairing.close()
 
-    # What the client wants
-
     def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
-        if kind != frame.SERVE:
-            raise ProtocolError(f"a client does not send frames of kind {kind}")
-        if body.get("leave"):
-            self._leave()
-        elif self._running:
-            raise ProtocolError("SERVE came twice")
-        else:
-            self.pairing.say(stream, frame.SERVING, self._serve(body))
+        if kind != frame.SERVE or body.get("leave") is not True:
+            raise ProtocolError("a client asks for nothing but to leave")
+        self._leave()
 
-    def _serve(self, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if body.get("version") != VERSION:
-                raise Refused("version", f"the far agent speaks version {VERSION} alone")
-            request = mosh_server.read(body)
-            family = _family(request.family)
-            self._door = self._door or _door()
-            running = mosh_server.start(request, LOOPBACK[family])
-        except Refused as refused:
-            return {"error": str(refused), "code": refused.code}
-        self._running, self._end = running, None
-        self.pairing.open_local(family, running.port)
-        self.pairing.watch(self._door.socket.fileno(), self._admit)
-        self._watch_server(running.pid)
-        self._detach(body)
-        return {
-            "key": running.key,
-            "pid": running.pid,
-            "family": family,
-            "door": self._door.path,
-            "ssh_connection": self._environment.get("SSH_CONNECTION", ""),
-        }
+    # UDP
 
-    def _detach(self, body: dict[str, Any]) -> None:
-        """From now on the SSH session is one stream among others: it may end, and what it gave us is let go."""
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        os.close(null)
-        os.chdir("/")
-        if body.get("udp", True) is True:
-            stun = body.get("stun")
-            self.pairing.pair.asks(_servers(stun if isinstance(stun, list) else []), time.monotonic())
-            self._seen_from(self._environment.get("SSH_CONNECTION", ""))
-            self.pairing.call_at(time.monotonic(), self.pairing.open_udp)  # after the answer has been written
+    def _open_udp(self) -> None:
+        self.pairing.pair.asks(_servers(self._running.serve.get("stun") or []), time.monotonic())
+        self._seen_from(os.environ.get("SSH_CONNECTION", ""))
+        self.pairing.open_udp()
 
     def _seen_from(self, ssh_connection: str) -> None:
         """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""
@@ -143,6 +107,19 @@ class Far:
             self.pairing.pair.sees_peer([words[0].partition("%")[0]], time.monotonic())
 
     # Streams
+
+    def _open_door(self) -> None:
+        try:
+            self._door = Door("far")
+        except OSError as error:  # the session goes on, as long as this stream or a path does
+            self.pairing.say(FIRST, frame.SERVING, {"door": None, "why": error.strerror or str(error)})
+            return
+        self.pairing.say(FIRST, frame.SERVING, {"door": self._door.path})
+        self._watch_door()
+
+    def _watch_door(self) -> None:
+        if self._door:
+            self.pairing.watch(self._door.socket.fileno(), self._admit)
 
     def _admit(self) -> None:
         assert self._door
@@ -154,19 +131,15 @@ class Far:
             return
         if visitor is None:
             return
-        name, _, ssh_connection = visitor.words.partition(b"\0")
-        if not NAME.fullmatch(name):
+        words, _, ssh_connection = visitor.words.partition(b"\0")
+        if not NAME.fullmatch(words):
             visitor.turn_away()
             return
-        self._make_room(name.decode())
-        self.pairing.add_stream(name.decode(), *visitor.fds, keeper=visitor.keeper)
-        known = ssh_connection.decode("ascii", "replace")
+        name, known = words.decode(), ssh_connection.decode("ascii", "replace")
+        self._make_room(name)
+        self.pairing.add_stream(name, *visitor.fds, keeper=visitor.keeper.detach())
+        self.pairing.say(name, frame.REPORT, {"ssh_connection": known})
         self._seen_from(known)
-        self.pairing.say(name.decode(), frame.REPORT, {"ssh_connection": known})
-
-    def _watch_door(self) -> None:
-        if self._door:
-            self.pairing.watch(self._door.socket.fileno(), self._admit)
 
     def _make_room(self, name: str) -> None:
         """The stream that has waited longest for an answer gives way."""
@@ -175,10 +148,6 @@ class Far:
             now = time.monotonic()
             self.pairing.drop_stream(max(streams, key=lambda name: streams[name].waited(now)))
 
-    def _lost(self, name: str, why: str) -> None:
-        if self._running is None and not self.pairing.pair.streams:
-            self._leave_at(0.0)
-
     # Time
 
     def _look(self) -> None:
@@ -186,17 +155,18 @@ class Far:
         self.pairing.call_at(now + LOOK_EVERY, self._look)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)  # what stood before mosh-server
-        if self._running and self._running.pid and not _lives(self._running.pid):
+        if not _lives(self._running):
             self._server_ended()
         streams = self.pairing.pair.streams
         heard = max((stream.heard for stream in streams.values()), default=now)
         for name in [name for name, stream in streams.items() if stream.waited(now) > STALE and stream.heard < heard]:
             self.pairing.drop_stream(name)
 
-    def _watch_server(self, pid: int | None) -> None:
-        if pid and hasattr(os, "pidfd_open"):
+    def _watch_server(self) -> None:
+        """Hear of its end at once where the system can tell; `_look` notices it anyway."""
+        if self._running.pid and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
-                self._server = os.pidfd_open(pid)
+                self._server = os.pidfd_open(self._running.pid)
                 self.pairing.watch(self._server, self._server_ended)
 
     def _server_ended(self) -> None:
@@ -204,21 +174,23 @@ class Far:
             self.pairing.unwatch(self._server)
             os.close(self._server)
             self._server = None
-        self._running = None
+        if self._has_ended:
+            return
+        self._has_ended = True
         for name in list(self.pairing.pair.streams):
             self.pairing.say(name, frame.REPORT, {"ended": True})
         self._leave_at(LAST_WORDS if self._end is None else 0.0)
 
     def _leave(self) -> None:
         """The client has ended: so does mosh-server, in a moment."""
-        if self._running is None:
+        if self._has_ended:
             self._leave_at(0.0)
         elif self._end is None:
             self._leave_at(STUBBORN)
             self.pairing.call_at(time.monotonic() + GRACE, self._terminate)
 
     def _terminate(self) -> None:
-        if self._running and self._running.pid:
+        if self._running.pid and not self._has_ended:
             with contextlib.suppress(OSError):
                 os.kill(self._running.pid, signal.SIGTERM)
 
@@ -228,63 +200,44 @@ class Far:
         self.pairing.call_at(end, lambda: None)
 
 
-def _family(wanted: int) -> int:
-    """The loopback's family to use: the one that was asked for, or the other where there is no such."""
-    for family in (wanted, 10 - wanted):
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as sock,
-        ):
-            sock.bind((LOOPBACK[family], 0))
-            return family
-    raise Refused("no-loopback", "that machine has no loopback address")
-
-
-def _door() -> Door:
-    try:
-        return Door("far")
-    except OSError as error:
-        raise Refused("no-door", f"no Unix socket can be made there: {error.strerror or error}") from None
-
-
 def _servers(stun: list[Any]) -> list[Address]:
     """The STUN servers in a SERVE; what is none is left out."""
     found = []
     for each in stun[:MAX_STUN]:
         with contextlib.suppress(TypeError, ValueError, OSError):
             host, port = each
-            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-            if type(port) is int and 0 < port < 65536:
-                found.append(Address(host, port))
+            socket.inet_pton(FAMILIES[6 if ":" in host else 4], host)
+            found.append(Address(host, port))
     return found
 
 
-def _lives(pid: int) -> bool:
+def _lives(running: Running) -> bool:
+    """Its process does; where that is not known: its port cannot be had."""
+    if running.pid is None:
+        with socket.socket(FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind((LOOPBACK[running.family], running.port))
+            except OSError:
+                return True
+            return False
     try:
-        os.kill(pid, 0)
+        os.kill(running.pid, 0)
     except OSError:
         return False
     return True
 
 
-def _fork() -> socket.socket | None:
-    """Go on in a session of our own. What sshd started stays behind as the smallest program that waits for an end: of
-    ours, or of the stream for which it stands."""
-    here, there = socket.socketpair()
-    if os.fork():
-        os.dup2(there.fileno(), 0)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.execvp("cat", ["cat"])
-    there.close()
-    os.setsid()
-    return here
-
-
-def main(secret: str) -> None:
-    """Serve on standard input and output; `secret` in hexadecimal."""
-    keeper = _fork()
+def main(secret: str, running: Running) -> None:
+    """Serve on standard input and output; `secret` in hexadecimal. The SSH session is one stream among others from now
+    on: it may end, and what it gave us is let go."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    far = Far(bytes.fromhex(secret), dict(os.environ))
+    fds = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    os.chdir("/")
+    far = Far(bytes.fromhex(secret), running)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    far.run((os.dup(0), os.dup(1)), keeper)
+    far.run(fds)

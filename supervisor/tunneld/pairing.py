@@ -23,8 +23,8 @@ from tunneld.core.flow import MAX_DATAGRAM
 from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Deliver, Event, Gather, Message, Pair
 from tunneld.core.path import Address, Candidate
+from tunneld.mosh_server import LOOPBACK
 
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 MAX_PACKET = 2048
@@ -44,9 +44,9 @@ FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
 
 
 class Stream:
-    """A stream's two file descriptors, which may be one. `keeper` is closed with them."""
+    """A stream's two file descriptors, which may be one. `keeper`, a third, is closed with them."""
 
-    def __init__(self, name: str, fds: tuple[int, int], keeper: socket.socket | None) -> None:
+    def __init__(self, name: str, fds: tuple[int, int], keeper: int | None) -> None:
         self.name = name
         self.source, self.sink = fds
         self.keeper = keeper
@@ -58,8 +58,8 @@ class Stream:
     def close(self) -> None:
         for fd in {self.source, self.sink}:
             os.close(fd)
-        if self.keeper:
-            self.keeper.close()
+        if self.keeper is not None:
+            os.close(self.keeper)
 
 
 class Pairing:
@@ -94,13 +94,15 @@ class Pairing:
 
     # Streams
 
-    def add_stream(
-        self, name: str, read_fd: int, write_fd: int, *, dedicated: bool = True, keeper: socket.socket | None = None
-    ) -> None:
-        """A stream to the peer, whose file descriptors are ours from now on; a living one of this name is dropped."""
+    def add_stream(self, name: str, read_fd: int, write_fd: int, *, keeper: int | None = None, said: int = 0) -> None:
+        """A stream to the peer, whose file descriptors are ours from now on; a living one of this name is dropped.
+
+        `said`: so many of its first bytes have been written by somebody else.
+        """
         self.drop_stream(name)
         stream = self._streams[name] = Stream(name, (read_fd, write_fd), keeper)
-        self.pair.attach(name, self._now(), dedicated=dedicated)
+        self.pair.attach(name, self._now())
+        stream.unwritten = self.pair.outgoing(name, self._now())[said:]
         self._selector.register(read_fd, selectors.EVENT_READ, lambda _: self._read(stream))
 
     def drop_stream(self, name: str) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import zlib
 from base64 import b64encode
+from collections.abc import Container, Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 OLDEST_PYTHON = (3, 9)
 
@@ -26,7 +28,7 @@ _IMPORT = re.compile(r"^from tunneld(?:\.([\w.]+))? import (?:\(([^)]*)\)|(.*))$
 _WORDS_FOR_PEOPLE = re.compile(r'^([ ]*)""".*?"""\n|^[ ]*#[^\n]*\n', re.M | re.S)
 """Docstrings and whole lines of comment: two thirds of a module, and each 14 kB cost a round trip at the start."""
 
-_INSTALL = """
+_BEGINNING = """
 import sys, types
 def module(name, source):
     made = sys.modules[name] = types.ModuleType(name)
@@ -35,6 +37,22 @@ def module(name, source):
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, made)
+module("tunneld", "")
+module("tunneld.core", "")
+"""
+
+_FIRST = ("mosh_server", "core.frame", "first_words")
+"""The modules of a far agent's first stage."""
+
+_FIRST_STAGE = """
+serve = {serve!r}
+{first}
+keeper = sys.modules["tunneld.mosh_server"].detach()
+begun = sys.modules["tunneld.mosh_server"].spawn(serve, 6, serve.get("locale") or {{}})
+# mosh-server starts while Python learns to speak.
+{rest}
+running = sys.modules["tunneld.first_words"].say(serve, keeper, begun)
+exec(zlib.decompress(sys.modules["tunneld.first_words"].program(running)))
 """
 
 _JOIN = """
@@ -55,12 +73,24 @@ os.execvp("cat", ["cat"])
 @cache
 def agent_program() -> bytes:
     """The agent as a program text, compressed."""
-    return _packed(f"{_modules('agent')}\nsys.modules['tunneld.agent'].main()")
+    return _packed(f"{_BEGINNING}{_modules('agent')}\nsys.modules['tunneld.agent'].main()")
+
+
+def far_command(serve: Mapping[str, Any]) -> str:
+    """The command line of a far agent's first stage. Nothing secret is in it: any user there may read it.
+
+    `serve` is plain data: see tunneld.mosh_server.
+    """
+    first, *rest = map(_module, _FIRST)
+    return whole_command(
+        _packed(_BEGINNING + _FIRST_STAGE.format(serve=dict(serve), first=first, rest="\n".join(rest)))
+    )
 
 
 def far_program(secret: bytes) -> bytes:
-    """The far agent as a program text, compressed; the secret is in it and thus never on a command line."""
-    return _packed(f"{_modules('far')}\nsys.modules['tunneld.far'].main({secret.hex()!r})")
+    """The second stage, for its standard input; frames may follow at once."""
+    packed = _packed(f"{_modules('far', without=_FIRST)}\nsys.modules['tunneld.far'].main({secret.hex()!r}, running)")
+    return len(packed).to_bytes(4, "big") + packed
 
 
 def join_program(path: str, name: str) -> bytes:
@@ -119,11 +149,13 @@ def _one_liner(program: str) -> str:
     return f'exec python3 -ISc "{one_liner}"'
 
 
-def _modules(name: str) -> str:
+def _modules(name: str, *, without: Container[str] = ()) -> str:
     """The text that makes this module of ours, and those that it needs."""
-    lines = [_INSTALL, 'module("tunneld", "")', 'module("tunneld.core", "")']
-    lines += [f"module({'tunneld.' + each!r}, {_for_machines(_source(each))!r})" for each in shipped(name)]
-    return "\n".join(lines)
+    return "\n".join(map(_module, (each for each in shipped(name) if each not in without)))
+
+
+def _module(name: str) -> str:
+    return f"module({'tunneld.' + name!r}, {_for_machines(_source(name))!r})"
 
 
 def _source(name: str) -> str:

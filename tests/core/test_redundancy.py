@@ -54,7 +54,15 @@ def test_few_packets_say_nothing() -> None:
     loss.learn(29, 20, NOW + 1)
     assert estimate(loss, NOW + 1) is None
     loss.learn(30, 20, NOW + 2)
-    assert estimate(loss, NOW + 2) == 11 / 22
+    assert estimate(loss, NOW + 2) == 10 / 22
+
+
+def test_a_packet_that_was_overtaken_is_not_lost() -> None:
+    """It is missing from one answer, and in the next."""
+    loss = Loss()
+    for second in range(20):
+        loss.learn(10 * second, 10 * second - (second % 2), NOW + second)
+    assert estimate(loss, NOW + 19) == 0
 
 
 def test_loss_that_begins_is_seen_at_once_and_loss_that_ends_is_remembered() -> None:

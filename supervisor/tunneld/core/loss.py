@@ -38,8 +38,9 @@ class Loss:
         recent = [entry for entry in self._entries if now - entry.when <= seconds]
         if len(recent) < 2:
             return 0, 0
-        sent = recent[-1].sent - recent[0].sent
-        return sent, max(0, sent - (recent[-1].came - recent[0].came))
+        missing = [entry.sent - entry.came for entry in recent]
+        # A packet that was overtaken is missing once and then no more, one that got lost is missing for ever.
+        return recent[-1].sent - recent[0].sent, min(missing[-2:]) - min(missing)
 
     def forget(self) -> None:
         self._entries.clear()

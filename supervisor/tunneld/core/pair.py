@@ -13,7 +13,6 @@ each datagram has one number, may travel more than once, and is passed on once, 
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Union
@@ -21,9 +20,11 @@ from typing import Any, NamedTuple, Union
 from tunneld.core import frame, packet, redundancy, sight, stun
 from tunneld.core.carrier import StreamCarrier
 from tunneld.core.flow import MAX_DATAGRAM, Seen
+from tunneld.core.outbox import Outbox
+from tunneld.core.outbox import Packet as Packet
 from tunneld.core.packet import SECRET as SECRET
 from tunneld.core.packet import Seal
-from tunneld.core.path import Address, Candidate, Path
+from tunneld.core.path import Address, Candidate
 from tunneld.core.paths import Paths
 from tunneld.core.queue import MAX_AGE, Waiting
 from tunneld.core.rendezvous import Rendezvous
@@ -34,12 +35,6 @@ PING = 3.0
 
 DEFAULT_BUDGET = 64.0
 """kbit/s that copies may cost: four of everything that a typist causes are 20."""
-
-UDP_HEADERS = 28
-"""Bytes of IPv4 and UDP that a copy costs as well."""
-
-MAX_PACKETS = 512
-"""Packets that wait to be taken; more are dropped, as a full socket would."""
 
 MAX_RESCUED = 8
 """Small datagrams that are sent again, on streams, when their path goes silent: the keystrokes of a second."""
@@ -52,9 +47,6 @@ GRIEF = 5.0
 
 BUSY = 4, 3.0
 """So many datagrams in so many seconds are somebody at work; mosh alone makes two."""
-
-UNMEASURED = 5.0
-"""Seconds for which a path whose loss nobody knows yet counts as uncertain, at most."""
 
 HISTORY = 32
 """Changes that are remembered for people."""
@@ -80,14 +72,6 @@ class Gather(NamedTuple):
     why: str
 
 
-class Packet(NamedTuple):
-    """Send `data` from the socket `local` to `remote`."""
-
-    local: str
-    remote: Address
-    data: bytes
-
-
 Event = Union[Deliver, Message, Gather]
 
 
@@ -105,13 +89,11 @@ class Pair:
         self._seal = Seal(secret, self.counts, is_client=is_client)
         self._paths = Paths(self.counts, now)
         self._rendezvous = Rendezvous(secret, now)
-        self._budget = redundancy.Budget(budget, now)
+        self._outbox = Outbox(self._seal, self._paths, redundancy.Budget(budget, now), self.counts)
         self._seen = Seen()
         self._number = 0
         self._now = self._began = now
         self._next_ping = now + PING
-        self._packets: list[Packet] = []
-        self._later: list[tuple[float, int, int, bytes]] = []  # when, number, which copy, datagram
         self._at_risk: deque[Waiting] = deque(maxlen=MAX_RESCUED)
         self._crossed: deque[float] = deque(maxlen=BUSY[0])
         self._must_offer = False
@@ -131,8 +113,10 @@ class Pair:
         paths, streams = self._route(len(datagram), now)
         for stream in streams:
             stream.offer(waiting)
-        if paths:
-            self._send_copies(paths, waiting, now)
+        for path in paths[:1]:
+            self._outbox.send(path, waiting.number, datagram, now)
+            if len(datagram) <= redundancy.SMALL:
+                self._outbox.plan(waiting.number, datagram, now)
         if self._paths.current and not streams and len(datagram) <= redundancy.SMALL:
             self._at_risk.append(waiting)
         if not paths and not streams:
@@ -203,8 +187,7 @@ class Pair:
             read = packet.read_datagram(opened.body)
             return self._pass_on(*read, now) if read else []
         if opened.kind == packet.PROBE and path:
-            self._emit(path, packet.ANSWER, packet.answer_body(opened.number, path.received))
-            path.sent += 1
+            self._outbox.answer(path, opened.number)
         elif opened.kind == packet.ANSWER:
             answer = packet.read_answer(opened.body)
             if answer is None or not self._paths.take_answer(*answer, now):
@@ -214,13 +197,14 @@ class Pair:
 
     def packets(self, now: float) -> list[Packet]:
         """What to send over UDP now. A packet that a socket does not take at once is dropped."""
-        while self._later and self._later[0][0] <= now:
-            self._send_later(now)
+        for copy in self._outbox.ripe(now):
+            paths = self._route(len(copy.datagram), now).paths
+            if paths:
+                self._outbox.send(paths[copy.place % len(paths)], copy.number, copy.datagram, now)
         for path in self._paths.to_probe(now, is_active=self._is_active(now)):
-            self._probe(path, now)
-        self._packets += [Packet(*question) for question in self._rendezvous.questions(now)]
-        packets, self._packets = self._packets, []
-        return packets
+            self._outbox.probe(path, now)
+        self._outbox.add([Packet(*question) for question in self._rendezvous.questions(now)])
+        return self._outbox.take()
 
     def unsendable(self, local: str, remote: Address, now: float) -> None:
         """The system refused to send there (no route, network down): this path is in doubt at once."""
@@ -266,7 +250,7 @@ class Pair:
             self._paths.due(self._now, is_active=self._is_active(self._now)),
             self._rendezvous.due(has_direct=self._paths.has_direct(self._now)),
         ]
-        return min([*moments, *(later[0] for later in self._later[:1])])
+        return min([*moments, *self._outbox.due()])
 
     def tick(self, now: float) -> list[Event]:
         """Do what is due."""
@@ -291,9 +275,9 @@ class Pair:
             "streams": [sight.stream(stream, now) for stream in self.streams.values()],
             "paths": [sight.path(path, self._paths.current, now) for path in self._paths],
             "redundancy": {
-                "copies": self._copies(now),
-                "budget_kbit": self._budget.limit,
-                "spent_kbit": round(self._budget.spent(now), 1),
+                "copies": self._outbox.copies(now),
+                "budget_kbit": self._outbox.budget.limit,
+                "spent_kbit": round(self._outbox.budget.spent(now), 1),
             },
             "history": [{"ago": round(now - when, 1), "what": what} for when, what in self.history],
             "counts": dict(self.counts),
@@ -304,61 +288,8 @@ class Pair:
     def _route(self, size: int, now: float) -> Route:
         known = [path for path in self._paths if path.rtt is not None]
         current, streams = self._paths.current, list(self.streams.values())
-        return route(size, now, current=current, is_new=self._is_settling(now), known=known, streams=streams)
-
-    def _send_copies(self, paths: list[Path], waiting: Waiting, now: float) -> None:
-        self._send_on(paths[0], waiting.number, waiting.datagram, now)
-        if len(waiting.datagram) > redundancy.SMALL:
-            return
-        for place in range(1, self._copies(now)):
-            if len(self._later) >= MAX_PACKETS:
-                self.counts["copies_refused"] += 1
-                return
-            when = now + redundancy.SPACING[place]
-            heapq.heappush(self._later, (when, waiting.number, place, waiting.datagram))
-
-    def _send_later(self, now: float) -> None:
-        _, number, place, datagram = heapq.heappop(self._later)
-        paths = self._route(len(datagram), now).paths
-        if not paths:
-            return
-        if self._budget.allows(len(datagram) + packet.OVERHEAD + UDP_HEADERS, now):
-            self._send_on(paths[place % len(paths)], number, datagram, now)
-            self.counts["copies_out"] += 1
-        else:
-            self.counts["copies_over_budget"] += 1
-
-    def _send_on(self, path: Path, number: int, datagram: bytes, now: float) -> None:
-        if path.wants_company(now):
-            self._probe(path, now)
-        path.carries(len(datagram), self._paths.full, now)
-        self._emit(path, packet.DATAGRAM, packet.datagram_body(number, datagram))
-
-    def _probe(self, path: Path, now: float) -> None:
-        if not self._paths.may_probe(now):
-            self.counts["probes_refused"] += 1
-            path.skip(now)
-            return
-        size = path.ask(self._seal.number, self._paths.full, now)
-        self._emit(path, packet.PROBE, packet.probe_body(size) if size else b"")
-
-    def _emit(self, path: Path, kind: int, body: bytes) -> None:
-        if len(self._packets) >= MAX_PACKETS:
-            self.counts["packets_untaken"] += 1
-            return
-        self._packets.append(Packet(path.local, path.remote, self._seal.close(kind, body)))
-
-    def _copies(self, now: float) -> int:
-        path = self._paths.current
-        if path is None or not self._budget.limit:
-            return 1
-        share = redundancy.estimate(path.loss, now)
-        is_unmeasured = share is None and now - self._paths.since < UNMEASURED
-        return redundancy.copies(share, uncertain=is_unmeasured or self._is_settling(now))
-
-    def _is_settling(self, now: float) -> bool:
-        current = self._paths.current
-        return current is not None and is_new(current, self._paths.since, now)
+        is_settling = current is not None and is_new(current, self._paths.since, now)
+        return route(size, now, current=current, is_new=is_settling, known=known, streams=streams)
 
     def _fit(self, size: int, now: float) -> None:
         """Paths must pass what mosh sends: over IPv4 that is a little more than over IPv6."""
@@ -416,7 +347,7 @@ class Pair:
             for stream in streams:
                 stream.offer(waiting)
             for path in paths[:1]:
-                self._send_on(path, waiting.number, waiting.datagram, now)
+                self._outbox.send(path, waiting.number, waiting.datagram, now)
             self.counts["datagrams_rescued"] += 1
 
     def _take_offer(self, body: dict[str, Any], now: float) -> None:

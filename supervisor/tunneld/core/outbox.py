@@ -1,0 +1,124 @@
+"""What leaves over UDP: datagrams and their copies, probes and answers, sealed and ready to be taken."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from typing import NamedTuple
+
+from tunneld.core import packet, redundancy
+from tunneld.core.packet import Seal
+from tunneld.core.path import Address, Path
+from tunneld.core.paths import Paths
+from tunneld.core.route import is_new
+
+UDP_HEADERS = 28
+"""Bytes of IPv4 and UDP that a copy costs as well."""
+
+MAX_PACKETS = 512
+"""Packets that wait to be taken, and copies that wait for their time; more are dropped, as a full socket would."""
+
+UNMEASURED = 5.0
+"""Seconds for which a path whose loss nobody knows yet counts as uncertain, at most."""
+
+
+class Packet(NamedTuple):
+    """Send `data` from the socket `local` to `remote`."""
+
+    local: str
+    remote: Address
+    data: bytes
+
+
+class Copy(NamedTuple):
+    """A copy that leaves at `when`; `place` is which one it is."""
+
+    when: float
+    number: int
+    place: int
+    datagram: bytes
+
+
+class Outbox:
+    """`budget` says what copies may cost, and do."""
+
+    def __init__(self, seal: Seal, paths: Paths, budget: redundancy.Budget, counts: Counter[str]) -> None:
+        self.budget = budget
+        self._seal = seal
+        self._paths = paths
+        self._counts = counts
+        self._packets: list[Packet] = []
+        self._copies: list[Copy] = []
+
+    def __len__(self) -> int:
+        return len(self._packets) + len(self._copies)
+
+    def send(self, path: Path, number: int, datagram: bytes, now: float) -> None:
+        """A datagram leaves on a path, with a probe by its side if that is due."""
+        if path.wants_company(now):
+            self.probe(path, now)
+        path.carries(len(datagram), self._paths.full, now)
+        self._close(path, packet.DATAGRAM, packet.datagram_body(number, datagram))
+
+    def probe(self, path: Path, now: float) -> None:
+        if not self._paths.may_probe(now):
+            self._counts["probes_refused"] += 1
+            path.skip(now)
+            return
+        size = path.ask(self._seal.number, self._paths.full, now)
+        self._close(path, packet.PROBE, packet.probe_body(size) if size else b"")
+
+    def answer(self, path: Path, number: int) -> None:
+        """The answer to the peer's packet `number`."""
+        path.sent += 1
+        self._close(path, packet.ANSWER, packet.answer_body(number, path.received))
+
+    def add(self, packets: list[Packet]) -> None:
+        """Something that is not for the peer."""
+        self._packets += packets[: MAX_PACKETS - len(self._packets)]
+
+    def take(self) -> list[Packet]:
+        """What is to be sent now."""
+        packets, self._packets = self._packets, []
+        return packets
+
+    # Copies
+
+    def copies(self, now: float) -> int:
+        """How often a small datagram is sent on the path in use."""
+        path = self._paths.current
+        if path is None or not self.budget.limit:
+            return 1
+        share = redundancy.estimate(path.loss, now)
+        is_unmeasured = share is None and now - self._paths.since < UNMEASURED
+        return redundancy.copies(share, uncertain=is_unmeasured or is_new(path, self._paths.since, now))
+
+    def plan(self, number: int, datagram: bytes, now: float) -> None:
+        """Have the further copies of a datagram leave in time."""
+        for place in range(1, self.copies(now)):
+            if len(self._copies) < MAX_PACKETS:
+                heapq.heappush(self._copies, Copy(now + redundancy.SPACING[place], number, place, datagram))
+            else:
+                self._counts["copies_refused"] += 1
+
+    def due(self) -> list[float]:
+        """When the next copy wants to leave, if there is one."""
+        return [copy.when for copy in self._copies[:1]]
+
+    def ripe(self, now: float) -> list[Copy]:
+        """The copies that leave now; those that the budget does not allow are gone."""
+        ripe = []
+        while self._copies and self._copies[0].when <= now:
+            copy = heapq.heappop(self._copies)
+            if self.budget.allows(len(copy.datagram) + packet.OVERHEAD + UDP_HEADERS, now):
+                ripe.append(copy)
+                self._counts["copies_out"] += 1
+            else:
+                self._counts["copies_over_budget"] += 1
+        return ripe
+
+    def _close(self, path: Path, kind: int, body: bytes) -> None:
+        if len(self._packets) >= MAX_PACKETS:
+            self._counts["packets_untaken"] += 1
+            return
+        self._packets.append(Packet(path.local, path.remote, self._seal.close(kind, body)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import pty
+import random
 import shutil
 import signal
 import socket
@@ -22,14 +24,19 @@ from typing import Any
 import pytest
 
 from tests.oldest import oldest_python
+from tests.sshd import Sshd, descendants, running_sshd
 from tests.test_agent import knock
 from tests.test_pairing import PATIENCE, SECRET, End, until
+from tunneld import addresses
 from tunneld.core import frame
+from tunneld.core.pair import Packet
 from tunneld.far import MAX_STREAMS
+from tunneld.pairing import LOOPBACK
 from tunneld.ssh import bootstrap
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
+SMALL = 20 << 20  # bytes: a Python with nothing in it has half of that
 NO_UTF8 = "mosh-server needs a UTF-8 native locale to run."
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed")
@@ -45,7 +52,7 @@ class Client(End):
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.screen = b""
         self.terminal = -1
-        self.mosh: int | None = None
+        self.mosh: subprocess.Popen[bytes] | None = None
         self.status: int | None = None
 
     def start(self, name: str, command: str, program: bytes = b"") -> subprocess.Popen[bytes]:
@@ -79,11 +86,16 @@ class Client(End):
     def open_terminal(self, key: str, family: int = 6) -> None:
         """Start mosh-client."""
         port = self.pairing.open_local(family)
-        self.mosh, self.terminal = pty.fork()
-        if self.mosh == 0:
-            os.environ.update(MOSH_KEY=key, LC_ALL="C.UTF-8", TERM="xterm", MOSH_PREDICTION_DISPLAY="never")
-            os.execvp("mosh-client", ["mosh-client", "::1" if family == 6 else "127.0.0.1", str(port)])
-        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.terminal, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.mosh = subprocess.Popen(
+            ["mosh-client", LOOPBACK[family], str(port)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={"MOSH_KEY": key, "LC_ALL": "C.UTF-8", "TERM": "xterm", "MOSH_PREDICTION_DISPLAY": "never"},
+        )
+        os.close(theirs)
         self.pairing.watch(self.terminal, self._read)
 
     def types(self, text: str) -> None:
@@ -100,7 +112,7 @@ class Client(End):
 
     def end(self) -> None:
         if self.mosh and self.status is None:
-            os.kill(self.mosh, signal.SIGKILL)
+            self.mosh.kill()
             self._ended()
         for process in self.processes.values():
             process.kill()
@@ -121,7 +133,7 @@ class Client(End):
         assert self.mosh
         self.pairing.unwatch(self.terminal)
         os.close(self.terminal)
-        self.status = os.waitstatus_to_exitcode(os.waitpid(self.mosh, 0)[1])
+        self.status = self.mosh.wait(PATIENCE)
 
 
 @dataclass
@@ -271,6 +283,154 @@ def test_how_a_later_session_came_is_told(place: Place) -> None:
     client.env["SSH_CONNECTION"] = "2001:db8::9 50000 2001:db8::2 22"
     client.join(answer, "again")
     assert client.hears(frame.REPORT) == {"ssh_connection": "2001:db8::9 50000 2001:db8::2 22"}
+
+
+# Over a real SSH server
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """One whose sessions put temporary files into a folder of the test's."""
+    ended = asyncio.Event()
+
+    async def hold() -> None:
+        settings = f"SetEnv SHLVL=2 HOME={tmp_path}/home TMPDIR={tmp_path}/tmp"
+        async with running_sshd(tmp_path / "sshd", options=[settings]) as server:
+            ready.set_result(server)
+            await ended.wait()
+
+    loop = asyncio.new_event_loop()
+    ready: asyncio.Future[Sshd] = loop.create_future()
+    holding = loop.create_task(hold())
+    yield loop.run_until_complete(ready)
+    ended.set()
+    loop.run_until_complete(holding)
+    loop.close()
+
+
+def over(sshd: Sshd) -> list[str]:
+    """OpenSSH's client, which takes a command as its last argument."""
+    settings = [f"UserKnownHostsFile={sshd.known_hosts}", "BatchMode=yes", "IdentitiesOnly=yes"]
+    options = [each for setting in settings for each in ("-o", setting)]
+    where = ["-p", str(sshd.port), "-i", str(sshd.user_key), f"{sshd.user}@127.0.0.1"]
+    return ["ssh", "-T", "-F", "none", *options, *where]
+
+
+def test_a_session_over_ssh_outlives_it(place: Place, sshd: Sshd) -> None:
+    """ssh is killed, and with it everything that sshd waits for; another ssh joins."""
+    client = place.client()
+    client.shell = over(sshd)
+    answer = client.begin(command=SHELL)
+    client.open_terminal(answer["key"])
+    until(lambda: len(client.heard) > 1, client)
+    answer.update(client.heard[1][2])
+    assert answer["ssh_connection"].startswith("127.0.0.1 ")
+    client.types("one")
+    client.sees("<one>")
+    client.processes["ssh"].kill()
+    until(lambda: client.lost, client)
+    wait_until(lambda: not list(descendants(sshd.pid)))
+    assert lives(agent_of(answer)) and lives(answer["pid"])
+    client.types("two")
+    client.join(answer, "again")
+    client.sees("<two>")
+    client.types("bye")
+    until(lambda: client.status is not None, client)
+    client.leave()
+    wait_until(lambda: place.left() == [])
+    assert client.processes["again"].wait(PATIENCE) == 0
+
+
+# Over UDP
+
+
+needs_an_address = pytest.mark.skipif(not addresses.own(), reason="this machine has no address but the loopback's")
+
+
+def carrier(client: Client) -> str:
+    """What carries datagrams now."""
+    found: str = client.pairing.pair.snapshot(time.monotonic())["in_use"]["carrier"]
+    return found
+
+
+@needs_an_address
+def test_a_path_takes_over(any_place: Place) -> None:
+    """The stream carries first; then UDP does, and needs no stream any more; and a stream does when UDP goes."""
+    client, answer = any_place.session(udp=True)
+    client.types("one")
+    client.sees("<one>")
+    client.pairing.open_udp()
+    until(lambda: carrier(client) == "path", client)
+    client.pairing.drop_stream("ssh")
+    client.types("two")
+    client.sees("<two>")
+    client.join(answer, "again")
+    until(lambda: client.is_greeted, client)
+    client.pairing.close_udp()
+    client.types("three")
+    client.sees("<three>")
+
+
+@needs_an_address
+def test_a_client_that_moves_is_followed(place: Place) -> None:
+    """Another socket, another port; no stream is there to say so, but its packets are sealed."""
+    client, _ = place.session(udp=True)
+    client.pairing.open_udp()
+    until(lambda: carrier(client) == "path", client)
+    client.pairing.drop_stream("ssh")
+    client.pairing.close_udp()
+    client.pairing.open_udp()
+    client.types("one")
+    client.sees("<one>")
+
+
+@needs_an_address
+def test_strangers_are_not_answered(place: Place) -> None:
+    """Garbage, cut and repeated packets, and too many of them: nothing comes back, and the session goes on."""
+    client, answer = place.session(udp=True)
+    client.pairing.open_udp()
+    until(lambda: carrier(client) == "path", client)
+    remote = client.pairing.pair.snapshot(time.monotonic())["in_use"]["remote"]
+    host, _, port = remote.rpartition(":")
+    there = (host.strip("[]"), int(port))
+    overheard = listen_in(client)
+    client.types("one")
+    client.sees("<one>")
+    assert overheard
+    chance = random.Random(1)
+    before = cpu(agent_of(answer))
+    with socket.socket(socket.AF_INET6 if ":" in there[0] else socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.setblocking(False)
+        for packet in overheard:
+            for data in (packet, packet[:-1], packet[:20], packet[:1], b"", packet + b"x", bytes(2000)):
+                stranger.sendto(data, there)
+            flipped = bytearray(packet)
+            flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+            stranger.sendto(bytes(flipped), there)
+        for _ in range(5000):
+            stranger.sendto(chance.randbytes(chance.randrange(1400)), there)
+        client.types("two")
+        client.sees("<two>")
+        client.step(0.3)
+        with pytest.raises(BlockingIOError):
+            stranger.recv(2000)
+    assert cpu(agent_of(answer)) - before < 2
+    assert resident(agent_of(answer)) < SMALL
+
+
+def listen_in(client: Client) -> list[bytes]:
+    """The packets that it sends from now on."""
+    heard: list[bytes] = []
+    pair = client.pairing.pair
+    packets = pair.packets
+
+    def overhear(now: float) -> list[Packet]:
+        sent = packets(now)
+        heard.extend(packet.data for packet in sent)
+        return sent
+
+    pair.packets = overhear  # type: ignore[method-assign]
+    return heard
 
 
 # What mosh-server is given
@@ -455,8 +615,14 @@ def test_it_is_small(place: Place) -> None:
     client, answer = place.session()
     client.types("hello")
     client.sees("<hello>")
-    assert resident(agent_of(answer)) < 20 << 20
+    assert resident(agent_of(answer)) < SMALL
     assert resident(client.processes["ssh"].pid) < 4 << 20
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> int:

@@ -32,7 +32,7 @@ ROWS: dict[str, set[str]] = {
     "profile": {"errors"},
     "errors": set(),
     "agent": {"core", "door"},
-    "far": {"core", "door", "first_words", "mosh_server", "pairing"},
+    "far": {"core", "door", "first_words", "pairing"},
     "first_words": {"core", "mosh_server"},
     "mosh_server": set(),
     "door": set(),

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tunneld import addresses, pairing
 from tunneld.core import frame
-from tunneld.core.pair import Pair
+from tunneld.core.pair import Packet, Pair
+from tunneld.core.path import Address, Candidate
 from tunneld.pairing import Pairing
 
 PATIENCE = 10.0  # seconds until a test gives up
@@ -24,6 +26,7 @@ class End:
     def __init__(self, *, is_client: bool) -> None:
         self.heard: list[tuple[str, int, dict[str, Any]]] = []
         self.lost: list[tuple[str, str]] = []
+        self.noted: list[tuple[str, Any]] = []
         self.pairing = Pairing(
             Pair(SECRET, time.monotonic(), is_client=is_client),
             message=lambda *what: self.heard.append(what),
@@ -114,3 +117,165 @@ def test_last_words_are_heard(ends: tuple[End, End]) -> None:
     until(lambda: client.lost, *ends)
     assert client.heard == [("ssh", frame.SERVING, {"error": "no"})]
     assert [name for name, _ in client.lost] == ["ssh"] and not far.lost
+
+
+# Addresses
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the machine's addresses are said to be, and for how long it has slept."""
+    said: dict[str, Any] = {"own": ["192.0.2.7"], "slept": 0.0}
+    monkeypatch.setattr(addresses, "own", lambda: said["own"])
+    monkeypatch.setattr(addresses, "signature", lambda: list(said["own"]))
+    monkeypatch.setattr(addresses, "slept", lambda: said["slept"])
+    monkeypatch.setattr(pairing, "LOOK_EVERY", 0.02)
+    return said
+
+
+@pytest.fixture
+def client(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
+    """A client's end with UDP sockets, whose pair notes what it is told."""
+    end = End(is_client=True)
+    for name in ("offer", "moved", "shut"):
+        monkeypatch.setattr(end.pairing.pair, name, noting(end, name))
+    end.pairing.open_udp()
+    yield end
+    end.pairing.close()
+
+
+def noting(end: End, name: str) -> Callable[..., Any]:
+    its_own = getattr(end.pairing.pair, name)
+
+    def note(*arguments: Any) -> Any:
+        end.noted.append((name, arguments[0]))
+        return its_own(*arguments)
+
+    return note
+
+
+def offered(end: End) -> list[tuple[str, str]]:
+    """Kind and host of what was offered last."""
+    candidates = [what for name, what in end.noted if name == "offer"][-1]
+    return [(candidate.kind, candidate.address.host) for candidate in candidates]
+
+
+def test_own_addresses_are_offered(client: End) -> None:
+    """With the port of the socket of their family, after those that others opened for us."""
+    mapped = Candidate("mapped", Address("203.0.113.9", 1234))
+    client.pairing.offer_also([mapped])
+    assert offered(client) == [("mapped", "203.0.113.9"), ("lan", "192.0.2.7")]
+    (_, (_, mine)) = client.noted[-1]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, pytest.raises(OSError):
+        taken.bind(("0.0.0.0", mine.address.port))
+
+
+def test_a_new_address_is_offered(client: End, machine: dict[str, Any]) -> None:
+    """Within a look, once; nothing is said while nothing changes."""
+    client.step(0.1)
+    assert len(client.noted) == 1
+    machine["own"] = ["198.51.100.7", "2001:db8::7"]
+    until(lambda: ("lan", "198.51.100.7") in offered(client), client)
+    client.step(0.1)
+    assert [name for name, _ in client.noted] == ["offer", "moved", "offer"]
+
+
+def test_a_sleep_is_noticed(client: End, machine: dict[str, Any]) -> None:
+    """The addresses are the same, and what they were good for is unknown."""
+    machine["slept"] = 1.0
+    client.step(0.1)
+    assert len(client.noted) == 1
+    machine["slept"] = 60.0
+    until(lambda: len(client.noted) > 1, client)
+    client.step(0.1)
+    assert [name for name, _ in client.noted] == ["offer", "moved", "offer"]
+
+
+def test_sockets_may_be_closed_and_opened_again(client: End, machine: dict[str, Any]) -> None:
+    """Nobody looks meanwhile, and one looks afterwards."""
+    client.pairing.close_udp()
+    assert {name for name, _ in client.noted[1:]} == {"shut"}
+    client.noted.clear()
+    machine["own"] = ["198.51.100.7"]
+    client.step(0.1)
+    assert not client.noted
+    client.pairing.open_udp()
+    client.step(0.1)
+    assert [name for name, _ in client.noted] == ["offer"]
+
+
+def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system knows no way there: the pair hears of it; a socket that is full is nobody's fault."""
+    nowhere = Address("255.255.255.255", 9)
+    packets: list[Packet] = []
+    refused: list[Any] = []
+    monkeypatch.setattr(client.pairing.pair, "packets", lambda now: packets)
+    monkeypatch.setattr(client.pairing.pair, "unsendable", lambda *what: refused.append(what[:2]))
+    packets += [Packet("4", nowhere, b"x"), Packet("gone", nowhere, b"x")]
+    client.step()
+    assert set(refused) == {("4", nowhere)}  # EACCES: a broadcast
+
+
+# The loop
+
+
+def test_alarms_ring_in_order(ends: tuple[End, End]) -> None:
+    """Each once, when it is due; one may set another."""
+    client, _ = ends
+    now = time.monotonic()
+    rung: list[int] = []
+
+    def first() -> None:
+        rung.append(1)
+        client.pairing.call_at(now, lambda: rung.append(3))
+
+    client.pairing.call_at(now + 0.02, lambda: rung.append(2))
+    client.pairing.call_at(now + 0.01, first)
+    client.pairing.call_at(now + 60, lambda: rung.append(4))
+    client.step(0.05)
+    assert rung == [1, 3, 2]
+
+
+def test_what_an_earlier_event_ended_is_not_called(ends: tuple[End, End]) -> None:
+    """Two file descriptors are ready in the same round, and the first one's callback closes both."""
+    client, _ = ends
+    called: list[int] = []
+    pairs = [os.pipe(), os.pipe()]
+
+    def close(fd: int) -> None:
+        called.append(fd)
+        for source, _ in pairs:
+            client.pairing.unwatch(source)
+
+    for source, sink in pairs:
+        client.pairing.watch(source, lambda source=source: close(source))  # type: ignore[misc]
+        os.write(sink, b"x")
+    client.step(0.05)
+    assert len(called) == 1
+    for fd in (fd for pair in pairs for fd in pair):
+        os.close(fd)
+
+
+def test_a_peer_that_breaks_the_protocol_loses_that_stream(ends: tuple[End, End]) -> None:
+    """In words; the other streams go on."""
+    client, far = ends
+    one, other = socket.socketpair()
+    client.pairing.add_stream("second", fd := one.detach(), fd)
+    other.sendall(frame.PREAMBLE + frame.Frame(frame.PING).encode())
+    until(lambda: client.lost, *ends)
+    assert client.lost == [("second", "the first frame is of kind 5, not a hello")]
+    other.close()
+    client.pairing.say("ssh", frame.SERVE, {"still": "here"})
+    until(lambda: far.heard, *ends)
+
+
+def test_a_peer_that_reads_nothing_loses_its_stream(ends: tuple[End, End]) -> None:
+    """What waits for it is bounded."""
+    client, _ = ends
+    one, other = socket.socketpair()
+    client.pairing.add_stream("second", fd := one.detach(), fd)
+    for _ in range(100):
+        client.pairing.say("second", frame.SERVE, {"much": "x" * 10000})
+        client.step(0.001)
+    assert client.lost == [("second", "it does not read what it asks for")]
+    other.close()

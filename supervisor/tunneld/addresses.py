@@ -25,13 +25,13 @@ UNUSABLE = 0x08 | 0x20 | 0x40
 
 def own() -> list[str]:
     """Where others may reach this machine: numeric, IPv4 and IPv6, first those that the default routes use."""
-    found = [*filter(None, map(_source, TOWARD)), *_ipv4(), *_ipv6()]
-    return [host for host in dict.fromkeys(found) if _is_reachable(host)][:MOST]
+    found = [*filter(None, map(source, TOWARD)), *_ipv4(), *_ipv6()]
+    return [host for host in dict.fromkeys(found) if is_reachable(host)][:MOST]
 
 
 def signature() -> object:
     """Something that is another when addresses or routes are."""
-    return [_source(family) for family in TOWARD], sorted(own())
+    return [source(family) for family in TOWARD], sorted(own())
 
 
 def slept() -> float:
@@ -43,7 +43,7 @@ def slept() -> float:
     return 0.0
 
 
-def _source(family: socket.AddressFamily) -> str | None:
+def source(family: socket.AddressFamily) -> str | None:
     """The address that packets of this family leave with; None where no route is."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -75,7 +75,7 @@ def _ipv6() -> list[str]:
     return found
 
 
-def _is_reachable(host: str) -> bool:
+def is_reachable(host: str) -> bool:
     """Neither loopback nor link-local, which no other machine could use, or not without a scope."""
     if ":" not in host:
         return not host.startswith(("127.", "169.254.", "0."))

@@ -29,8 +29,7 @@ from tunneld.core.pair import Pair
 from tunneld.core.path import Address
 from tunneld.door import Door
 from tunneld.first_words import GREETING, Running
-from tunneld.mosh_server import LOOPBACK
-from tunneld.pairing import FAMILIES, Pairing
+from tunneld.pairing import FAMILIES, LOOPBACK, Pairing
 
 FIRST = "first"
 """The name of the stream that started the agent."""

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tunneld import addresses
+from tunneld import addresses, mosh_server
 from tunneld.core import frame
 from tunneld.core.flow import MAX_DATAGRAM
 from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Deliver, Event, Gather, Message, Pair
 from tunneld.core.path import Address, Candidate
-from tunneld.mosh_server import LOOPBACK
 
+LOOPBACK = mosh_server.LOOPBACK
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 MAX_PACKET = 2048
@@ -89,6 +89,7 @@ class Pairing:
         self._mapped: list[Candidate] = []
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
+        self._is_looking = False
         self._slept = addresses.slept()
         self._signature: object = None
 
@@ -153,7 +154,17 @@ class Pairing:
                 self._open_udp(str(family), family)
         self._signature = addresses.signature()
         self._gather()
-        self.call_at(self._now() + LOOK_EVERY, self._look)
+        if not self._is_looking:
+            self._is_looking = True
+            self.call_at(self._now() + LOOK_EVERY, self._look)
+
+    def close_udp(self) -> None:
+        """Close them, and give up the paths that used them."""
+        for local, sock in self._sockets.items():
+            self._selector.unregister(sock)
+            sock.close()
+            self.pair.shut(local, self._now())
+        self._sockets.clear()
 
     def offer_also(self, candidates: Iterable[Candidate]) -> None:
         """Addresses that this machine does not have by itself, instead of former ones: a router's mapping, a relay."""
@@ -182,7 +193,9 @@ class Pairing:
             self._flush()
             wake = min([self.pair.deadline(), *[when for when, _, _ in self._alarms[:1]]])
             for key, mask in self._selector.select(max(0.0, wake - self._now())):
-                key.data(mask)
+                now_there = self._selector.get_map().get(key.fd)
+                if now_there and now_there.data is key.data:  # not so when an earlier one of this round ended it
+                    key.data(mask)
             self._apply(self.pair.tick(self._now()))
             while self._alarms and self._alarms[0][0] <= self._now():
                 heapq.heappop(self._alarms)[2]()
@@ -192,11 +205,9 @@ class Pairing:
         """Close everything that was opened here or handed over."""
         for name in list(self._streams):
             self.drop_stream(name)
-        for sock in filter(None, (*self._sockets.values(), self._local)):
-            self._selector.unregister(sock)
-            sock.close()
-        self._sockets.clear()
-        self._local = None
+        self.close_udp()
+        if self._local:
+            self._local.close()
         self._selector.close()
 
     def _apply(self, events: list[Event]) -> None:
@@ -229,8 +240,6 @@ class Pairing:
             self._stream_lost(stream.name, why)
 
     def _read(self, stream: Stream) -> None:
-        if self._streams.get(stream.name) is not stream:
-            return  # dropped by an earlier event of the same round
         try:
             data = os.read(stream.source, 65536)
         except BlockingIOError:
@@ -337,6 +346,9 @@ class Pairing:
 
     def _look(self) -> None:
         """See whether this machine's addresses or routes are others now, or whether it slept."""
+        self._is_looking = bool(self._sockets)
+        if not self._sockets:
+            return
         self.call_at(self._now() + LOOK_EVERY, self._look)
         signature, slept = addresses.signature(), addresses.slept()
         if signature != self._signature or slept - self._slept > ASLEEP:

@@ -110,9 +110,11 @@ class Pair:
         self._fit(len(datagram), now)
         waiting = Waiting(DOUBT if self._is_in_doubt(now) else CALM, self._number, datagram, now)
         self._number = (self._number + 1) & 0xFFFFFFFF
-        paths, streams = self._route(len(datagram), now)
+        paths, streams, beside = self._route(len(datagram), now)
         for stream in streams:
             stream.offer(waiting)
+        for path in beside:
+            self._outbox.send(path, waiting.number, datagram, now)
         for path in paths[:1]:
             self._outbox.send(path, waiting.number, datagram, now)
             if len(datagram) <= redundancy.SMALL:
@@ -343,10 +345,10 @@ class Pair:
         at_risk = [waiting for waiting in self._at_risk if now - waiting.since < MAX_AGE]
         self._at_risk.clear()
         for waiting in at_risk:
-            paths, streams = self._route(len(waiting.datagram), now)
+            paths, streams, beside = self._route(len(waiting.datagram), now)
             for stream in streams:
                 stream.offer(waiting)
-            for path in paths[:1]:
+            for path in [*paths[:1], *beside]:
                 self._outbox.send(path, waiting.number, waiting.datagram, now)
             self.counts["datagrams_rescued"] += 1
 

@@ -1,7 +1,7 @@
 """All paths of a pair, and which one is used.
 
 The choice is one pure function: direct before relayed, then the shortest round trip, and no move for less than is felt.
-Each move away from a path that was well makes the next one wait twice as long, so the choice does not swing.
+Each move away from a path that lives makes the next one wait twice as long, so the choice does not swing.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ BETTER_BY, BETTER_SHARE = 0.005, 0.9
 """A shorter round trip is better by 5 ms and by a tenth at least, or nobody feels it."""
 
 PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
-"""Seconds in use before a better path counts; doubled by each move that it caused, until the network changes."""
+"""Seconds in use before a better path counts; doubled by each move to one, until the network changes."""
 
 TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
 """A fifth of the packets of the last seconds, of which there must be that many; surely so, not by chance."""
 
 
 def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patient: bool) -> Path | None:
-    """The path to use; None: none may be. `is_patient`: that another one is better is no reason now."""
+    """The path to use; None: none may be. `is_patient`: that another one is better, or silent for less long,
+    is no reason now: in doubt both carry."""
     passing = [path for path in paths if path.passes()]
     usable = [path for path in passing if path.is_open(now)]
     trusted = [path for path in usable if not path.is_silent(now)]
     pool = trusted or usable or [path for path in passing if path.is_lossy]
     best = min(pool, key=lambda path: (not path.is_direct, path.best_rtt), default=None)
+    if current in usable and (is_patient or not trusted):
+        return current
     if best is None or current not in pool or current is None:
         return best
-    if is_patient or not trusted:
-        return current
     if best.is_direct != current.is_direct:
         return best
     is_better = best.best_rtt <= min(current.best_rtt * BETTER_SHARE, current.best_rtt - BETTER_BY)
@@ -164,7 +165,7 @@ class Paths:
         if chosen is former:
             return None
         reason = self._reason(former, chosen, now)
-        if former and chosen and former.is_open(now) and not former.is_silent(now):
+        if former and chosen and former.is_open(now):
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         self.current, self.since, self.why = chosen, now, reason
         return reason

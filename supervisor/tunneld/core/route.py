@@ -1,12 +1,13 @@
 """Which carriers a datagram takes: paths, streams, or both.
 
-A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are. Without one, streams
-carry, and small datagrams take a path beside them that answers but was found wanting.
+A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are, and in doubt another
+path as well. Without one, streams carry, and small datagrams take a path beside them that answers though it was found
+wanting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tunneld.core.carrier import StreamCarrier
@@ -25,10 +26,11 @@ ASIDE = 0.02
 
 
 class Route(NamedTuple):
-    """`paths` share the copies: the first goes to the first, and so on. `streams` get one each."""
+    """`paths` share the copies: the first goes to the first, and so on. `beside` and `streams` get one each."""
 
     paths: list[Path]
     streams: list[StreamCarrier]
+    beside: Sequence[Path] = ()
 
 
 def route(
@@ -42,10 +44,13 @@ def route(
     ready = choose(streams, size, now)
     if current is None:
         is_in_time = bool(ready) and not ready[0].is_late(now)
-        return Route(_last_resort(known, is_alone=not is_in_time) if is_small or not is_in_time else [], ready)
+        resort = _last_resort(known, is_alone=not is_in_time) if is_small or not is_in_time else []
+        return Route(resort[:1], ready, resort[1:])
     if size > current.proven:
         return Route([] if ready else [current], ready)
-    if is_new or not current.is_open(now) or current.is_doubtful(now) or (is_small and _is_slow(current, ready)):
+    if current.is_doubtful(now):
+        return Route([current], ready, _others(current, known, now)[:1])
+    if is_new or not current.is_open(now) or (is_small and _is_slow(current, ready)):
         return Route([current], ready)
     return Route([current, *_aside(current, known, now)], [])
 
@@ -67,6 +72,10 @@ def _is_slow(current: Path, streams: list[StreamCarrier]) -> bool:
 
 
 def _aside(current: Path, known: Iterable[Path], now: float) -> list[Path]:
-    bound = 1.5 * current.best_rtt + ASIDE
+    return [path for path in _others(current, known, now) if path.best_rtt <= 1.5 * current.best_rtt + ASIDE][:1]
+
+
+def _others(current: Path, known: Iterable[Path], now: float) -> list[Path]:
+    """Further paths that could be used, the shortest first."""
     others = [path for path in known if path is not current and path.is_open(now) and not path.is_silent(now)]
-    return sorted((path for path in others if path.best_rtt <= bound), key=lambda path: path.best_rtt)[:1]
+    return sorted(others, key=lambda path: path.best_rtt)

@@ -31,9 +31,11 @@ ROWS: dict[str, set[str]] = {
     "log": {"errors", "systemd"},
     "profile": {"errors"},
     "errors": set(),
+    "mosh": {"core", "door", "errors", "pairing", "ssh"},
     "agent": {"core", "door"},
     "far": {"core", "door", "first_words", "pairing"},
     "first_words": {"core", "mosh_server"},
+    "meeting": {"core"},
     "mosh_server": set(),
     "door": set(),
     "pairing": {"addresses", "core", "mosh_server"},
@@ -70,7 +72,7 @@ SENT_MAY_IMPORT = {
     *("sys", "time"),
 }
 
-SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "first_words", "mosh_server", "pairing")
+SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "first_words", "meeting", "mosh_server", "pairing")
 SENT = [PACKAGE / f"{name}.py" for name in SENT_NAMES]
 SHIPPED = [*sorted((PACKAGE / "core").rglob("*.py")), *SENT]
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))

@@ -8,7 +8,7 @@ has ended.
     SERVING  {"key": "4NeCCgvZFe2RnPgrcU1PQw", "pid": 4712, "family": 6, "ssh_connection": "203.0.113.9 50000 ..."}
              or {"error": "a sentence", "code": "no-mosh-server"}, from the first stage; then from the second
              {"door": "/tmp/tunneld-far-4711-9f86d081/join"}, or {"door": null, "why": "..."}
-    SERVE    from the client: {"leave": true}
+    SERVE    from the client: {"leave": true}, or {"relay": [["192.0.2.1", 40111], ...]}: places where packets may meet
     REPORT   {"ssh_connection": "..."} on a stream that joined; {"ended": true} on all when mosh-server has ended
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 from tunneld.core import frame
 from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Pair
-from tunneld.core.path import Address
+from tunneld.core.path import Address, Candidate
 from tunneld.door import Door
 from tunneld.first_words import GREETING, Running
 from tunneld.pairing import FAMILIES, LOOPBACK, Pairing
@@ -54,7 +54,8 @@ GRACE = 1.0
 STUBBORN = 15.0
 """Seconds until a mosh-server that was told to end is left alone: it says goodbye for ten."""
 
-MAX_STUN = 8
+MAX_NAMED = 8
+"""STUN servers, or addresses of a relay."""
 
 
 class Far:
@@ -88,16 +89,28 @@ class Far:
             self.pairing.close()
 
     def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
-        if kind != frame.SERVE or body.get("leave") is not True:
-            raise ProtocolError("a client asks for nothing but to leave")
-        self._leave()
+        relay = body.get("relay")
+        if kind == frame.SERVE and isinstance(relay, list):
+            self._meet(_addresses(relay))
+        elif kind == frame.SERVE and body.get("leave") is True:
+            self._leave()
+        else:
+            raise ProtocolError("a client asks for nothing but to meet, or to leave")
 
     # UDP
 
     def _open_udp(self) -> None:
-        self.pairing.pair.asks(_servers(self._running.serve.get("stun") or []), time.monotonic())
+        self.pairing.pair.asks(self._stun(), time.monotonic())
         self._seen_from(os.environ.get("SSH_CONNECTION", ""))
         self.pairing.open_udp()
+
+    def _meet(self, relay: list[Address]) -> None:
+        """A jump host's agent passes packets on, and says where it sees us."""
+        self.pairing.pair.asks([*self._stun(), *relay], time.monotonic())
+        self.pairing.offer_also(Candidate("relay", address) for address in relay)
+
+    def _stun(self) -> list[Address]:
+        return _addresses(self._running.serve.get("stun") or [])
 
     def _seen_from(self, ssh_connection: str) -> None:
         """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""
@@ -199,14 +212,15 @@ class Far:
         self.pairing.call_at(end, lambda: None)
 
 
-def _servers(stun: list[Any]) -> list[Address]:
-    """The STUN servers in a SERVE; what is none is left out."""
+def _addresses(named: list[Any]) -> list[Address]:
+    """The addresses that a client names; what is none is left out."""
     found = []
-    for each in stun[:MAX_STUN]:
+    for each in named[:MAX_NAMED]:
         with contextlib.suppress(TypeError, ValueError, OSError):
             host, port = each
             socket.inet_pton(FAMILIES[6 if ":" in host else 4], host)
-            found.append(Address(host, port))
+            if type(port) is int and 0 < port < 65536:
+                found.append(Address(host, port))
     return found
 
 

@@ -93,6 +93,11 @@ def far_program(secret: bytes) -> bytes:
     return len(packed).to_bytes(4, "big") + packed
 
 
+def meeting_program(*arguments: object) -> bytes:
+    """The agent for a jump host as a program text, compressed, with its `main` called so."""
+    return _packed(f"{_BEGINNING}{_modules('meeting')}\nsys.modules['tunneld.meeting'].main{arguments!r}")
+
+
 def join_program(path: str, name: str) -> bytes:
     """A program that passes its standard streams to the agent behind `path`, as the stream `name`."""
     return _packed(_JOIN.format(path=path, words=repr(name.encode()), status=NO_DOOR))

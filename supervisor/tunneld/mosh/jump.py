@@ -1,0 +1,246 @@
+"""Our agent on the jump host: started when the person has a prompt, and told to both ends as a place to meet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from tunneld.core import frame, packet
+from tunneld.core.offer import reachable
+from tunneld.core.path import Address, Candidate
+from tunneld.door import root
+from tunneld.mosh import hop
+from tunneld.mosh.hop import Hop
+from tunneld.pairing import Pairing
+from tunneld.ssh import bootstrap
+
+SYNC = "TUNNELD-MEETING"
+"""What the agent's line begins with."""
+
+AFTER = 0.5
+"""Seconds from the start of mosh-client to that of the agent: the first screen comes first."""
+
+PATIENCE = 15.0
+"""Seconds for the agent to say where it is: one round trip, and the start of a Python."""
+
+LOOK_EVERY = 30.0
+"""Seconds between two looks at whether it still answers."""
+
+AGAIN = 600.0
+"""Seconds from one start to the next: where UDP does not get in, each one stays for a minute and is of no use."""
+
+MAX_ANSWER = 64 * 1024
+"""Bytes to read of what it says."""
+
+MAX_ADDRESSES = 4
+
+
+class Found(NamedTuple):
+    """The agent's ports by family, and under which addresses to try them."""
+
+    ports: dict[int, int]
+    hosts: list[str]
+
+    def addresses(self) -> list[Address]:
+        hosts = dict.fromkeys(filter(None, map(reachable, self.hosts)))
+        mine = [Address(host, self.ports.get(Address(host, 0).family, 0)) for host in hosts]
+        return [address for address in mine if address.port][:MAX_ADDRESSES]
+
+
+class Jump:
+    """`options` are the person's own for ssh; `ports` is the range that the agent may use there."""
+
+    def __init__(
+        self,
+        destination: str,
+        options: Sequence[str],
+        *,
+        ports: tuple[int, int] = (0, 0),
+        said: Callable[[list[str]], dict[str, str]] = hop.configuration,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = tuple(options)
+        self._ports = ports
+        self._now = now
+        self._hop: Hop | None = hop.find(destination, options, said)
+        self._folder = _folder() if self._hop and not self._hop.theirs else ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._addresses: list[Address] = []
+        self._tried = 0.0
+        self._is_closed = False
+        self._outcome: Found | str = "it could not be asked"
+        self._waiting: socket.socket | None = None
+        self.says = "its agent starts when the session runs"
+
+    def options(self, name: str, *, beside: bool = False) -> tuple[str, ...]:
+        """The options for the ssh that is to become the stream of this name."""
+        if self._hop is None:
+            return self._options
+        return tuple(hop.through(self._hop, self._options, f"{self._folder}/{name}", beside=beside))
+
+    def begin(self, pairing: Pairing, secret: bytes, *, stun: Iterable[Address], ssh_connection: str) -> None:
+        """mosh-client runs: now there is time. `ssh_connection` is the far side's, `stun` what the pair asks anyway."""
+        if self._hop is None:
+            return
+        self._pairing = pairing
+        self._identities = packet.identities(secret)
+        self._stun = tuple(stun)
+        self._seen_there = [] if self._hop.others else ssh_connection.split()[:1]
+        if self._hop.asks:
+            self.says = "ssh_config has you asked for each use of its connection: no agent there"
+            return
+        self._pairing.call_at(self._now() + AFTER, self._start)
+
+    def close(self) -> None:
+        """The session is over."""
+        self._is_closed = True
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+        if self._waiting:
+            self._waiting.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def status(self) -> dict[str, Any] | None:
+        """For `--paths`: None where no jump host is on the way."""
+        return {"host": self._hop.host, "says": self.says} if self._hop else None
+
+    # The agent's start, which waits for others and so does not happen in the loop
+
+    def _start(self) -> None:
+        self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
+        name = self._shared()
+        if name is None:
+            self.says = "its connection cannot be shared: no agent there"
+            return
+        self._tried = self._now()
+        self._waiting, there = socket.socketpair()
+        threading.Thread(target=self._ask, args=(name, there), name="jump", daemon=True).start()
+        self._pairing.watch(self._waiting.fileno(), self._finish)
+
+    def _shared(self) -> str | None:
+        """A stream whose first hop is alive."""
+        assert self._hop
+        if self._hop.theirs:
+            return ""
+        names = [name for name in self._pairing.pair.streams if os.path.exists(f"{self._folder}/{name}")]
+        return names[0] if names else None
+
+    def _ask(self, name: str, answer: socket.socket) -> None:
+        """In a thread: start the agent, look the jump host up, then wake the loop."""
+        with answer, contextlib.suppress(OSError):
+            self._outcome = self._found(name)
+            answer.send(b".")
+
+    def _found(self, name: str) -> Found | str:
+        assert self._hop
+        program = bootstrap.meeting_program(SYNC, *(each.hex() for each in self._identities), *self._ports)
+        command = hop.command_there(self._hop, f"{self._folder}/{name}", bootstrap.command(program))
+        try:
+            status, output, errors = self._run(command, program)
+        except (OSError, subprocess.TimeoutExpired):
+            return "it did not run our agent in time"
+        report = _report(output)
+        if report is None:
+            return f"it does not run our agent ({errors or f'exit status {status}'})"
+        if "error" in report:
+            return str(report["error"])[:200]
+        ports = {family: _port(report, family) for family in (4, 6)}
+        return Found(ports, [*_server(report), *_resolved(self._hop.host), *self._seen_there])
+
+    def _run(self, command: list[str], program: bytes) -> tuple[int, str, str]:
+        """In a session of its own, without a terminal: it can ask nobody."""
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ) as process:
+            self._process = process
+            try:
+                output, errors = process.communicate(program, PATIENCE)
+            finally:
+                process.kill()
+        return process.returncode, output[:MAX_ANSWER].decode("utf-8", "replace"), _plain(errors)
+
+    def _finish(self) -> None:
+        """In the loop again."""
+        assert self._waiting
+        self._pairing.unwatch(self._waiting.fileno())
+        self._waiting.close()
+        self._waiting = None
+        outcome = self._outcome
+        if isinstance(outcome, str):
+            self.says = outcome
+            return
+        self._addresses = outcome.addresses()
+        self.says = f"its agent is at {', '.join(map(str, self._addresses)) or 'no address that others reach'}"
+        self._tell()
+
+    def _tell(self) -> None:
+        """Both ends try the agent as a place to meet, and ask it where the world sees them."""
+        now, pair = self._now(), self._pairing.pair
+        pair.asks([*self._stun, *self._addresses], now)
+        self._pairing.offer_also(Candidate("relay", address) for address in self._addresses)
+        for name in pair.streams:
+            self._pairing.say(name, frame.SERVE, {"relay": [list(address) for address in self._addresses]})
+
+    def _look(self) -> None:
+        """An agent that is not reached may not have been told of, or have ended with its machine."""
+        if self._is_closed:
+            return
+        paths = self._pairing.pair.snapshot(self._now())["paths"]
+        well = any(path["kind"] == "relay" and path["rtt"] is not None and path["state"] != "silent" for path in paths)
+        if not well and self._now() - self._tried >= AGAIN:
+            self._start()
+            return
+        if not well and self._addresses:
+            self._tell()
+        self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
+
+
+def _report(output: str) -> dict[str, Any] | None:
+    """What the agent says, behind whatever a login shell says; None when it said nothing."""
+    try:
+        report = json.loads(output.partition(f"{SYNC} ")[2].partition("\n")[0])
+    except (ValueError, RecursionError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def _port(report: dict[str, Any], family: int) -> int:
+    ports = report.get("ports")
+    port = ports.get(str(family)) if isinstance(ports, dict) else None
+    return port if type(port) is int and 0 < port < 65536 else 0
+
+
+def _server(report: dict[str, Any]) -> list[str]:
+    """The address at which its sshd was reached."""
+    words = str(report.get("ssh_connection", "")).split()
+    return [words[2].partition("%")[0]] if len(words) == 4 else []
+
+
+def _resolved(host: str) -> list[str]:
+    """The addresses of this name: a machine in a cloud does not know its own."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(each[4][0]).partition("%")[0] for each in found]
+
+
+def _plain(errors: bytes) -> str:
+    lines = [" ".join(line.split()) for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    return "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
+
+
+def _folder() -> str:
+    """A folder for sockets that no other user enters; short, since their paths must be."""
+    folder = f"{root()}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
+    os.mkdir(folder, 0o700)
+    return folder

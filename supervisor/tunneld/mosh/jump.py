@@ -119,7 +119,8 @@ class Jump:
         self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
         name = self._shared()
         if name is None:
-            self.says = "its connection cannot be shared: no agent there"
+            if not self._addresses:
+                self.says = "its connection cannot be shared: no agent there"
             return
         self._tried = self._now()
         self._waiting, there = socket.socketpair()

@@ -1,0 +1,272 @@
+"""Our agent on a jump host: a real ssh goes through a real sshd, and the agent comes by the same login."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.lab.client import Person, person
+from tests.lab.machine import Machine, wait_until
+from tests.lab.sshd import Sshd
+from tests.sshd import SSHD, free_port
+from tests.test_pairing import SECRET, End, pipes, until
+from tunneld.core import stun
+from tunneld.core.path import Address, Candidate
+from tunneld.mosh import jump as jumps
+from tunneld.mosh.jump import Jump
+
+pytestmark = pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="OpenSSH is not installed")
+
+
+class Way:
+    """A person, a jump host and a machine behind it, which is the same one; `end` is their side of a pair."""
+
+    def __init__(self, sshd: Sshd, guest: Person, mark: str) -> None:
+        self.sshd = sshd
+        self.guest = guest
+        self.mark = mark
+        self.near, self.far = End(is_client=True), End(is_client=False)
+        here, there = pipes()
+        self.near.pairing.add_stream("first", *here)
+        self.far.pairing.add_stream("first", *there)
+        self.sessions: list[subprocess.Popen[bytes]] = []
+        self.jump: Jump | None = None
+
+    def prepare(self, *options: str, ports: tuple[int, int] = (0, 0)) -> Jump:
+        self.jump = Jump("dest", ["-F", str(self.guest.config), *options], ports=ports)
+        return self.jump
+
+    def connect(self, name: str = "first") -> subprocess.Popen[bytes]:
+        """ssh to the machine behind, as the session would; it is through when this returns."""
+        assert self.jump
+        words = ["ssh", "-T", *self.jump.options(name), "dest", "cat"]
+        self.sessions.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        session = self.sessions[-1]
+        assert session.stdin
+        assert session.stdout
+        session.stdin.write(b"through\n")
+        session.stdin.flush()
+        assert session.stdout.readline()
+        return session
+
+    def begin(self) -> None:
+        assert self.jump
+        self.jump.begin(self.near.pairing, SECRET, stun=[], ssh_connection="192.0.2.9 1 192.0.2.8 22")
+
+    def run(self, is_so: Callable[[], object]) -> None:
+        until(is_so, self.near, self.far)
+
+    def relay(self) -> list[Address]:
+        """Where the far end is told to meet us."""
+        found = [body["relay"] for _, _, body in self.far.heard if "relay" in body]
+        return [Address(*each) for each in found[-1]] if found else []
+
+    @property
+    def logins(self) -> int:
+        return self.sshd.log.count("Accepted publickey")
+
+    def agents(self) -> list[int]:
+        """Processes that sshd's sessions left behind."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (
+                    self.mark.encode() in (folder / "environ").read_bytes()
+                    and b"zlib" in (folder / "cmdline").read_bytes()
+                ):
+                    found.append(int(folder.name))
+        return found
+
+    def close(self) -> None:
+        if self.jump:
+            self.jump.close()
+        self.near.pairing.close()
+        self.far.pairing.close()
+        for session in self.sessions:
+            session.kill()
+            session.communicate()
+        for pid in self.agents():
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def way(folder: Path, options: Mapping[str, str], *, config: str = "") -> Iterator[Way]:
+    machine = Machine("here", folder / "here")
+    guest = person(machine, "guest")
+    mark = f"WAY={folder}"
+    settings = {"SetEnv": f"SHLVL=2 {mark}", **options}
+    with Sshd(machine, (guest.key.public,), settings, address="127.0.0.1", port=free_port()) as sshd:
+        guest.trust(sshd.known_hosts("127.0.0.1"))
+        hosts = f"Host dest jump\n  HostName 127.0.0.1\n  Port {sshd.port}\n"
+        guest.config.write_text(f"{config}\n{hosts}{guest.config.read_text()}")
+        made = Way(sshd, guest, mark)
+        try:
+            yield made
+        finally:
+            made.close()
+            machine.close()
+
+
+@pytest.fixture(autouse=True)
+def loopback_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jump host of these tests is this machine; and nobody waits until the first screen is there."""
+    monkeypatch.setattr(jumps, "reachable", lambda host: host)
+    monkeypatch.setattr(jumps, "AFTER", 0.0)
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Iterator[Way]:
+    with way(tmp_path, {}) as made:
+        yield made
+
+
+def answers(address: Address) -> bool:
+    """Whether the agent is there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(stun.request(b"0123456789ab"), tuple(address))
+        return stun.read_response(sock.recv(2048)) == (b"0123456789ab", Address("127.0.0.1", sock.getsockname()[1]))
+
+
+def test_the_far_end_is_told_where_to_meet(through: Way) -> None:
+    """One login there does for both; the addresses are sshd's own, and the one that the far end sees."""
+    jump = through.prepare("-J", "jump")
+    through.connect()
+    assert through.logins == 2
+    through.begin()
+    through.run(through.relay)
+    port = through.relay()[0].port
+    assert through.relay() == [Address("127.0.0.1", port), Address("192.0.2.9", port)]
+    assert answers(through.relay()[0])
+    assert through.logins == 2
+    assert jump.status() == {"host": "127.0.0.1", "says": f"its agent is at 127.0.0.1:{port}, 192.0.2.9:{port}"}
+
+
+def test_the_near_end_offers_it_too(through: Way) -> None:
+    """And asks it where it is seen; with the same word each end tells the other to go there."""
+    through.prepare("-J", "jump")
+    through.connect()
+    through.begin()
+    asked: list[Address] = []
+    through.near.pairing.pair.asks = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
+    offered: list[Candidate] = []
+    through.near.pairing.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
+    through.run(through.relay)
+    assert asked == through.relay()
+    assert [(each.kind, each.address) for each in offered] == [("relay", each) for each in through.relay()]
+
+
+def test_it_uses_the_ports_that_it_is_given(through: Way) -> None:
+    """Those that a firewall there lets through."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("0.0.0.0", 0))
+        port = probe.getsockname()[1]
+    through.prepare("-J", "jump", ports=(port, port))
+    through.connect()
+    through.begin()
+    through.run(through.relay)
+    assert through.relay()[0].port == port
+
+
+def test_an_agent_needs_the_session_for_its_start_alone(through: Way) -> None:
+    """ssh dies, and packets still meet."""
+    through.prepare("-J", "jump")
+    session = through.connect()
+    through.begin()
+    through.run(through.relay)
+    session.kill()
+    session.wait()
+    time.sleep(0.1)
+    assert answers(through.relay()[0])
+
+
+def test_a_connection_that_is_shared_anyway_is_shared(tmp_path: Path) -> None:
+    """People's own ControlMaster: no socket of ours, and still one login."""
+    config = f"Host jump\n  ControlMaster auto\n  ControlPath {tmp_path}/theirs"
+    with way(tmp_path, {}, config=config) as through:
+        through.prepare("-J", "jump")
+        through.connect()
+        assert (tmp_path / "theirs").is_socket()
+        through.begin()
+        through.run(through.relay)
+        assert through.logins == 2
+
+
+def test_where_nothing_may_be_run_there_is_no_agent(tmp_path: Path) -> None:
+    """The session does not mind, and a sentence says so."""
+    with way(tmp_path, {"ForceCommand": "cat"}) as through:
+        jump = through.prepare("-J", "jump")
+        through.connect()
+        through.begin()
+        through.run(lambda: "does not run" in jump.says)
+        assert not through.relay()
+
+
+def test_where_the_login_cannot_be_shared_there_is_no_agent(tmp_path: Path) -> None:
+    """A jump host that allows one channel at a time: ssh asks for no second login."""
+    with way(tmp_path, {"MaxSessions": "0"}) as through:
+        jump = through.prepare("-J", "jump")
+        session = subprocess.Popen(
+            ["ssh", "-T", *jump.options("first"), "dest", "cat"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        through.sessions.append(session)
+        folder = Path(jump.options("first")[1].split("ControlPath=")[1].split("/first")[0])
+        with contextlib.suppress(TimeoutError):
+            wait_until((folder / "first").exists, what="the hop", timeout=2)
+        through.begin()
+        through.run(lambda: jump.says.startswith("it does not") or "cannot be shared" in jump.says)
+        assert not through.relay()
+        assert through.logins <= 2
+
+
+def test_without_a_shared_connection_it_is_not_tried(through: Way) -> None:
+    """Such as one that died while its session began."""
+    jump = through.prepare("-J", "jump")
+    through.begin()
+    through.run(lambda: jump.says == "its connection cannot be shared: no agent there")
+    assert through.logins == 0
+
+
+def test_an_agent_that_is_gone_is_started_again(through: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine may have been rebooted; and not too often, since each one stays for a minute."""
+    monkeypatch.setattr(jumps, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(jumps, "AGAIN", 1.5)
+    through.prepare("-J", "jump")
+    through.connect()
+    through.begin()
+    through.run(through.relay)
+    first = through.relay()[0]
+    through.run(lambda: through.relay()[0] != first)
+    assert len(through.agents()) == 2
+
+
+def test_nothing_stays_behind(through: Way) -> None:
+    """No socket, no folder, no thread that waits; an agent that nobody uses leaves by itself."""
+    jump = through.prepare("-J", "jump")
+    through.connect()
+    folder = Path(jump.options("first")[1].split("ControlPath=")[1].split("/first")[0])
+    assert (folder / "first").is_socket()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    through.begin()
+    through.near.step(0.02)
+    jump.close()
+    assert not folder.exists()
+
+
+def test_without_a_jump_host_nothing_changes(through: Way) -> None:
+    """ssh's words are the person's own."""
+    jump = through.prepare("-v")
+    assert jump.options("first") == ("-F", str(through.guest.config), "-v")
+    through.begin()
+    through.near.step(0.02)
+    assert jump.status() is None
+    jump.close()

@@ -19,7 +19,7 @@ PACKAGE = SOURCE / "tunneld"
 LEAVES = {"errors", "profile", "status", "log"}
 LOWER = {"ssh", "shim", "net", "systemd", "core"}
 ROWS: dict[str, set[str]] = {
-    "cli": {"demo", "daemon", "tunnel", *LOWER, *LEAVES},
+    "cli": {"mosh", "demo", "daemon", "tunnel", *LOWER, *LEAVES},
     "demo": {"tunnel", *LOWER, *LEAVES},
     "daemon": {"tunnel", *LOWER, *LEAVES},
     "tunnel": {*LOWER, *LEAVES},
@@ -70,6 +70,14 @@ SENT_MAY_IMPORT = {
     *CORE_MAY_IMPORT,
     *("errno", "fcntl", "io", "os", "pwd", "re", "secrets", "select", "selectors", "signal", "socket", "stat"),
     *("sys", "time"),
+}
+
+# What `tunneld mosh` does without: libraries and asyncio take longer to import than the rest of it altogether.
+SLOW = ("asyncio", "asyncssh", "pydantic", "structlog", "tenacity", "cryptography")
+NOT_EVERYWHERE = ("pystemd", "spwd", "ossaudiodev")
+LINUX = {
+    *("pidfd_open", "sched_getaffinity", "eventfd", "memfd_create", "pipe2", "posix_fadvise", "setns", "unshare"),
+    *("AF_NETLINK", "AF_PACKET", "SO_BINDTODEVICE", "SO_PEERCRED", "SOCK_CLOEXEC", "SOCK_NONBLOCK", "IP_MTU_DISCOVER"),
 }
 
 SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "first_words", "meeting", "mosh_server", "pairing")
@@ -173,3 +181,20 @@ def test_profiles_are_read_without_pydantic_in_memory() -> None:
     """The values outlive the validation: importing the package must not import the library."""
     script = "import sys, tunneld.profile; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_mosh_session_imports_nothing_slow_and_nothing_of_linux() -> None:
+    """`tunneld mosh` runs on macOS as well, and a person waits for it: what others need is out of its reach."""
+    script = (
+        "import os, socket, sys\n"
+        f"blocked = {[*SLOW, *NOT_EVERYWHERE]!r}\n"
+        "sys.modules.update(dict.fromkeys(blocked))\n"
+        "for home, name in [(os, name) for name in dir(os)] + [(socket, name) for name in dir(socket)]:\n"
+        f"    if name in {LINUX!r}: delattr(home, name)\n"
+        "sys.platform = 'darwin'\n"
+        "import tunneld.cli\n"
+        "tunneld.cli._parser('mosh').parse_args(['mosh', 'x'])\n"
+        "import tunneld.mosh.session, tunneld.cli.paths\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ A command lives in `tunneld/cli/NAME.py`, has a row in COMMANDS, and offers two 
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -26,8 +27,12 @@ COMMANDS = {
     "enable": "make a profile a systemd service that starts at boot",
     "disable": "stop such a service, and remove it",
     "demo": "run a tunnel with mosh through it, on this machine alone",
+    "mosh": "mosh to whatever ssh reaches, over the best path there is",
     "profile": "check, show and describe profiles",
 }
+
+# What follows `--` is a program's, and comes as `args.command_line`.
+RUNS_A_PROGRAM = {"mosh"}
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 READER_GONE = 141  # 128 + SIGPIPE, as shells report it
@@ -50,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = _parser(next((word for word in argv if not word.startswith("-")), None))
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    parser = _parser(chosen)
+    end = argv.index("--") if chosen in RUNS_A_PROGRAM and "--" in argv else len(argv)
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_args(argv[:end], argparse.Namespace(command_line=argv[end + 1 :]))
     except SystemExit as leaving:  # --help and --version
         return int(leaving.code or 0)
     if args.command is None:

@@ -1,0 +1,133 @@
+"""The SSH connections of a running session: made, watched and let go as tunneld.mosh.keeping decides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tunneld.mosh.failure import SSH_FAILED
+from tunneld.mosh.keeping import Keeping, Seen
+from tunneld.mosh.line import Line
+from tunneld.pairing import Pairing
+from tunneld.ssh.bootstrap import NO_DOOR
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at all streams."""
+
+GRACE = 3.0
+"""Seconds for an ssh that was told to end."""
+
+REFUSED = "Permission denied"
+"""What every ssh says that could not log in."""
+
+
+class Kept(NamedTuple):
+    line: Line
+    since: float
+
+
+class Lines:
+    """`dial` starts an ssh whose stream has this name, and `hear` gets what ssh processes say."""
+
+    def __init__(
+        self, pairing: Pairing, dial: Callable[[str], tuple[Line, bytes]], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pairing = pairing
+        self._dial = dial
+        self._now = now
+        self._keeping: Keeping | None = None
+        self._kept: dict[str, Kept] = {}
+        self._greeted: set[str] = set()
+        self._leaving: list[tuple[Line, float, bool]] = []
+        self._serial = 0
+        self.is_homeless = False  # whether the far agent has ended
+
+    def add(self, line: Line, program: bytes) -> None:
+        """Make a stream of an ssh that has just been started; `program` is what it is to run there."""
+        source, sink = line.ends()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: reading tells
+            os.write(sink, program)  # a pipe holds it whole
+        self._pairing.add_stream(line.name, source, sink)
+        self._kept[line.name] = Kept(line, self._now())
+
+    def keep(self, since: float) -> None:
+        """From `since` on, replace what ends and make what is missing."""
+        self._keeping = Keeping(since)
+        self._look()
+
+    def moved(self) -> None:
+        """The network is another one."""
+        if self._keeping:
+            self._keeping.moved(self._now())
+
+    def lost(self, name: str) -> None:
+        """The stream of this name has ended by itself."""
+        kept = self._kept.pop(name, None)
+        if kept is None:
+            return
+        self._leaving.append((kept.line, self._now(), name not in self._greeted))
+        if self._keeping and name in self._greeted:
+            self._keeping.lost(lived=self._now() - kept.since, now=self._now())
+
+    def close(self, patience: float) -> None:
+        """End every ssh; those that go by themselves may, for so long."""
+        end = self._now() + patience
+        for line in [*(kept.line for kept in self._kept.values()), *(line for line, _, _ in self._leaving)]:
+            line.end(max(0.0, end - self._now()))
+            line.close()
+        self._kept.clear()
+        self._leaving.clear()
+
+    def _look(self) -> None:
+        self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
+        self._bury()
+        assert self._keeping
+        for name, kept in self._kept.items():
+            kept.line.drain()
+            if name not in self._greeted and self._pairing.pair.streams[name].greeted:
+                self._greeted.add(name)
+                self._keeping.came()
+        decision = self._keeping.decide(map(self._seen, self._kept.values()), self._now())
+        for name in decision.drops:
+            self._drop(name)
+        if decision.dials:
+            self._serial += 1
+            self.add(*self._dial(f"stream-{self._serial}"))
+
+    def _seen(self, kept: Kept) -> Seen:
+        carrier = self._pairing.pair.streams[kept.line.name]
+        now = self._now()
+        overdue = carrier.waited(now) - 2 * (carrier.rtt or 0)
+        return Seen(kept.line.name, carrier.greeted, overdue, now - kept.since)
+
+    def _drop(self, name: str) -> None:
+        self._pairing.drop_stream(name)
+        line = self._kept.pop(name).line
+        line.process.terminate()
+        self._leaving.append((line, self._now(), name not in self._greeted))
+
+    def _bury(self) -> None:
+        """Ask the ssh processes that are to end whether they have, and how."""
+        waiting = []
+        for line, since, failed in self._leaving:
+            status = line.process.poll()
+            if status is None:
+                waiting.append((line, since, failed))
+                if self._now() > since + GRACE:
+                    line.process.kill()
+            else:
+                self._judge(line, status, failed)
+        self._leaving = waiting
+
+    def _judge(self, line: Line, status: int, failed: bool) -> None:
+        line.drain()
+        if failed and self._keeping:
+            denied = status == SSH_FAILED and REFUSED in line.said
+            self._keeping.failed(denied=denied, now=self._now(), chance=random.SystemRandom().random())
+        self.is_homeless = self.is_homeless or status == NO_DOOR
+        self._greeted.discard(line.name)
+        line.close()

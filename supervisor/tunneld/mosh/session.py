@@ -1,0 +1,230 @@
+"""One mosh session, from the first connection to mosh-client's end: who runs when, and what is said to whom."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tunneld.core import frame
+from tunneld.core.pair import SECRET, Pair
+from tunneld.errors import UnavailableError
+from tunneld.mosh import command, terminal
+from tunneld.mosh.command import Order
+from tunneld.mosh.failure import Ended, unexpected, unserved
+from tunneld.mosh.line import Line
+from tunneld.mosh.lines import Lines
+from tunneld.mosh.signals import Signals
+from tunneld.mosh.window import Window, prepare
+from tunneld.pairing import LOOPBACK, Pairing
+from tunneld.ssh import bootstrap
+
+VERSION = 1
+"""Of what the window shows."""
+
+SIGNALLED = 128
+"""A shell's exit status for a program that a signal ended: this much more than the signal's number."""
+
+FIRST = "first"
+
+SECOND_STREAM = 1.0
+"""Seconds until a second connection is made: the first prompt comes first."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whether the far end still has us."""
+
+AFTERWARDS = 3.0
+"""Seconds for mosh-client to hear from mosh-server itself that all is over."""
+
+LAST_WORDS = 2.0
+"""Seconds for an ssh whose stream has ended to say why."""
+
+FAREWELL = 0.3
+"""Seconds for ssh to bring our last words away: a person waits for the prompt."""
+
+
+class Session:
+    """`run` gives the exit status. The terminal is mosh-client's from its start to its end, and ssh's before that."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._secret = os.urandom(SECRET)
+        self._pairing = Pairing(
+            Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
+        )
+        self._lines = Lines(self._pairing, self._dial_beside)
+        self._serving: dict[str, Any] | None = None
+        self._noise: str | None = None
+        self._client: subprocess.Popen[bytes] | None = None
+        self._began = time.monotonic()
+        self._over = ""
+        self._over_at = math.inf
+        self._was_over = False
+        self._signals = Signals(self._signalled)
+
+    def run(self) -> int:
+        """
+        Raises:
+            UnavailableError: something is missing, here or there.
+        """
+        restore = terminal.saved()
+        with self._signals:
+            self._pairing.watch(self._signals.fd, self._signals.take)
+            try:
+                first = self._begin()
+                self._pairing.run(lambda: self._serving is not None or self._noise is not None)
+                client = self._start_client(first)
+                status = self._attend(client)
+            except Ended as ended:
+                return ended.status
+            finally:
+                self._end()
+        if status < 0:
+            restore()
+        if self._was_over:
+            raise UnavailableError(self._over)
+        return status if status >= 0 else SIGNALLED - status
+
+    # The start
+
+    def _begin(self) -> Line:
+        """
+        Raises:
+            UnavailableError: mosh-client cannot run here.
+        """
+        self._environment = {**os.environ, **terminal.charset(os.environ)}
+        colors = terminal.colors(command.colors_command(self._order))
+        wanted = command.serve(self._order, colors=colors, environment=os.environ)
+        argv = command.ssh_command(self._order, bootstrap.far_command(wanted))
+        line = Line(FIRST, argv, on_terminal=True, hear=self._show)
+        self._lines.add(line, bootstrap.far_program(self._secret))
+        self._carrier = self._pairing.pair.streams[FIRST]
+        self._pairing.watch(line.errors, lambda: self._hear_errors(line))
+        self._address, self._port = self._open_local()
+        return line
+
+    def _open_local(self) -> tuple[str, int]:
+        """On ::1 if there is one: mosh then makes datagrams that fit any path with our header."""
+        try:
+            return LOOPBACK[6], self._pairing.open_local(6)
+        except OSError:
+            return LOOPBACK[4], self._pairing.open_local(4)
+
+    def _start_client(self, first: Line) -> subprocess.Popen[bytes]:
+        """
+        Raises:
+            UnavailableError: the far side did not start mosh-server.
+            Ended: ssh has said why itself.
+        """
+        if self._serving is None:
+            status = first.end(LAST_WORDS)
+            first.drain()
+            self._signals.take()  # ssh may have ended because of one that we have as well
+            raise unexpected(self._order.host, status, first.said, self._noise or "")
+        if "error" in self._serving:
+            raise unserved(self._order.host, self._serving)
+        argv = command.client_command(self._order, self._address, self._port)
+        environment = command.client_environment(self._order, str(self._serving["key"]), self._environment)
+        self._client = subprocess.Popen(argv, env=environment)
+        return self._client
+
+    def _attend(self, client: subprocess.Popen[bytes]) -> int:
+        """Drive the pair until mosh-client has ended; its status, negative for a signal."""
+        self._lines.keep(time.monotonic() + SECOND_STREAM)
+        if self._order.udp:
+            self._pairing.call_at(time.monotonic(), self._open_paths)
+        self._look()
+        with self._open_window():
+            self._pairing.run(lambda: client.poll() is not None)
+        return client.returncode
+
+    @contextlib.contextmanager
+    def _open_window(self) -> Iterator[None]:
+        """For `--paths`; a session is worth more than a look into it."""
+        try:
+            window = Window(prepare(), self._seen)
+        except OSError:
+            yield
+            return
+        self._pairing.watch(window.fd, window.answer)
+        yield
+        self._pairing.unwatch(window.fd)
+        window.close()
+
+    def _seen(self) -> dict[str, Any]:
+        now = time.monotonic()
+        return {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "destination": self._order.destination,
+            "since": round(now - self._began, 1),
+            "pair": self._pairing.pair.snapshot(now),
+        }
+
+    def _open_paths(self) -> None:
+        self._pairing.open_udp()
+
+    def _dial_beside(self, name: str) -> tuple[Line, bytes]:
+        assert self._serving
+        program = bootstrap.rejoin_program(str(self._serving["door"]), name)
+        argv = command.ssh_command(self._order, bootstrap.whole_command(program), beside=True)
+        return Line(name, argv, on_terminal=False, hear=self._show), b""
+
+    # What happens
+
+    def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
+        if kind == frame.SERVING:
+            self._serving = {**body, **(self._serving or {})}  # the door is told later than the key
+        elif kind == frame.REPORT and body.get("ended"):
+            self._end_soon(f"mosh-server on {self._order.host} was ended")
+
+    def _lost(self, stream: str, why: str) -> None:
+        if self._serving is None:
+            self._noise = self._carrier.noise.decode("utf-8", "replace")
+        self._lines.lost(stream)
+
+    def _look(self) -> None:
+        self._pairing.call_at(time.monotonic() + LOOK_EVERY, self._look)
+        if self._lines.is_homeless:
+            self._end_soon(f"{self._order.host} does not have this session any more; it was restarted, maybe")
+        if time.monotonic() >= self._over_at and self._client and self._client.poll() is None:
+            self._was_over = True
+            self._client.kill()
+
+    def _end_soon(self, why: str) -> None:
+        """mosh-client would wait for ever: it cannot know that nobody is there any more."""
+        if not self._over:
+            self._over, self._over_at = why, time.monotonic() + AFTERWARDS
+
+    def _show(self, words: bytes) -> None:
+        """ssh talks to the person, for as long as the terminal is theirs."""
+        if self._client is None and sys.stderr is not None:
+            sys.stderr.buffer.write(words)
+            sys.stderr.flush()
+
+    def _hear_errors(self, line: Line) -> None:
+        if self._client or not line.read_errors():
+            self._pairing.unwatch(line.errors)
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return  # `run` asks after each event who has ended
+        if self._client is None:
+            raise Ended(SIGNALLED + number)
+        if self._client.poll() is None:
+            self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
+
+    # The end
+
+    def _end(self) -> None:
+        for name in list(self._pairing.pair.streams):
+            self._pairing.say(name, frame.SERVE, {"leave": True})
+        self._pairing.run(lambda: True)
+        self._pairing.close()
+        self._lines.close(FAREWELL)

@@ -1,0 +1,112 @@
+"""The terminal that mosh-client works on: whether it can, and how to get it back when mosh-client was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import locale
+import os
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Mapping, Sequence
+
+from tunneld.errors import UnavailableError
+
+PATIENCE = 5.0
+"""Seconds for mosh-client to count colours, which takes milliseconds."""
+
+ANYWHERE = ("C.UTF-8", "en_US.UTF-8")
+"""UTF-8 locales that most systems have; macOS has the second."""
+
+DECIDING = ("LC_ALL", "LC_CTYPE", "LANG")
+"""Variables that name the character type, the first one set wins (locale(7))."""
+
+AS_MOSH_LEAVES_IT = (
+    "\033[?1l\033[0m\033[?25h"  # usual cursor keys, no colours, a visible cursor
+    "\033[?1003l\033[?1002l\033[?1001l\033[?1000l\033[?1015l\033[?1006l\033[?1005l"  # no reports of the mouse
+    "\033[?2004l\033[?1049l"  # no marks around what is pasted, the usual screen
+)
+"""What mosh-client writes at its end (its Display::close)."""
+
+
+def saved() -> Callable[[], None]:
+    """A function that makes this terminal again what it is now."""
+    try:
+        fd = sys.stdin.fileno()
+        settings = termios.tcgetattr(fd)
+    except (AttributeError, OSError, ValueError, termios.error):
+        return lambda: None
+
+    def restore() -> None:
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, settings)
+            os.write(sys.stdout.fileno(), AS_MOSH_LEAVES_IT.encode())
+
+    return restore
+
+
+def charset(environment: Mapping[str, str]) -> dict[str, str]:
+    """What mosh-client needs in its environment on top to find a UTF-8 locale: mostly nothing.
+
+    Raises:
+        UnavailableError: this terminal does not speak UTF-8.
+    """
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+    except locale.Error:
+        return _stand_in(environment)
+    codeset = locale.nl_langinfo(locale.CODESET)
+    if not _is_utf8(codeset):
+        raise _no_utf8(environment, f"the character set is {codeset}")
+    return {}
+
+
+def _is_utf8(charset: str) -> bool:
+    return charset.upper().replace("-", "").endswith("UTF8")
+
+
+def _stand_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """A locale that is not installed here still says what the terminal speaks; another of that charset will do."""
+    name, value = _asked_for(environment)
+    if _is_utf8(value):
+        for other in ANYWHERE:
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_ALL, other)
+                return {"LC_ALL": other}
+    raise _no_utf8(environment, f"{name}={value} is not installed here")
+
+
+def _asked_for(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The variable that decides, and its value."""
+    return next(((name, environment[name]) for name in DECIDING if environment.get(name)), ("LANG", ""))
+
+
+def _no_utf8(environment: Mapping[str, str], why: str) -> UnavailableError:
+    name, value = _asked_for(environment)
+    have = f" ({name}={value})" if value and value not in why else ""
+    return UnavailableError(
+        f"mosh-client needs a UTF-8 locale, and {why}{have}: set {name} to one that `locale -a` lists, "
+        f"such as {ANYWHERE[0]}"
+    )
+
+
+def colors(command: Sequence[str]) -> int:
+    """How many colours mosh-client finds in this terminal.
+
+    Raises:
+        UnavailableError: there is no mosh-client, or it cannot work on this terminal.
+    """
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    except FileNotFoundError:
+        raise UnavailableError(
+            f"{command[0]} is not installed here: install mosh (`apt install mosh`, `dnf install mosh`, "
+            "`brew install mosh`)"
+        ) from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(f"{command[0]} cannot be run: {error}") from None
+    if done.returncode != 0:
+        words = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
+        raise UnavailableError(f"{command[0]} cannot work on this terminal: {words}")
+    digits = done.stdout.strip()
+    return int(digits) if digits.isdigit() else 0

@@ -1,0 +1,162 @@
+"""`tunneld mosh`'s command line, and what `--paths` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunneld.cli import _parser, main
+from tunneld.cli.mosh import NO_AGENT, order_of
+from tunneld.cli.paths import describe
+from tunneld.errors import UsageError
+from tunneld.mosh import window
+from tunneld.mosh.command import Order
+
+
+def order(*words: str, prediction: str | None = None) -> Order:
+    """What these words on the command line ask for, the way main() reads them."""
+    end = words.index("--") if "--" in words else len(words)
+    args = _parser("mosh").parse_args(["mosh", *words[:end]])
+    args.command_line = list(words[end + 1 :])
+    return order_of(args, prediction)
+
+
+def test_a_destination_is_enough() -> None:
+    """What was typed behind `ssh` is typed behind `tunneld mosh`."""
+    assert order("pi-home") == Order("pi-home")
+
+
+def test_options_for_ssh_are_handed_on() -> None:
+    """Wherever they stand; mosh's own -p has ssh's meaning under -P."""
+    made = order("-4", "pi-home", "-P", "2222", "-l", "pi", "-i", "a", "-i", "b", "-J", "relay", "--ssh-option", "X=y")
+    assert made.ssh == ("-4", "-p", "2222", "-l", "pi", "-J", "relay", "-i", "a", "-i", "b", "-o", "X=y")
+
+
+@pytest.mark.parametrize(
+    "words", [("home", "--", "top", "-d", "5"), ("--", "home", "top", "-d", "5"), ("home", "top", "--", "-d", "5")]
+)
+def test_what_follows_the_dashes_is_the_command(words: tuple[str, ...]) -> None:
+    """mosh's own rules: the dashes may stand before DEST as well."""
+    assert order(*words) == Order("home", ("top", "-d", "5"))
+
+
+def test_mosh_s_options_mean_what_they_mean_there() -> None:
+    """People's fingers know them."""
+    made = order("-a", "-p", "60001:60010", "--server", "LANG=C.UTF-8 mosh-server", "--no-init", "home")
+    assert (made.prediction, made.ports, made.server, made.initialises) == (
+        "always",
+        "60001:60010",
+        "LANG=C.UTF-8 mosh-server",
+        False,
+    )
+    assert order("-n", "home").prediction == "never"
+    assert order("--predict=adaptive", "home", prediction="nonsense").prediction == "adaptive"
+
+
+def test_stun_servers_have_a_usual_port() -> None:
+    """3478, if none is said."""
+    made = order("--stun", "stun.example.net", "--stun", "192.0.2.1:3479", "--stun", "[2001:db8::1]:19302", "home")
+    assert made.stun == (("stun.example.net", 3478), ("192.0.2.1", 3479), ("2001:db8::1", 19302))
+    assert order("--stun", "[2001:db8::1]", "home").stun == (("2001:db8::1", 3478),)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "where to? `tunneld mosh DEST`, with whatever you would give to ssh as DEST"),
+        (("",), "'' is no destination"),
+        (("--", "-oProxyCommand=x"), "'-oProxyCommand=x' is no destination"),
+        (("home", "-A"), NO_AGENT),
+        (("home", "-X"), NO_AGENT),
+        (("home", "--ssh-option", "ForwardAgent=yes"), NO_AGENT),
+        (("home", "--ssh-option", "forwardx11 yes"), NO_AGENT),
+        (("home", "-p", "ssh"), "-p ssh: a port, or a range such as 60001:60010 (ssh's port is -P here)"),
+        (("home", "-p", "5:3"), "-p 5:3: ports go from 1 to 65535, the lower one first"),
+        (("home", "-p", "70000"), "-p 70000: ports go from 1 to 65535, the lower one first"),
+        (("home", "--stun", "a:b:c"), "--stun a:b:c: HOST, HOST:PORT or [IPV6]:PORT"),
+        (("home", "--stun", "a:0"), "--stun a:0: HOST, HOST:PORT or [IPV6]:PORT"),
+        (("home", "--json"), "--json goes with --paths"),
+    ],
+)
+def test_a_line_that_makes_no_sense_says_why(words: tuple[str, ...], text: str) -> None:
+    """With what would make sense."""
+    with pytest.raises(UsageError) as caught:
+        order(*words)
+    assert str(caught.value) == text
+
+
+def test_a_wrong_prediction_in_the_environment_is_said() -> None:
+    """mosh-client would end without a word that says where it came from."""
+    with pytest.raises(UsageError, match="MOSH_PREDICTION_DISPLAY=sometimes: there are adaptive, always"):
+        order("home", prediction="sometimes")
+
+
+def test_no_agent_is_forwarded_is_no_contradiction() -> None:
+    """Saying so is fine."""
+    assert order("home", "--ssh-option", "ForwardAgent=no").ssh == ("-o", "ForwardAgent=no")
+
+
+def test_nothing_to_look_at_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the exit code of what is not there."""
+    monkeypatch.setattr(window, "look", lambda: iter(()))
+    assert main(["mosh", "--paths"]) == 69
+    assert capsys.readouterr().err == "tunneld: no `tunneld mosh` of yours is running\n"
+
+
+PATH: dict[str, Any] = {"kind": "lan", "remote": "192.168.1.7:40123", "rtt": 0.0042, "loss": 0.05, "heard_ago": 0.4}
+SESSION: dict[str, Any] = {
+    "pid": 4711,
+    "destination": "pi-home",
+    "since": 200.0,
+    "pair": {
+        "in_use": {"carrier": "path", "since": 190.0, "why": "it answers", **PATH},
+        "streams": [
+            {"name": "first", "greeted": True, "rtt": 0.08, "waited": 0.0},
+            {"name": "stream-1", "greeted": True, "rtt": 0.081, "waited": 4.0},
+            {"name": "stream-2", "greeted": False, "rtt": None, "waited": 0.0},
+        ],
+        "paths": [
+            {**PATH, "in_use": True, "state": "open", "held_for": None, "fault": ""},
+            {"kind": "visible", "remote": "203.0.113.9:40123", "rtt": None, "heard_ago": None, "state": "tried"},
+            {
+                **PATH,
+                "kind": "relay",
+                "remote": "[2001:db8::1]:5",
+                "state": "held back",
+                "held_for": 29.0,
+                "fault": "x",
+            },
+        ],
+        "redundancy": {"copies": 2, "budget_kbit": 64.0, "spent_kbit": 3.2},
+        "history": [{"ago": 190.0, "what": "lan 192.168.1.7:40123: it answers"}],
+    },
+}
+
+
+def test_the_paths_are_told_in_columns() -> None:
+    """What is in use and why, what else there is, and what it costs."""
+    assert "\n".join(describe(SESSION)) == TEXT
+
+
+def test_a_session_without_any_way_says_so() -> None:
+    """Nothing is left out that a person would look for; what an older version does not say is."""
+    assert list(describe({"pid": 1, "destination": "x", "pair": {"in_use": {"carrier": "none"}}})) == [
+        "x: process 1, for 0 s",
+        "  in use    nothing: no SSH connection and no path answers",
+    ]
+    stream = {"in_use": {"carrier": "stream", "rtt": 0.08, "why": "no path has answered yet"}}
+    assert list(describe({"pair": stream}))[1] == "  in use    SSH, 80 ms: no path has answered yet"
+
+
+TEXT = """\
+pi-home: process 4711, for 3 min 20 s
+  in use    UDP to 192.168.1.7:40123 (lan), 4 ms, 5.0 % lost, for 3 min 10 s: it answers
+  paths     *  192.168.1.7:40123  lan      4 ms, 5.0 % lost  heard 0 s ago  open
+               203.0.113.9:40123  visible                                   no answer yet
+               [2001:db8::1]:5    relay    4 ms, 5.0 % lost  heard 0 s ago  held back for 29 s more: x
+  streams   first     80 ms
+            stream-1  81 ms          NO ANSWER for 4 s
+            stream-2  is being made
+  copies    each small datagram goes 2 times; 3.2 of 64 kbit/s spent on that
+  lately    3 min 10 s ago  lan 192.168.1.7:40123: it answers"""

@@ -1,0 +1,258 @@
+"""`tunneld mosh` as a person uses it: a real ssh, sshd, mosh-server and mosh-client, and a real terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.machine import wait_until
+from tests.lab.terminal import Terminal
+from tests.mosh.place import NAME, PYTHON, Place, children, place
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root to set an environment for its sessions"),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Place]:
+    with place(tmp_path) as made:
+        yield made
+
+
+def status(terminal: Terminal, *, timeout: float = 15) -> int:
+    return terminal.process.wait(timeout)
+
+
+def test_a_session_lives_until_its_program_ends(home: Place) -> None:
+    """The screen is mosh's alone, and the exit status mosh-client's."""
+    with home.session() as terminal:
+        terminal.echoes(3)
+        terminal.write("\r\x04")
+        assert status(terminal) == 0
+        assert "[mosh is exiting.]" in terminal.text
+        assert "tunneld" not in terminal.text
+        assert not home.windows()
+
+
+def test_a_command_is_run_there_as_it_was_typed(home: Place) -> None:
+    """Words with spaces stay words."""
+    argv = [*home.command("--no-udp"), NAME, "--", "sh", "-c", 'echo "<$1|$2>"; read x', "sh", "a  b", "$HOME"]
+    with home.run(argv) as terminal:
+        terminal.wait_for("<a  b|$HOME>")
+
+
+def test_a_session_outlives_its_ssh_connections(home: Place) -> None:
+    """All of them die at once, with UDP or without; others are made beside the running session."""
+    with home.session("--no-udp") as terminal:
+        wait_until(lambda: home.streams(terminal) == 2, what="a second connection")
+        before = ssh_of(terminal)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        terminal.echoes(3)
+        wait_until(lambda: home.streams(terminal) == 2 and not before & ssh_of(terminal), what="two new connections")
+        terminal.echoes(3)
+        assert "ssh" not in terminal.text
+
+
+def test_an_ssh_connection_that_went_silent_is_replaced(home: Place) -> None:
+    """Nobody tells that a connection is dead: another one is made beside it, and carries on."""
+    with home.session("--no-udp") as terminal:
+        wait_until(lambda: home.streams(terminal) == 2, what="a second connection")
+        frozen = ssh_of(terminal)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: not frozen & ssh_of(terminal), what="the silent ones go", timeout=20)
+            terminal.echoes(3)
+        finally:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_session_whose_mosh_server_was_killed_ends(home: Place) -> None:
+    """mosh-client alone would wait for ever."""
+    with home.session() as terminal:
+        for pid in servers(terminal):
+            os.kill(pid, signal.SIGKILL)
+        assert status(terminal) == 69
+        terminal.wait_for("mosh-server on home was ended")
+
+
+def test_a_session_that_its_host_forgot_ends(home: Place) -> None:
+    """After a reboot there is neither agent nor mosh-server: the next connection finds out."""
+    with home.session("--no-udp") as terminal:
+        for pid in [*agents(home), *servers(terminal)]:
+            os.kill(pid, signal.SIGKILL)
+        assert status(terminal, timeout=30) == 69
+        terminal.wait_for("home does not have this session any more")
+
+
+def test_a_signal_ends_the_session_there_as_well(home: Place) -> None:
+    """SIGTERM, or a terminal that is closed: mosh-client says goodbye, and nothing stays behind."""
+    with home.session() as terminal:
+        there = servers(terminal)
+        os.kill(terminal.process.pid, signal.SIGTERM)
+        status(terminal)
+        wait_until(lambda: not any(map(is_alive, there)), what="mosh-server ends")
+        wait_until(lambda: not agents(home), what="the agent ends")
+
+
+def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
+    """The line discipline is what it was, and the exit status a shell's."""
+    argv = " ".join([*home.command(), NAME])
+    with home.run(["bash", "--norc", "-c", f"{argv}; echo status $?; stty -a"]) as terminal:
+        wait_until(lambda: children(terminal.process.pid, "mosh-client"), what="mosh-client runs")
+        wait_until(home.windows, what="the session runs")
+        for pid in children(terminal.process.pid, "mosh-client"):
+            os.kill(pid, signal.SIGKILL)
+        terminal.wait_for("status 137")
+        terminal.wait_for(" icanon ")
+
+
+def test_ssh_asks_its_questions_on_the_terminal(home: Place) -> None:
+    """A host key that nobody knows yet, here; passwords and the touch of a security key are the same to us."""
+    home.guest.known_hosts.write_text("")
+    with home.start("--ssh-option", "StrictHostKeyChecking=ask", "-l", "root") as terminal:
+        terminal.wait_for("Are you sure you want to continue connecting")
+        terminal.write("yes\r")
+        wait_until(home.windows, what="the session runs")
+
+
+def test_an_interrupt_while_ssh_asks_ends_it(home: Place) -> None:
+    """As with ssh itself."""
+    home.guest.known_hosts.write_text("")
+    with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
+        terminal.wait_for("Are you sure you want to continue connecting")
+        terminal.write("\x03")
+        assert status(terminal) == 130
+        assert "Traceback" not in terminal.text
+
+
+def test_what_a_login_shell_prints_is_passed_over(home: Place) -> None:
+    """Start-up files greet people, not programs."""
+    (home.far / ".bashrc").write_text("echo welcome, dear friend\n")
+    loud = {"SetEnv": f"SHLVL=0 HOME={home.far}"}
+    with place(home.far / "loud", loud) as noisy, noisy.session() as terminal:
+        terminal.echo()
+
+
+def test_the_running_sessions_show_their_paths(home: Place) -> None:
+    """`--paths` in another terminal; the session's own screen is not touched."""
+    with home.session() as terminal:
+        wait_until(lambda: home.pair(terminal).get("in_use", {}).get("carrier") == "path", what="a path is in use")
+        shown = next(part for part in home.paths().split("\n\n") if f"process {terminal.process.pid}," in part)
+        assert re.match(rf"{NAME}: process \d+, for \d+ s\n  in use    UDP to ", shown)
+        assert "UDP" not in terminal.text
+
+
+def test_ssh_says_itself_why_it_failed(home: Place) -> None:
+    """Its words, its exit status, and none of ours."""
+    with home.start("-P", "1") as terminal:
+        assert status(terminal) == 255
+        assert "Connection refused" in terminal.text
+        assert "tunneld" not in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("programs", "sentence"),
+    [
+        (("mosh-server",), "home has no python3: install it there, 3.9 or newer"),
+        (("python3",), "home has no mosh-server: install mosh there"),
+    ],
+)
+def test_what_is_missing_there_is_said(tmp_path: Path, programs: tuple[str, ...], sentence: str) -> None:
+    """With what to install."""
+    with place(tmp_path, programs=programs) as bare, bare.start() as terminal:
+        assert status(terminal) == 69
+        assert f"tunneld: {sentence}" in flat(terminal.text)
+
+
+def test_an_old_python_there_is_said(tmp_path: Path) -> None:
+    """The one-liner that starts everything runs on any Python 3, and refuses."""
+    with place(tmp_path, programs=("mosh-server",)) as bare:
+        program = "import sys; sys.version = '3.6.8 (old)'; sys.version_info = (3, 6); exec(sys.argv[1])"
+        old = bare.far / "bin" / "python3"
+        old.write_text(f'#!/bin/sh\nexec {PYTHON} -c "{program}" "$2"\n')
+        old.chmod(0o755)
+        with bare.start() as terminal:
+            assert status(terminal) == 69
+            assert "tunneld: home has Python 3.6.8 as python3: install 3.9 or newer there" in flat(terminal.text)
+
+
+def test_a_key_that_may_run_one_command_only_is_said(home: Place) -> None:
+    """With the words of that command."""
+    forced = (f'command="echo this key is for backups alone" {home.guest.key.public}\n',)
+    (home.sshd.directory / "authorized_keys").write_text("".join(forced))
+    with home.start() as terminal:
+        assert status(terminal) == 69
+        words = "home does not let our agent run (exit status 0); it says: this key is for backups alone"
+        assert words in flat(terminal.text)
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"LC_ALL": "C"}, "mosh-client needs a UTF-8 locale, and the character set is ANSI_X3.4-1968 (LC_ALL=C)"),
+        ({"LC_ALL": "xx_XX.ISO-8859-1"}, "mosh-client needs a UTF-8 locale, and LC_ALL=xx_XX.ISO-8859-1 is not"),
+        ({"TERM": "nonsense"}, "mosh-client cannot work on this terminal: 'nonsense': unknown terminal type."),
+    ],
+)
+def test_what_is_missing_here_is_said(home: Place, env: dict[str, str], sentence: str) -> None:
+    """Before anything is started there."""
+    with home.start(env=env) as terminal:
+        assert status(terminal) == 69
+        assert f"tunneld: {sentence}" in flat(terminal.text)
+
+
+def test_a_locale_that_is_only_elsewhere_will_do(home: Place) -> None:
+    """Its name says that the terminal speaks UTF-8, and that is all that mosh-client needs to know."""
+    with home.start(env={"LC_ALL": "xx_XX.UTF-8"}):
+        wait_until(home.windows, what="the session runs")
+
+
+def test_without_mosh_client_nothing_starts(home: Place) -> None:
+    """The sentence says what to install."""
+    with home.start("--client", "/nonexistent/mosh-client") as terminal:
+        assert status(terminal) == 69
+        assert "tunneld: /nonexistent/mosh-client is not installed here: install mosh" in flat(terminal.text)
+
+
+def flat(text: str) -> str:
+    """Without the line ends that the terminal's width has made."""
+    return text.replace("\r", "").replace("\n", "")
+
+
+def ssh_of(terminal: Terminal) -> set[int]:
+    return set(children(terminal.process.pid, "ssh"))
+
+
+def servers(terminal: Terminal) -> list[int]:
+    """The mosh-server of the session: the one whose port nobody else has."""
+    found = subprocess.run(["pgrep", "-x", "mosh-server", "-n"], capture_output=True, text=True, check=True)
+    return [int(found.stdout)]
+
+
+def agents(home: Place) -> list[int]:
+    """The far agents of this place: they see its home."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            is_ours = folder.name.isdigit() and b"python3\0-ISc" in (folder / "cmdline").read_bytes()
+            if is_ours and f"HOME={home.far}\0".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

@@ -10,7 +10,7 @@ from tests.core.internet import FAR, START, Internet, home, office
 from tunneld.core import frame, packet, stun
 from tunneld.core.frame import Frame
 from tunneld.core.packet import Seal
-from tunneld.core.pair import Deliver, Event, Pair
+from tunneld.core.pair import Deliver, Event, Gather, Pair
 from tunneld.core.path import Address
 
 
@@ -137,6 +137,19 @@ def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:
     end.pair.unsendable("4", Address(FAR, 42000), net.now)
     net.sends(end, b"two")
     assert end.pair.streams["ssh"].sent == 2  # "one" may be lost, too
+
+
+def test_a_move_makes_the_peer_try_again() -> None:
+    """With an offer, even of the same addresses: a NAT on the way may be another one."""
+    client, far = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    talk(client, far)
+    client.offer([], START)
+    assert client.outgoing("ssh", START) == b""
+    assert client.moved(START) == [Gather("the network changed")]
+    client.offer([], START)
+    assert b'"round":2' in client.outgoing("ssh", START)
 
 
 def test_the_snapshot_says_what_carries_and_why() -> None:

@@ -180,6 +180,32 @@ def test_paths_are_bounded_whatever_is_offered() -> None:
     assert counts["paths_refused"] > 0
 
 
+def test_new_addresses_of_the_peers_make_few_paths() -> None:
+    """Eight at once, then one each five seconds: two NATs could go on inventing ports."""
+    paths = Paths(Counter(), NOW)
+    for step in range(300):
+        paths.heard("4", HERE._replace(port=1 + step), NOW + step / 10, is_probe=True)
+    assert len(paths) == MAX_FOUND
+    assert paths._counts["paths_refused"] == 300 - MAX_FOUND - 5
+
+
+def test_paths_that_take_turns_in_being_shorter_do_not_swing() -> None:
+    """Each move makes the next one wait twice as long, up to a minute."""
+    paths = Paths(Counter(), NOW)
+    paths.open("4", 4, NOW)
+    paths.offer([Candidate("lan", HERE), Candidate("lan", HERE._replace(port=6))], NOW)
+    moves = 0
+    for second in range(600):
+        now = NOW + second
+        for path in paths:
+            rtt = 0.05 if path is paths.current else 0.01
+            for number in range(16):
+                path.ask(second * 100 + number, NEEDED, now - rtt)
+                path.take_answer(second * 100 + number, path.sent, now)
+        moves += paths.review(now) is not None
+    assert 6 <= moves <= 16
+
+
 def test_probes_are_bounded_whatever_happens() -> None:
     """A hundred a second."""
     paths = Paths(Counter(), NOW)

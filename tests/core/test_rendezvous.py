@@ -68,6 +68,13 @@ def test_a_candidate_that_makes_no_sense_is_left_out(candidate: object) -> None:
     assert read == Offer(1, {}, (LAN,))
 
 
+def test_the_first_sixteen_candidates_count() -> None:
+    """Of any number."""
+    read = offer.read({"round": 1, "ports": {}, "candidates": [["lan", "192.168.1.7", 1 + port] for port in range(99)]})
+    assert read
+    assert [candidate.address.port for candidate in read.candidates] == [*range(1, 17)]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=8), inner, max_size=5),

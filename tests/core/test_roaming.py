@@ -172,6 +172,27 @@ def test_udp_that_appears_is_used_within_a_minute() -> None:
     assert carriers(net) == ["reflexive", "reflexive"]
 
 
+def test_a_path_that_died_in_silence_costs_one_key_half_a_second() -> None:
+    """Only the typist's end notices; what it sends over the stream says so, and the echo comes that way at once."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(11)
+    for weather in net.weather.values():
+        weather.is_blocked = True
+    typist = Typist(net, EVERY)
+    net.stands(5)
+    assert 0.5 < typist.ages[-1] < 0.65
+
+
+def test_a_peer_that_speaks_from_elsewhere_is_answered_on_the_stream_as_well() -> None:
+    """Until it is clear whether it has moved there: the echo of the first key is not late."""
+    net = between(restricted(CLIENT), cone(FAR))
+    net.stands(11)
+    net.moves(net.client, Place("10.9.9.9", "cafe", restricted(CAFE)), notices=False)
+    typist = Typist(net, EVERY)
+    net.stands(5)
+    assert typist.ages == [pytest.approx(ROUND_TRIP, abs=0.001)]
+
+
 @pytest.mark.parametrize("notices", [True, False])
 def test_a_laptop_that_moves_has_its_echo_within_two_seconds(notices: bool) -> None:
     """To another network, whether the operating system says so or not; SSH stands still, but TCP holds out."""

@@ -347,7 +347,7 @@ class Pair:
         for waiting in at_risk:
             paths, streams, beside = self._route(len(waiting.datagram), now)
             for stream in streams:
-                stream.offer(waiting)
+                stream.offer(waiting._replace(flow=DOUBT if self._is_in_doubt(now) else CALM))
             for path in [*paths[:1], *beside]:
                 self._outbox.send(path, waiting.number, waiting.datagram, now)
             self.counts["datagrams_rescued"] += 1

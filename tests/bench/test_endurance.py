@@ -9,7 +9,15 @@ from tests.lab.course import MORE_OBJECTS, Held, Outcome
 from tests.lab.gauge import Gauge
 
 GAUGE = Gauge(
-    number=1, tasks=10, threads=1, descriptors=11, resident=1 << 26, heap=1 << 23, objects=200_000, kinds={"dict": 100}
+    number=1,
+    tasks=10,
+    threads=1,
+    descriptors=11,
+    resident=1 << 26,
+    heap=1 << 23,
+    objects=200_000,
+    kinds={"dict": 100},
+    doing={},
 )
 BEFORE = Held(GAUGE, served=3)
 
@@ -20,7 +28,7 @@ def outcome(after: Held) -> Outcome:
 
 def test_a_quick_run_has_every_trial() -> None:
     """Smaller, and not fewer."""
-    assert [len(lane) for lane in lanes(quick=True)] == [len(lane) for lane in lanes(quick=False)]
+    assert [len(lane.trials) for lane in lanes(quick=True)] == [len(lane.trials) for lane in lanes(quick=False)]
 
 
 def test_whatever_is_counted_is_missed() -> None:
@@ -34,6 +42,6 @@ def test_whatever_is_counted_is_missed() -> None:
 
 def test_the_table_has_differences_and_a_verdict() -> None:
     """Signs, so that nobody takes them for amounts."""
-    table = left_behind({"a trial": outcome(Held(replace(GAUGE, tasks=12), served=3))}).markdown()
+    table = left_behind({"a trial": outcome(Held(replace(GAUGE, tasks=12, doing={"wait": 2}), served=3))}).markdown()
     assert "| a trial |     1.5 |        2 |    +2 |" in table
-    assert "tasks: 12 instead of 10" in table
+    assert "tasks: 12 instead of 10; of tasks there are more: {'wait': 2}" in table

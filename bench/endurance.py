@@ -100,7 +100,10 @@ def left_behind(found: Mapping[str, Outcome]) -> Table:
             Column("trial"),
             Column("minutes", ".1f"),
             Column("sessions", ",d"),
-            *(Column(what, "+d") for what in ("tasks", "threads", "descriptors", "relay's processes", "objects")),
+            *(
+                Column(what, "+d")
+                for what in ("tasks", "threads", "descriptors", "relay's processes", "connections", "objects")
+            ),
             Column("heap, KiB", "+.0f"),
             Column("RSS, MiB", "+.1f"),
             Column("verdict"),

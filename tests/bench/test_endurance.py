@@ -19,7 +19,7 @@ GAUGE = Gauge(
     kinds={"dict": 100},
     doing={},
 )
-BEFORE = Held(GAUGE, served=3)
+BEFORE = Held(GAUGE, served=3, connections=0)
 
 
 def outcome(after: Held) -> Outcome:
@@ -34,14 +34,18 @@ def test_a_quick_run_has_every_trial() -> None:
 def test_whatever_is_counted_is_missed() -> None:
     """One descriptor, or one process on the relay, is too much; of memory, more than the margin."""
     assert outcome(BEFORE).kept() == []
-    assert outcome(Held(replace(GAUGE, descriptors=12), served=3)).kept() == ["descriptors: 12 instead of 11"]
-    assert outcome(Held(GAUGE, served=4)).kept() == ["processes on the relay: 4 instead of 3"]
+    assert outcome(Held(replace(GAUGE, descriptors=12), served=3, connections=0)).kept() == [
+        "descriptors: 12 instead of 11"
+    ]
+    assert outcome(Held(GAUGE, served=4, connections=0)).kept() == ["processes on the relay: 4 instead of 3"]
     grown = replace(GAUGE, objects=GAUGE.objects + MORE_OBJECTS + 1, kinds={"dict": 400})
-    assert outcome(Held(grown, served=3)).kept() == ["objects: 1501 more, by kinds: {'dict': 300}"]
+    assert outcome(Held(grown, served=3, connections=0)).kept() == ["objects: 1201 more, by kinds: {'dict': 300}"]
 
 
 def test_the_table_has_differences_and_a_verdict() -> None:
     """Signs, so that nobody takes them for amounts."""
-    table = left_behind({"a trial": outcome(Held(replace(GAUGE, tasks=12, doing={"wait": 2}), served=3))}).markdown()
+    table = left_behind(
+        {"a trial": outcome(Held(replace(GAUGE, tasks=12, doing={"wait": 2}), served=3, connections=0))}
+    ).markdown()
     assert "| a trial |     1.5 |        2 |    +2 |" in table
     assert "tasks: 12 instead of 10; of tasks there are more: {'wait': 2}" in table

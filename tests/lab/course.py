@@ -56,7 +56,7 @@ REST_TIME: Final = 20.0  # seconds for what has ended to be gone: a close may ta
 
 
 # What a daemon may hold more than before, whatever it went through. A leak shows in the objects first: one forgotten
-# session is some hundred of them, one forgotten connection a dozen.
+# session is some hundred of them, one forgotten connection a few.
 MORE_OBJECTS: Final = (
     1500  # asyncio keeps up to a hundred timers that were cancelled; `re` compiles what it first meets
 )
@@ -66,10 +66,11 @@ MORE_RESIDENT: Final = 4 << 20  # holes between what lives: they stop to grow, w
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the daemon and its relay hold at one moment; `served` are the processes below the relay's sshd."""
+    """What the daemon and its relays hold at one moment; `served` are the processes below their sshd."""
 
     gauge: Gauge
     served: int
+    connections: int  # through forwards, as status has them
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,6 +80,7 @@ class Held:
             "threads": found.threads,
             "descriptors": found.descriptors,
             "processes on the relay": self.served,
+            "connections": self.connections,
         }
 
 
@@ -192,7 +194,8 @@ class Course:
         found = gauge.read(self.report)
         assert found is not None
         served = (descendants(each.process.pid) for each in self.relays if each.process is not None)
-        return Held(found, sum(map(len, served)))
+        through = self.wait_for(lambda _: True, what="status").forwards  # last, since who asks is a task as well
+        return Held(found, sum(map(len, served)), sum(each.connections for each in through))
 
     def at_rest(self) -> Held:
         """A count once nothing has begun or ended for STEADY seconds."""

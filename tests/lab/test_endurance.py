@@ -68,7 +68,7 @@ def test_a_flapping_link_leaves_nothing_behind(ground: Course, fault: Fault) -> 
 
 def test_connections_that_are_reset_leave_nothing_behind(ground: Course) -> None:
     """A third of a crowd is cut off, by either side, at any point; the others lose nothing by it."""
-    outcome = ground.after(partial(trials.visit, visits=540, seed=1))
+    outcome = ground.after(partial(trials.visit, visits=1080, seed=1))
     assert outcome.kept() == []
     assert outcome.sessions == 0
 

@@ -57,9 +57,7 @@ REST_TIME: Final = 20.0  # seconds for what has ended to be gone: a close may ta
 
 # What a daemon may hold more than before, whatever it went through. A leak shows in the objects first: one forgotten
 # session is some hundred of them, one forgotten connection a few.
-MORE_OBJECTS: Final = (
-    1500  # asyncio keeps up to a hundred timers that were cancelled; `re` compiles what it first meets
-)
+MORE_OBJECTS: Final = 1200  # asyncio keeps up to a hundred cancelled timers; `re` compiles what it first meets
 MORE_HEAP: Final = 256 << 10
 MORE_RESIDENT: Final = 4 << 20  # holes between what lives: they stop to grow, while what is held does not grow at all
 

@@ -26,6 +26,7 @@ from tunneld.ssh.alive import hear_from
 from tunneld.ssh.client import first_hop, why_ended
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
+from tunneld.ssh.reach import NAMES
 from tunneld.ssh.takeover import Holder, Mark, Takeover
 from tunneld.ssh.vigil import Vigil
 from tunneld.status import ForwardStatus
@@ -281,6 +282,7 @@ class Session:
         """When the relay's name leads elsewhere, go there."""
         name, self._peer = first_hop(connection)
         await self._names(name).moved(self._peer)
+        NAMES.forget(name)  # else a slow name server would lead us back to where we are
         await self._dial_beside("the relay's name leads to another address now")
 
     async def _dial_beside(self, reason: str) -> None:

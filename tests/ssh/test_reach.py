@@ -340,6 +340,18 @@ async def test_a_silent_name_server_delays_nobody_who_has_been_there(names: Name
         assert names.asked == 2
 
 
+async def test_a_relay_that_has_moved_is_not_looked_for_where_it_was(names: NameServer) -> None:
+    """The old address still answers, and the name server is slow: its answer is waited for."""
+    async with listening(echo) as old, listening(echo) as new:
+        names.addresses = [("127.0.0.1", old)]
+        assert await reached(names) == old
+        names.addresses = [("127.0.0.1", new)]
+        reach.NAMES.forget("relay")
+        names.is_silent(True)
+        asyncio.get_running_loop().call_later(4 * reach.PATIENCE, names.is_silent, False)
+        assert await reached(names) == new
+
+
 async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:
     """The relay has moved, and the name server takes its time to say so."""
     async with listening(echo) as old, listening(echo) as new:

@@ -35,6 +35,12 @@ class Names:
         """The last answer, empty for none."""
         return self._last.get(question, ())
 
+    def forget(self, host: str) -> None:
+        """The name leads elsewhere by now."""
+        for question in list(self._last):  # at once: a thread may add one
+            if question.host == host:
+                del self._last[question]
+
     def is_being_asked(self, question: Question) -> bool:
         """Whether a thread waits for the answer: another would wait as long."""
         return question in self._asked

@@ -145,7 +145,7 @@ def test_the_relays_that_do_not_serve_are_shown() -> None:
     relays = (
         replace(UP, relay="u@first", since=20),
         replace(DOWN, relay="u@second"),
-        replace(UP, relay="u@third", silence=5, failure=None),
+        replace(UP, relay="u@third", silence=5, failure=DOWN.failure),
         UP,
         replace(UP, relay="u@fifth", state=State.IDLE),
     )

@@ -89,7 +89,7 @@ def other_line(status: TunnelStatus) -> str:
         return f"{status.relay}: in reserve"
     if status.state is State.UP and status.silence is None:
         return f"{status.relay}: up for {duration(status.since)}, on trial before it serves again"
-    told = f"; {_told(status.failure)}" if status.failure else ""
+    told = f"; {_told(status.failure)}" if status.failure and status.state is not State.UP else ""
     return f"{status.relay}: {_how(status)}{told}"
 
 

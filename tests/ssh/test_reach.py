@@ -17,7 +17,7 @@ import pytest
 from tests.leaping import Leaping, run
 from tests.ssh.peers import echo, listening, until
 from tunneld.ssh import reach
-from tunneld.ssh.lookup import Address, Names
+from tunneld.ssh.lookup import MOST_ADDRESSES, Address, Names, Question
 from tunneld.ssh.reach import LIFE, MOST, STAGGER, Direct, Race, interleaved, verdict
 
 V4, OTHER_V4 = (Address(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
@@ -350,6 +350,12 @@ async def test_a_relay_that_has_moved_is_not_looked_for_where_it_was(names: Name
         names.is_silent(True)
         asyncio.get_running_loop().call_later(4 * reach.PATIENCE, names.is_silent, False)
         assert await reached(names) == new
+
+
+async def test_an_answer_of_thousands_of_addresses_is_cut_short(names: NameServer) -> None:
+    """Who answers for a name decides neither how long a dial takes nor how much it remembers."""
+    names.addresses = [("127.0.0.1", port) for port in range(1, 5000)]
+    assert len(Names().ask(Question("relay", 22, 0))) == MOST_ADDRESSES
 
 
 async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import socket
 from typing import Any, NamedTuple
 
+# Addresses of one name that are tried: an answer may hold thousands.
+MOST_ADDRESSES = 64
+
 
 class Address(NamedTuple):
     family: int
@@ -52,7 +55,7 @@ class Names:
             found = socket.getaddrinfo(question.host, question.port, family=question.family, type=socket.SOCK_STREAM)
         finally:
             self._asked.remove(question)
-        self._last[question] = tuple(Address(family, where) for family, _, _, _, where in found)
+        self._last[question] = tuple(Address(family, where) for family, _, _, _, where in found[:MOST_ADDRESSES])
         return self._last[question]
 
 

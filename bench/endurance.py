@@ -2,8 +2,8 @@
 
     python -m bench.endurance [--json] [--quick]
 
-Trials of one lane go through one tunnel, one after the other; the lanes run side by side, each in a lab of its
-own. Nothing is timed here. A trial that left anything behind is shown, and the exit code is 1.
+Trials of one lane go through one tunnel, one after the other; the lanes run side by side, each in a lab of its own.
+Nothing is timed here. A trial that left anything behind is shown, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.report import Arguments, Column, Table, begin, emit, progress
 from tests.lab import trials
 from tests.lab.course import MORE_HEAP, MORE_OBJECTS, MORE_RESIDENT, Course, Outcome, course
 from tests.lab.trials import black_hole, unplugged
+from tunneld.profile import Mode
 
 MEGABYTE: Final = 1 << 20
 
@@ -33,26 +34,46 @@ class Trial:
     go: Callable[[Course], object]
 
 
-def lanes(*, quick: bool) -> tuple[tuple[Trial, ...], ...]:
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Trials that one tunnel goes through after another, once it is warm. With a `mode` it has two relays."""
+
+    trials: tuple[Trial, ...]
+    warm_up: Trial
+    mode: Mode | None = None
+
+
+def lanes(*, quick: bool) -> tuple[Lane, ...]:
     """The whole, or a fiftieth of it."""
 
     def some(times: int) -> int:
         return max(1, times // 50) if quick else times
 
-    flaps, reconnects, visits = some(150), some(1000), some(10_000)
+    # The first sessions import, compile and cache what the others find there.
+    warm_up = Trial("warm-up", partial(trials.reconnect, times=some(50), seed=0))
+    warm_turns = Trial("warm-up", partial(trials.relays_take_turns, times=some(5), seed=0))
+    flaps, reconnects, visits, turns = some(150), some(1000), some(10_000), some(50)
+    taking_turns = partial(trials.relays_take_turns, times=turns, seed=1)
     return (
-        (_flapping("a black hole", black_hole, flaps),),
-        (_flapping("unplugged", unplugged, flaps),),
-        (Trial(f"{reconnects:,} forced reconnects", partial(trials.reconnect, times=reconnects, seed=1)),),
-        (
-            Trial(f"{visits:,} connections, a third reset", partial(trials.visit, visits=visits, seed=1)),
-            Trial("relay out of descriptors", partial(trials.relay_without_descriptors, seconds=2, most=8)),
-            Trial("tunneld out of descriptors", partial(trials.host_without_descriptors, seconds=2, most=9)),
-            Trial("both, and a crowd", partial(trials.visit_without_descriptors, visits=some(500), seed=2)),
-            Trial("MaxSessions 1 and 0", partial(trials.few_sessions, visits=some(500))),
-            Trial(f"disks full, {some(50)} reconnects", partial(trials.without_disk, times=some(50))),
-            Trial("clock set back a day, and ahead", partial(trials.clock_steps, seconds=10)),
-            Trial("no name server for a minute", partial(trials.without_names, seconds=60, times=some(5))),
+        Lane((_flapping("a black hole", black_hole, flaps),), warm_up),
+        Lane((_flapping("unplugged", unplugged, flaps),), warm_up),
+        Lane(
+            (Trial(f"{reconnects:,} forced reconnects", partial(trials.reconnect, times=reconnects, seed=1)),), warm_up
+        ),
+        Lane((Trial(f"two relays, {turns} failovers and returns", taking_turns),), warm_turns, Mode.FAILOVER),
+        Lane((Trial(f"two relays at once, each lost {turns} times", taking_turns),), warm_turns, Mode.ALL),
+        Lane(
+            (
+                Trial(f"{visits:,} connections, a third reset", partial(trials.visit, visits=visits, seed=1)),
+                Trial("relay out of descriptors", partial(trials.relay_without_descriptors, seconds=2, most=8)),
+                Trial("tunneld out of descriptors", partial(trials.host_without_descriptors, seconds=2, most=9)),
+                Trial("both, and a crowd", partial(trials.visit_without_descriptors, visits=some(500), seed=2)),
+                Trial("MaxSessions 1 and 0", partial(trials.few_sessions, visits=some(500))),
+                Trial(f"disks full, {some(50)} reconnects", partial(trials.without_disk, times=some(50))),
+                Trial("clock set back a day, and ahead", partial(trials.clock_steps, seconds=10)),
+                Trial("no name server for a minute", partial(trials.without_names, seconds=60, times=some(5))),
+            ),
+            warm_up,
         ),
     )
 
@@ -61,11 +82,12 @@ def _flapping(what: str, fault: trials.Fault, times: int) -> Trial:
     return Trial(f"link {what}, {times} x 2 s of 4", partial(trials.flap, fault=fault, times=times))
 
 
-def run_lane(lane: tuple[Trial, ...]) -> Mapping[str, Outcome]:
-    """Each trial's outcome, by its words; one that fails ends the lane."""
+def run_lane(lane: Lane) -> Mapping[str, Outcome]:
+    """Each trial's outcome, by its words; one that fails ends the bench."""
     found = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, course(Path(folder)) as ground:
-        for trial in lane:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, course(Path(folder), mode=lane.mode) as ground:
+        ground.after(lane.warm_up.go)
+        for trial in lane.trials:
             found[trial.words] = outcome = ground.after(trial.go)
             progress(f"endurance: {trial.words}: {'; '.join(outcome.kept()) or 'nothing is left'}")
     return found
@@ -78,7 +100,10 @@ def left_behind(found: Mapping[str, Outcome]) -> Table:
             Column("trial"),
             Column("minutes", ".1f"),
             Column("sessions", ",d"),
-            *(Column(what, "+d") for what in ("tasks", "threads", "descriptors", "relay's processes", "objects")),
+            *(
+                Column(what, "+d")
+                for what in ("tasks", "threads", "descriptors", "relay's processes", "connections", "objects")
+            ),
             Column("heap, KiB", "+.0f"),
             Column("RSS, MiB", "+.1f"),
             Column("verdict"),
@@ -104,8 +129,8 @@ def _note(found: Mapping[str, Outcome]) -> str:
     first = next(iter(found.values())).before
     counts = ", ".join(f"{count} {what}" for what, count in first.counts.items())
     return (
-        f"What tunneld holds after a trial more than before it; at first that is {counts} and "
-        f"{first.gauge.resident / MEGABYTE:.0f} MiB. Sessions: those that came up during the trial. Allowed are none "
+        f"What tunneld holds after a trial more than before it; in the first row that was {counts} and "
+        f"{first.gauge.resident / MEGABYTE:.0f} MiB. Sessions: those that came up during the trial. Allowed is none "
         f"more of what is counted, but for {MORE_OBJECTS} objects, {MORE_HEAP >> 10} KiB of heap and "
         f"{MORE_RESIDENT // MEGABYTE} MiB resident."
     )

@@ -43,8 +43,8 @@ PHASE: Final = 10.0  # seconds: the fault comes at any moment of a keepalive's r
 AGE: Final = {OURS: 31.0}
 AGE_OF_OTHERS: Final = 3.0
 # Tunnels at a time. They mostly wait, but ours are measured in tenths of a second, on the same processors.
-SIDE_BY_SIDE: Final = {OURS: 8}
-SIDE_BY_SIDE_OF_OTHERS: Final = 18
+SIDE_BY_SIDE: Final = {OURS: 5}
+SIDE_BY_SIDE_OF_OTHERS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,3 +355,23 @@ async def test_nothing_is_made_after_a_stop() -> None:
         stage.bundle.stop()
         await stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD)))
         assert stage.made == ["first", "second"]
+
+
+async def test_status_can_be_asked_for_while_a_reload_waits_its_turn() -> None:
+    """The relay that serves is the third of three, and the new profile has two."""
+    three = replace(FAILOVER, relays=(FIRST, SECOND, THIRD))
+    async with running(three) as stage:
+        for name in ("first", "second", "third"):
+            while name not in stage.played:
+                stage.time.advance(HEAD_START)
+                await turns()
+        stage.played["third"].moves(State.UP)
+        await turns()
+        assert stage.bundle.status().relay == "third"
+        async with asyncio.TaskGroup() as tasks:
+            await stage.bundle._turn.acquire()
+            tasks.create_task(stage.bundle.apply(FAILOVER))
+            await turns()
+            assert stage.bundle.status().relay == "third"
+            stage.bundle._turn.release()
+        assert len(stage.bundle.status().relays) == 2

@@ -28,6 +28,7 @@ from tests.virtual import Journal, VirtualTime
 from tunneld import session
 from tunneld.core.lifecycle import State
 from tunneld.profile import Direction, Mosh, PortRange, Profile, TcpAddress
+from tunneld.ssh.dial import dial
 from tunneld.tunnel import Tunnel
 
 
@@ -125,6 +126,23 @@ async def test_ended_while_a_second_session_is_dialled(
                 await gate.dialled.wait()
 
         await Run(profile_through(gate, relay, tmp_path)).ended_by(how, until)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_ended_while_a_second_session_takes_over(relay: Sshd, turns: int) -> None:
+    """In whatever moment, neither of the two is left."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+
+    async def until(run: Run) -> None:
+        await run.journal.says("session_established")
+        await has_settled(relay)
+        second = await dial(profile.relay, profile.keepalive)
+        assert run.tunnel._session is not None
+        run.tunnel._session.succeed(second, "there is a better one")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    await Run(profile).ended_by("stop", until)
 
 
 async def test_an_answer_that_comes_together_with_a_stop(relay: Sshd) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -23,8 +24,14 @@ from tests.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.backoff import Limits
 from tunneld.core.lifecycle import Failure, State
+from tunneld.forwards import Forwards
+from tunneld.log import Repeats
 from tunneld.profile import Profile
+from tunneld.ssh.failure import SessionError
+from tunneld.ssh.takeover import Takeover
+from tunneld.timing import Timing
 
 
 @pytest.fixture
@@ -142,6 +149,18 @@ async def test_a_port_of_somebody_elses_session_is_not_touched(
         async with line(listen) as talking:
             assert await talking.echoes()
     assert "session_lost" not in other.names()
+
+
+@pytest.mark.parametrize(("ended", "told"), [(True, "by user root"), (False, "by user root; no Python there")])
+async def test_a_port_that_is_taken_is_told_with_its_holder(
+    journal: Journal, time: VirtualTime, ended: bool, told: str
+) -> None:
+    """And with what kept us from ending a session of ours; that we have ended one says nothing about this port."""
+    wanted = forward(2222)
+    timing = Timing(time.clock, time.sleep)
+    forwards = Forwards(cast(Any, None), [wanted], limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+    forwards._takeover = Takeover(ended, "no Python there", {"127.0.0.1:2222": "user root"})
+    assert forwards._who_holds(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
 
 
 # Reasons to act at once

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.sshd import Sshd, free_port
+from tests.ssh.peers import until
+from tests.sshd import Sshd, descendants, free_port
 from tests.supervised import (
     Gate,
     echoing,
@@ -26,6 +30,7 @@ from tests.supervised import (
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import State
 from tunneld.profile import Backoff, Keepalive, Mosh, PortRange
+from tunneld.ssh.dial import dial
 
 
 @pytest.fixture
@@ -62,6 +67,30 @@ async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, t
             await tunnel.apply(plain)
             await journal.says("session_established")
             assert (tunnel.status().sessions, tunnel.status().mosh.state) == (2, "off")
+
+
+def cats(relay: Sshd) -> list[int]:
+    """The programs that hold a channel there."""
+    return [pid for pid in descendants(relay.pid) if Path(f"/proc/{pid}/comm").read_text() == "cat\n"]
+
+
+async def test_mosh_comes_after_the_channel_that_was_held_has_ended(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Somebody on the relay killed the program that holds it; the session goes on without."""
+    port = free_port()
+    plain = profile_of(relay_of(relay), forward(free_port()))
+    async with running(plain, journal, time) as tunnel:
+        await journal.says("session_established")
+        await until(lambda: cats(relay))
+        for pid in cats(relay):
+            os.kill(pid, signal.SIGKILL)
+        assert tunnel._session is not None and tunnel._session._forwards is not None
+        connection: Any = tunnel._session._forwards._connection
+        await until(lambda: not connection._channels)
+        await tunnel.apply(replace(plain, mosh=Mosh(ports=PortRange(port, port), bind="127.0.0.1", to="127.0.0.2")))
+        await journal.says("mosh_ready")
+        assert tunnel.status().sessions == 1
 
 
 async def test_changed_forwards_alone_blink(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
@@ -118,6 +147,25 @@ async def test_any_other_change_makes_a_new_session_at_once(relay: Sshd, journal
         assert tunnel.status().sessions == 2
         assert tunnel.status().failure is None
         assert time.now == 1000
+
+
+@pytest.mark.parametrize("turns", range(14))
+async def test_a_session_that_was_about_to_take_over_is_not_used_after_a_change(
+    relay: Sshd, journal: Journal, time: VirtualTime, turns: int
+) -> None:
+    """It was dialled as the profile was before: perhaps to another relay."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("session_established")
+        await has_settled(relay)
+        second = await dial(profile.relay, profile.keepalive)
+        assert tunnel._session is not None
+        tunnel._session.succeed(second, "there is a better one")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await tunnel.apply(replace(profile, keepalive=Keepalive(interval=7)))
+        await journal.says("session_established")
+        assert second.is_closed()
 
 
 async def test_a_change_ends_the_backoff(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

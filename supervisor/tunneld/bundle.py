@@ -90,8 +90,8 @@ class Bundle:
         """Follow a changed profile; the sessions with relays that are in both go on."""
         if self._stopping:
             return
-        before, self._profile = self._profile, profile
         async with self._turn:
+            before, self._profile = self._profile, profile
             if len(before.relays) == len(profile.relays) == 1:  # it stays one tunnel, wherever it leads
                 self._tunnels = {profile.relay: self._tunnels[before.relay]}
             if (before.relays, before.mode, before.backoff) != (profile.relays, profile.mode, profile.backoff):

@@ -101,7 +101,7 @@ class Daemon:
 
     def _changed(self, change: Change) -> None:
         """This machine's network is another one, or it has slept."""
-        self._log.debug(change.value)
+        self._log.debug("machine_changed", what=change.value)
         for tunnel in self._tunnels.values():
             tunnel.nudge()
 

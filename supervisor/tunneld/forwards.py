@@ -187,9 +187,8 @@ class Forwards:
         if self._takeover is None:
             return str(error)
         holder = self._takeover.held_by.get(str(forward.listen))
-        return "".join(
-            [str(error), f", by {holder}" if holder else "", f"; {self._takeover.note}" if self._takeover.note else ""]
-        )
+        why_not_ours = "" if self._takeover.ended else self._takeover.note
+        return "".join([str(error), f", by {holder}" if holder else "", f"; {why_not_ours}" if why_not_ours else ""])
 
 
 async def _close_all(gone: Iterable[Held]) -> None:

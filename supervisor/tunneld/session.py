@@ -26,6 +26,7 @@ from tunneld.ssh.alive import hear_from
 from tunneld.ssh.client import first_hop, why_ended
 from tunneld.ssh.dial import dial
 from tunneld.ssh.failure import SessionError
+from tunneld.ssh.reach import NAMES
 from tunneld.ssh.takeover import Holder, Mark, Takeover
 from tunneld.ssh.vigil import Vigil
 from tunneld.status import ForwardStatus
@@ -107,7 +108,7 @@ class Session:
         self._forwards: Forwards | None = None
         self._vigil: Vigil | None = None
         self._peer = ""
-        self._beside = Beside(self._dial, limits=limits(profile), timing=timing)
+        self._beside = Beside(self._dial, limits=limits(profile), timing=timing, log=log, repeats=repeats)
         self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
@@ -122,30 +123,16 @@ class Session:
         """
         connection = self._successor or await self._dial(self._outage)
         try:
-            self._vigil = Vigil(connection, self._profile.keepalive.interval)
-            async with asyncio.TaskGroup() as beside:
-                tasks = [
-                    beside.create_task(self._watch(connection)),
-                    beside.create_task(self._vigil.run()),
-                    beside.create_task(self._replace(self._vigil, news)),
-                    beside.create_task(self._follow(connection)),
-                    beside.create_task(self._serve(connection, news)),
-                ]
-                try:
-                    await self._ended.wait()
-                finally:
-                    self._hurry(connection)
-                    for task in tasks:
-                        task.cancel()
-        except asyncio.CancelledError:
+            try:
+                await self._live(connection, news)
+            finally:
+                await self._close(connection)
+        except BaseException:
             if isinstance(self._error, ReplacedError):
                 self._error.successor.abort()
             raise
-        else:
-            assert self._error is not None
-            raise self._error
-        finally:
-            await self._close(connection)
+        assert self._error is not None
+        raise self._error
 
     async def change(self, wanted: tuple[Forward, ...]) -> None:
         """Have these forwards instead; those in both lists are not touched. Ends the session if one is refused."""
@@ -201,6 +188,24 @@ class Session:
 
     # A life
 
+    async def _live(self, connection: asyncssh.SSHClientConnection, news: News) -> None:
+        """Until the session has ended."""
+        self._vigil = Vigil(connection, self._profile.keepalive.interval)
+        async with asyncio.TaskGroup() as beside:
+            tasks = [
+                beside.create_task(self._watch(connection)),
+                beside.create_task(self._vigil.run()),
+                beside.create_task(self._replace(self._vigil, news)),
+                beside.create_task(self._follow(connection)),
+                beside.create_task(self._serve(connection, news)),
+            ]
+            try:
+                await self._ended.wait()
+            finally:
+                self._hurry(connection)
+                for task in tasks:
+                    task.cancel()
+
     async def _dial(self, outage: float) -> asyncssh.SSHClientConnection:
         return await dial(self._relay, self._profile.keepalive, outage=outage)
 
@@ -237,7 +242,7 @@ class Session:
         """Have a session channel open: the shim's, or one for its own sake."""
         await taking_over
         if self._companion is None:
-            await self._staying.wait_for(holder.hold())
+            await self._staying.wait_for(_held(holder))
         if self._companion is not None:
             holder.close()
             await self._companion(connection)
@@ -277,6 +282,7 @@ class Session:
         """When the relay's name leads elsewhere, go there."""
         name, self._peer = first_hop(connection)
         await self._names(name).moved(self._peer)
+        NAMES.forget(name)  # else a slow name server would lead us back to where we are
         await self._dial_beside("the relay's name leads to another address now")
 
     async def _dial_beside(self, reason: str) -> None:
@@ -311,6 +317,12 @@ class Session:
         """From now on, a relay that does not answer is waited for no longer than CLOSE_TIME."""
         if self._leave_now is None:
             self._leave_now = asyncio.get_running_loop().call_later(CLOSE_TIME, connection.abort)
+
+
+async def _held(holder: Holder) -> None:
+    """Hold a channel for as long as there is one, and then wait: a companion may still come."""
+    await holder.hold()
+    await asyncio.Event().wait()
 
 
 async def _take_over(holder: Holder, news: News) -> Takeover:

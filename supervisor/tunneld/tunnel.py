@@ -23,8 +23,9 @@ from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from tunneld import __version__
+from tunneld.beside import SHORTEST_DIAL
 from tunneld.canary import Canary
-from tunneld.core.backoff import Backoff
+from tunneld.core.backoff import CHEAP, Backoff
 from tunneld.core.lifecycle import Event, Failure, State, after
 from tunneld.forwards import waiting
 from tunneld.interrupt import Interruptible
@@ -45,14 +46,7 @@ if TYPE_CHECKING:
 
 ENDED = {State.STOPPED, State.FAILED}
 
-# What a changed network may have mended. A refused login is not among them: the relay would count the attempts.
-CHEAP = {Failure.NETWORK, Failure.CLOSED}
-
 _chance = Random().random
-
-
-# Seconds that a dial is left alone when the network changes once more: changes come in rows.
-SHORTEST_DIAL = 1.0
 
 
 class RenewedError(Exception):
@@ -120,8 +114,7 @@ class Tunnel:
                 self._crashed(error)
                 raise
             finally:
-                if self._successor is not None:
-                    self._successor.abort()
+                self._drop_successor()
                 self._drained()
 
     def stop(self) -> None:
@@ -148,7 +141,7 @@ class Tunnel:
             self._renew("the profile changed")
 
     def nudge(self) -> None:
-        """This machine's network has changed, or it has slept: act at once."""
+        """This machine's network has changed, or it has slept: act at once, where an attempt costs nothing."""
         if self._state is State.BACKOFF and self._failure is not None and self._failure[0] in CHEAP:
             self._backoff.clear(Failure.NETWORK)
             self._current.interrupt()
@@ -196,12 +189,19 @@ class Tunnel:
         self._renewal = reason
         self._current.interrupt()
 
+    def _drop_successor(self) -> None:
+        if self._successor is not None:
+            self._successor.abort()
+            self._successor = None
+
     # One session
 
     async def _attempt(self) -> None:
         """Returns when the tunnel is to stop; every other end raises, so that it is tried again."""
         if self._stopping:
             return
+        if self._renewal:
+            self._drop_successor()  # it was dialled as things were before
         self._renewal = ""
         self._attempts += 1
         self._dialled = self._timing.clock()
@@ -305,7 +305,7 @@ class Tunnel:
         if was_up:
             self._down_since = self._since - self._silence
         if not isinstance(error, SessionError):
-            self._log.info("session_renewed", reason=str(error))
+            self._say("info", "session_renewed", reason=str(error))
             return
         self._failure = (error.failure, str(error), self._since)
         wait = attempt.next_action.sleep if attempt.next_action else 0.0

@@ -71,7 +71,11 @@ def brief(status: TunnelStatus) -> str:
         return _each_relay(status)
     relay = host_of(status.relay)
     if status.state is State.UP:
-        silent = [] if status.silence is None else [f"NO ANSWER for {duration(status.silence, units=1)}, dialing again"]
+        silent = (
+            []
+            if status.silence is None
+            else [f"NO SIGN OF LIFE for {duration(status.silence, units=1)}, dialing again"]
+        )
         up = f"up {duration(status.since, units=1)} to {relay}{_instead(status)}"
         return "; ".join([up, *silent, *_forwards(status), *_mosh(status.mosh)])
     if status.state in {State.DRAINING, State.STOPPED}:

@@ -145,7 +145,7 @@ def test_the_relays_that_do_not_serve_are_shown() -> None:
     relays = (
         replace(UP, relay="u@first", since=20),
         replace(DOWN, relay="u@second"),
-        replace(UP, relay="u@third", silence=5, failure=None),
+        replace(UP, relay="u@third", silence=5, failure=DOWN.failure),
         UP,
         replace(UP, relay="u@fifth", state=State.IDLE),
     )
@@ -154,8 +154,7 @@ def test_the_relays_that_do_not_serve_are_shown() -> None:
         "  other     u@first: up for 20 s, on trial before it serves again",
         "  other     u@second: down for 1 min 40 s, next try in 20 s; "
         "1 min 40 s ago, network: cannot reach relay.example.net:22: timed out",
-        "  other     u@third: up for 3 h 5 min, but the relay has not answered for 5 s: "
-        "a second session is being dialled",
+        "  other     u@third: up for 3 h 5 min, but no sign of life from the relay for 5 s: dialing a second session",
         "  other     u@fifth: in reserve",
     ]
     assert told[0] == "pi-home: up for 3 h 5 min"
@@ -206,3 +205,10 @@ def test_no_text_moves_the_cursor() -> None:
     hostile = replace(UP, name="pi\x1b[2J", failure=FailureStatus(Failure.NETWORK, "a\nb\x9b2J\u202e", 1))
     assert all(line.isprintable() for line in describe(hostile).splitlines())
     assert len(describe(hostile).splitlines()) == len(describe(UP).splitlines()) + 1
+
+
+def test_a_session_that_waits_for_a_port() -> None:
+    """It is logged in, and cannot be used yet: nothing is being dialled."""
+    busy = FailureStatus(Failure.FORWARD_BUSY, "2222 is taken, by user bob", 3)
+    told = describe(replace(DOWN, state=State.DIALING, since=40, next_try_in=6, failure=busy)).splitlines()
+    assert told[0] == "pi-home: logged in, and waits for a port for 40 s, next try in 6 s"

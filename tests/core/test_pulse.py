@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.pulse import HURRIED_PATIENCE, LONGEST_PATIENCE, SHORTEST_PATIENCE, Pulse
+from tunneld.core.pulse import HURRIED_PATIENCE, LONGEST_PATIENCE, ROUND_TRIPS, SHORTEST_PATIENCE, Pulse
 
 INTERVAL = 10.0
 
@@ -86,14 +86,37 @@ def test_a_slow_way_gets_more_patience() -> None:
     """Three of its round trips, forgotten slowly, and never more than the longest patience."""
     pulse = Pulse(INTERVAL, 0)
     pulse.tick(10, 0)
-    pulse.answered(11.2)
-    assert round(pulse.patience, 6) == 3.6
-    pulse.tick(21.2, 0)
-    pulse.answered(21.3)
+    pulse.answered(10.9)
     assert round(pulse.patience, 6) == 2.7
-    pulse.tick(31.3, 0)
-    pulse.answered(60)
+    pulse.tick(20.9, 0)
+    pulse.answered(21)
+    assert round(pulse.patience, 6) == 2.025
+    pulse.tick(31, 0)
+    pulse.answered(33)
     assert pulse.patience == LONGEST_PATIENCE
+
+
+def test_an_outage_that_ended_is_no_round_trip() -> None:
+    """The next silence is noticed nearly as soon, and the delay that is shown is the way's."""
+    pulse = Pulse(INTERVAL, 0)
+    pulse.tick(10, 0)
+    pulse.answered(10.04)
+    pulse.tick(20.04, 0)
+    pulse.tick(21.04, 0)
+    pulse.answered(80)
+    assert pulse.patience == ROUND_TRIPS * SHORTEST_PATIENCE
+    assert round(pulse.rtt or 0, 6) == 0.04
+
+
+def test_a_way_that_is_slower_than_the_patience_is_learnt() -> None:
+    """Doubted once, and then no more."""
+    pulse = Pulse(INTERVAL, 0)
+    pulse.tick(10, 0)
+    pulse.tick(11, 0)
+    assert pulse.doubted
+    pulse.answered(12.5)
+    pulse.tick(22.5, 0)
+    assert (pulse.deadline() or 0) - 22.5 >= 2.5
 
 
 def test_an_answer_to_nothing_is_news_all_the_same() -> None:

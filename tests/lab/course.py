@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,43 +24,51 @@ from tests.lab.names import NameServer, ask_only
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, Daemon, profile_text
 from tests.lab.scene import Scene, scene
-from tests.lab.sshd import descendants
+from tests.lab.sshd import Sshd, descendants
 from tunneld.cli.status import ask
 from tunneld.core.lifecycle import State
 from tunneld.errors import TunneldError
+from tunneld.profile import Mode
 from tunneld.status import TunnelStatus
 
 DISK: Final = "8m"  # of pi and of the relay: keys, profiles, logs, state
 TARGET: Final = 7000  # on either side's loopback
 REMOTE, LOCAL, SOCKS = 7001, 7002, 7003
-FORWARDS: Final = (
+SPARE: Final = "60.1.1.1"  # a second relay's address
+REMOTE_FORWARDS: Final = (
     'listen = "0.0.0.0:2222"\nto = "127.0.0.1:22"',
     f'listen = "127.0.0.1:{REMOTE}"\nto = "127.0.0.1:{TARGET}"',
+)
+FORWARDS: Final = (
+    *REMOTE_FORWARDS,
     f'direction = "local"\nlisten = "127.0.0.1:{LOCAL}"\nto = "127.0.0.1:{TARGET}"',
     f'direction = "dynamic"\nlisten = "127.0.0.1:{SOCKS}"',
 )
 # Quick to notice and quick to come back, so that many faults fit into a test's time.
-PACE: Final = "[keepalive]\ninterval = 1\ncount = 2\n[backoff]\ninitial = 0.2\nmaximum = 2\nstable_after = 0.2\n"
+PACE: Final = (
+    "[keepalive]\ninterval = 1\ncount = 2\n"
+    "[backoff]\ninitial = 0.2\nmaximum = 2\nstable_after = 0.2\nreturn_after = 1\n"
+    "[canary]\ninterval = 60\n"
+)
 
 STEADY: Final = 1.0  # seconds without a change, until a daemon is taken to be at rest
 REST_TIME: Final = 20.0  # seconds for what has ended to be gone: a close may take 3, a lookup under way 10
 
 
 # What a daemon may hold more than before, whatever it went through. A leak shows in the objects first: one forgotten
-# session is some hundred of them, one forgotten connection a dozen.
-MORE_OBJECTS: Final = (
-    1500  # asyncio keeps up to a hundred timers that were cancelled; `re` compiles what it first meets
-)
+# session is some hundred of them, one forgotten connection a few.
+MORE_OBJECTS: Final = 1200  # asyncio keeps up to a hundred cancelled timers; `re` compiles what it first meets
 MORE_HEAP: Final = 256 << 10
 MORE_RESIDENT: Final = 4 << 20  # holes between what lives: they stop to grow, while what is held does not grow at all
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the daemon and its relay hold at one moment; `served` are the processes below the relay's sshd."""
+    """What the daemon and its relays hold at one moment; `served` are the processes below their sshd."""
 
     gauge: Gauge
     served: int
+    connections: int  # through forwards, as status has them
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,16 +78,17 @@ class Held:
             "threads": found.threads,
             "descriptors": found.descriptors,
             "processes on the relay": self.served,
+            "connections": self.connections,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trial has left behind; `took` in seconds."""
+    """What a trial has left behind; `took` in seconds, `sessions` that came up meanwhile: None with several relays."""
 
     before: Held
     after: Held
-    sessions: int
+    sessions: int | None
     took: float
 
     def more(self, what: str) -> int:
@@ -90,6 +99,8 @@ class Outcome:
         """In words, what is held now and was not before; empty when all is where it began."""
         then, now = self.before.counts, self.after.counts
         found = [f"{what}: {now[what]} instead of {then[what]}" for what in then if now[what] != then[what]]
+        if now["tasks"] != then["tasks"]:
+            found.append(f"of tasks there are more: {_more(self.before.gauge.doing, self.after.gauge.doing)}")
         for what, most in (("objects", MORE_OBJECTS), ("heap", MORE_HEAP), ("resident", MORE_RESIDENT)):
             if self.more(what) > most:
                 found.append(f"{what}: {self.more(what)} more, by kinds: {self.grown()}")
@@ -97,9 +108,13 @@ class Outcome:
 
     def grown(self) -> dict[str, int]:
         """The kinds of objects of which there are most more."""
-        before, after = self.before.gauge.kinds, self.after.gauge.kinds
-        more = {kind: times - before.get(kind, gauge.COMMON) for kind, times in after.items()}
-        return {kind: times for kind, times in sorted(more.items(), key=lambda each: -each[1])[:12] if times > 0}
+        return _more(self.before.gauge.kinds, self.after.gauge.kinds, unlisted=gauge.COMMON)
+
+
+def _more(before: Mapping[str, int], after: Mapping[str, int], *, unlisted: int = 0) -> dict[str, int]:
+    """What there is more of, the most first, and how much; `unlisted` is how many there may have been of the others."""
+    more = {kind: times - before.get(kind, unlisted) for kind, times in after.items()}
+    return {kind: times for kind, times in sorted(more.items(), key=lambda each: -each[1])[:12] if times > 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,7 @@ class Course:
     """Everything that a trial may break. `pi`, `relay`: where their disks are."""
 
     place: Scene
+    spare: Sshd | None  # a second relay
     daemon: Daemon
     names: NameServer
     clock: WallClock
@@ -119,6 +135,10 @@ class Course:
     @property
     def disks(self) -> tuple[Path, Path]:
         return self.lab.pi.directory, self.lab.relay.directory
+
+    @property
+    def relays(self) -> tuple[Sshd, ...]:
+        return (self.place.relay,) if self.spare is None else (self.place.relay, self.spare)
 
     @property
     def relay_pid(self) -> int:
@@ -159,12 +179,7 @@ class Course:
     def wait_up(self, *, sessions: int = 0, mosh: bool = False, timeout: float = 30) -> TunnelStatus:
         """Return once it is up, in a session after the first `sessions`; with `mosh`, ready for that, too."""
         return self.wait_for(
-            lambda status: (
-                status.state is State.UP
-                and status.sessions > sessions
-                and (not mosh or status.mosh.state == "ready")
-                and all(each.state == "listening" for each in status.forwards)
-            ),
+            lambda status: status.sessions > sessions and is_up(status, mosh=mosh),
             what=f"the tunnel is up after {sessions} sessions",
             timeout=timeout,
         )
@@ -176,7 +191,9 @@ class Course:
         wait_until(lambda: gauge.read(self.report) != last, what="the daemon is counted")
         found = gauge.read(self.report)
         assert found is not None
-        return Held(found, len(descendants(self.relay_pid)))
+        served = (descendants(each.process.pid) for each in self.relays if each.process is not None)
+        through = self.wait_for(lambda _: True, what="status").forwards  # last, since who asks is a task as well
+        return Held(found, sum(map(len, served)), sum(each.connections for each in through))
 
     def at_rest(self) -> Held:
         """A count once nothing has begun or ended for STEADY seconds."""
@@ -200,35 +217,73 @@ class Course:
         before, began, sessions = self.at_rest(), time.monotonic(), self.wait_up().sessions
         trial(self)
         took = time.monotonic() - began
-        self.wait_up(mosh=True)
-        with contextlib.suppress(TimeoutError):
-            wait_until(lambda: self.held().counts == before.counts, what="rest", timeout=REST_TIME, every=0.2)
+        more = self.wait_up(mosh=True).sessions - sessions if self.spare is None else None
+        after = self._back_to(before)
         assert "Traceback" not in self.daemon.log, self.daemon.log
-        return Outcome(before, self.held(), self.wait_up().sessions - sessions, took)
+        return Outcome(before, after, more, took)
+
+    def _back_to(self, before: Held) -> Held:
+        """A count as soon as it is as before, else after REST_TIME."""
+        deadline = time.monotonic() + REST_TIME
+        while (found := self.held()).counts != before.counts and time.monotonic() < deadline:
+            time.sleep(STEADY / 4)
+        self.wait_up(mosh=True)
+        return found
+
+
+def is_up(status: TunnelStatus, *, mosh: bool = False) -> bool:
+    """The whole of it: every forward listens, to each of the relays that are held at once."""
+    parts = status.relays if status.mode == Mode.ALL.value else (status,)
+    return all(
+        each.state is State.UP
+        and (not mosh or each.mosh.state == "ready")
+        and all(forward.state == "listening" for forward in each.forwards)
+        for each in parts
+    )
 
 
 @contextlib.contextmanager
-def course(folder: Path) -> Iterator[Course]:
-    """A tunnel with every kind of forward and with mosh, up on entry and stopped cleanly at the end."""
+def course(folder: Path, *, mode: Mode | None = None) -> Iterator[Course]:
+    """A tunnel with mosh and every kind of forward, up on entry and stopped cleanly at the end.
+
+    With a `mode` it has two relays; the forwards of one that is not alone are remote ones.
+    """
     with Lab(folder) as lab, contextlib.ExitStack() as stack:
         for host in (lab.pi, lab.relay):
             stack.enter_context(_disk(host.directory))
         ask_only(lab.pi, lab.relay.address)
         names = stack.enter_context(NameServer(lab.relay, {"relay": lab.relay.address}))
-        home = lab.relay.directory / "home"
-        place = stack.enter_context(scene(lab, options={"SetEnv": f"HOME={home}", "MaxStartups": "1000"}))
+        options = {"SetEnv": f"HOME={lab.relay.directory / 'home'}", "MaxStartups": "1000"}
+        place = stack.enter_context(scene(lab, options=options))
+        spare = None if mode is None else stack.enter_context(_spare(place))
         clock, report = WallClock(folder), folder / "gauge.json"
         daemon = Daemon(
             lab.pi,
-            profile_text(place.keeper, forwards=FORWARDS, rest=MOSH + PACE),
+            _profile(place, mode),
             program=(sys.executable, gauge.__file__, str(report)),
             more=clock.environment,
         )
         stack.enter_context(daemon)
-        found = Course(place, daemon, names, clock, report)
+        found = Course(place, spare, daemon, names, clock, report)
         found.wait_up(mosh=True)
         yield found
         assert daemon.stop() == 0, daemon.log
+
+
+def _profile(place: Scene, mode: Mode | None) -> str:
+    if mode is None:
+        return profile_text(place.keeper, forwards=FORWARDS, rest=MOSH + PACE)
+    text = profile_text(place.keeper, forwards=REMOTE_FORWARDS, rest=MOSH + PACE)
+    relay, _, rest = text.replace("[relay]", "[[relay]]").partition("\n\n")
+    second = relay.replace('host = "relay"', f'host = "{SPARE}"')
+    return f'mode = "{mode.value}"\n{relay}\n{second}\n{rest}'
+
+
+def _spare(place: Scene) -> Sshd:
+    """A second relay, on the router between the first and everybody else."""
+    spare = Sshd(place.lab.hosts["inet"], place.relay.authorized, place.relay.options)
+    place.keeper.trust(spare.known_hosts(SPARE))
+    return spare
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class Gauge:
     heap: int
     objects: int
     kinds: dict[str, int]
+    doing: dict[str, int]  # what the tasks run
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -72,6 +73,9 @@ def count(number: int) -> Gauge:
         resident=int(resident[1]) * 1024,
         heap=info.uordblks + info.hblkhd,
         objects=sys.getallocatedblocks(),
+        doing=dict(
+            collections.Counter(str(getattr(task.get_coro(), "__qualname__", "?")) for task in asyncio.all_tasks())
+        ),
         kinds={kind: times for kind, times in kinds.items() if times >= COMMON},
     )
 

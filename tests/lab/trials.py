@@ -13,12 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from tests.lab.course import TARGET, Course
 from tests.lab.crowd import Deed, crowd, targets
 from tests.lab.net import GATEWAYS, Lab
 from tests.lab.sshd import descendants
+from tunneld.core.lifecycle import State
+from tunneld.profile import Mode
+from tunneld.status import TunnelStatus
 
 A_DAY = 86_400  # seconds
 ACCEPTS_AGAIN = 1.2  # seconds: who finds no descriptor for a connection, asyncio or sshd, looks again after one
@@ -58,6 +62,32 @@ def reconnect(course: Course, *, times: int, seed: int, within: float = 0.4) -> 
         time.sleep(within * chance.random())
         end_sessions(course)
         course.wait_up(sessions=sessions)
+
+
+def relays_take_turns(course: Course, *, times: int, seed: int) -> None:
+    """Of two relays the first is switched off, the second reboots while it is alone, and the first comes back."""
+    chance = random.Random(seed)
+    first, second = course.relays
+    for _ in range(times):
+        first.stop(connections=True)
+        sessions = course.wait_for(lambda status: _has(status, 1), what="the second relay has it").relays[1].sessions
+        time.sleep(chance.random())
+        second.restart()
+        course.wait_for(partial(_has, relay=1, after=sessions), what="the second relay has it again")
+        first.start()
+        course.wait_for(lambda status: _has(status, 0) and _leads(status, 0), what="the first relay has it")
+        time.sleep(chance.random())
+
+
+def _has(status: TunnelStatus, relay: int, *, after: int = 0) -> bool:
+    """Whether this relay has a session after the first so many."""
+    part = status.relays[relay]
+    return part.state is State.UP and part.sessions > after
+
+
+def _leads(status: TunnelStatus, relay: int) -> bool:
+    """Whether this is the relay that serves, where only one does."""
+    return status.mode == Mode.ALL.value or status.relay == status.relays[relay].relay
 
 
 def end_sessions(course: Course) -> None:

@@ -136,6 +136,7 @@ LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local
     ("text", "said"),
     [
         (TWO.replace("R.", "r").replace("port = 22\n", ""), r"4: relay\[2\].host: is relay\[1\] again"),
+        (TWO.replace("R.", "r").replace("port = 22", "ssh_config = true"), r"4: relay\[2\].host: is relay\[1\] again"),
         ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
         ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
         (

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ssh.peers import dialled, echo, exchange, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, free_port, running_sshd
-from tests.supervised import nothing_left
+from tests.supervised import line, nothing_left
 from tunneld.core import canary as core
 from tunneld.core.canary import Finding, Step, Verdict, Visit
 from tunneld.core.lifecycle import Failure
@@ -318,6 +318,24 @@ async def test_people_are_counted_and_a_canary_is_not(sshd: Sshd, log: Any) -> N
             assert Step.ACCEPTED in visit.steps
             assert await exchange(forward.listening.port) == b"hello"  # type: ignore[union-attr]
         assert (forward.total, forward.heard) == (1, True)
+
+
+async def test_a_person_who_was_taken_for_the_canary_stays(sshd: Sshd, log: Any) -> None:
+    """The real one came second."""
+    async with (
+        dialled(to_sshd(sshd)) as connection,
+        listening(echo) as port,
+        opened(connection, ANY, to(port), log) as forward,
+    ):
+        assert isinstance(forward.listening, TcpAddress)
+        there = forward.listening.port
+        async with contextlib.AsyncExitStack() as people:
+            with forward.visited_by(Visit("127.0.0.1", lambda: None)):
+                person = await people.enter_async_context(line(there))
+                assert await person.echoes()
+                assert await exchange(there) == b"hello"
+            assert await person.echoes()
+            assert forward.connections == 1
 
 
 @pytest.mark.parametrize("way", ["by channel", "by program"])

@@ -17,7 +17,7 @@ import pytest
 from tests.leaping import Leaping, run
 from tests.ssh.peers import echo, listening, until
 from tunneld.ssh import reach
-from tunneld.ssh.lookup import Address, Names
+from tunneld.ssh.lookup import MOST_ADDRESSES, Address, Names, Question
 from tunneld.ssh.reach import LIFE, MOST, STAGGER, Direct, Race, interleaved, verdict
 
 V4, OTHER_V4 = (Address(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
@@ -338,6 +338,24 @@ async def test_a_silent_name_server_delays_nobody_who_has_been_there(names: Name
             assert [await reached(names) for _ in range(3)] == [port] * 3
         names.is_silent(False)  # the event loop waits for its threads
         assert names.asked == 2
+
+
+async def test_a_relay_that_has_moved_is_not_looked_for_where_it_was(names: NameServer) -> None:
+    """The old address still answers, and the name server is slow: its answer is waited for."""
+    async with listening(echo) as old, listening(echo) as new:
+        names.addresses = [("127.0.0.1", old)]
+        assert await reached(names) == old
+        names.addresses = [("127.0.0.1", new)]
+        reach.NAMES.forget("relay")
+        names.is_silent(True)
+        asyncio.get_running_loop().call_later(4 * reach.PATIENCE, names.is_silent, False)
+        assert await reached(names) == new
+
+
+async def test_an_answer_of_thousands_of_addresses_is_cut_short(names: NameServer) -> None:
+    """Who answers for a name decides neither how long a dial takes nor how much it remembers."""
+    names.addresses = [("127.0.0.1", port) for port in range(1, 5000)]
+    assert len(Names().ask(Question("relay", 22, 0))) == MOST_ADDRESSES
 
 
 async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:

@@ -65,11 +65,13 @@ def headline(status: TunnelStatus) -> str:
 
 
 def _how(status: TunnelStatus) -> str:
-    words = f"{STATES[status.state]} for {duration(status.since)}"
+    waits = status.state is State.DIALING and status.next_try_in is not None
+    state = "logged in, and waits for a port" if waits else STATES[status.state]
+    words = f"{state} for {duration(status.since)}"
     if status.state is not State.UP and status.failure and status.failure.failure in HUMAN:
         words = f"NEEDS YOU: {status.failure.failure.value}, {words}"
     if status.silence is not None:
-        words += f", but the relay has not answered for {duration(status.silence)}: a second session is being dialled"
+        words += f", but no sign of life from the relay for {duration(status.silence)}: dialing a second session"
     if status.next_try_in is not None:
         words += f", next try in {duration(status.next_try_in)}"
     return f"{words}; {relays_up(status)}" if status.mode == ALL else words
@@ -87,7 +89,7 @@ def other_line(status: TunnelStatus) -> str:
         return f"{status.relay}: in reserve"
     if status.state is State.UP and status.silence is None:
         return f"{status.relay}: up for {duration(status.since)}, on trial before it serves again"
-    told = f"; {_told(status.failure)}" if status.failure else ""
+    told = f"; {_told(status.failure)}" if status.failure and status.state is not State.UP else ""
     return f"{status.relay}: {_how(status)}{told}"
 
 

@@ -72,6 +72,7 @@ class Visit:
         self.origin = origin
         self.steps: set[Step] = set()
         self.why = ""  # of FORBIDDEN or FAILED
+        self.is_mixed_up = False  # somebody came from the same place: which of the two is the canary?
         self._moved = moved
 
     def saw(self, step: Step, why: str = "") -> None:

@@ -12,7 +12,7 @@ SHORTEST_PATIENCE = 1.0
 """Seconds for an answer on a usual day: a mobile network that hands over is silent for less."""
 
 LONGEST_PATIENCE = 5.0
-"""Seconds, however late earlier answers were: an outage that ended is no round trip."""
+"""Seconds, however late earlier answers were."""
 
 HURRIED_PATIENCE = 0.25
 """Seconds for an answer when something has happened that may well have ended the session."""
@@ -68,13 +68,17 @@ class Pulse:
     def answered(self, now: float) -> None:
         """The answer to our question came."""
         if self._asked is not None:
-            took = now - self._asked
-            self._slowest = max(took, FORGETTING * self._slowest)
-            self.rtt = took if self.rtt is None else self.rtt + SMOOTHING * (took - self.rtt)
+            self._note(now - self._asked)
         self.heard = now
         self._asked = None
         self._is_hurried = self.doubted = False
         self._due = now + self._interval
+
+    def _note(self, took: float) -> None:
+        """Learn from a round trip; from one that made us doubt, no more than that it is longer than we thought."""
+        if not self.doubted:
+            self.rtt = took if self.rtt is None else self.rtt + SMOOTHING * (took - self.rtt)
+        self._slowest = max(min(took, self.patience), FORGETTING * self._slowest)
 
     def nudge(self, now: float, acknowledged: int | None) -> None:
         """Something happened that may have ended the session: ask at once, and wait no longer than is usual here."""

@@ -172,7 +172,8 @@ def told_as(event: EventDict) -> tuple[str, Mood] | None:
         case {"event": "session_established"}:
             return "UP: logged in, and the relay listens for the host", "good"
         case {"event": "session_lost" | "dial_failed"}:
-            return f"DOWN: {event['reason']}; tries again in {event['retry_in']:.1f} s", "bad"
+            when = f"in {event['retry_in']:.1f} s" if event["retry_in"] else "at once"
+            return f"DOWN: {event['reason']}; tries again {when}", "bad"
         case {"event": "mosh_ready"}:
             return f"mosh is ready: UDP ports {event['ports']} on the relay lead to the host", "good"
         case {"event": "stop_requested"}:

@@ -108,7 +108,7 @@ def _judge(data: dict[str, Any], folder: Path) -> tuple[Document | None, list[tu
     except ValidationError as error:
         findings = [(_as_written(each["loc"], data), sentence(each)) for each in error.errors(include_url=False)]
     findings += _overlaps(data, folder)
-    findings += several(data.get("relay"), data.get("mode"), tuple(_listeners(data.get("forward"), folder)))
+    findings += several(data.get("relay"), data.get("mode"), tuple(_listeners(data.get("forward"), folder)), folder)
     if not data.get("forward", []) and "mosh" not in data:
         findings.append(
             ((), "holds neither a forward nor mosh, so there is nothing to do: write [[forward]] or [mosh]")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from tunneld.profile.document import RelayTable
 from tunneld.profile.lines import Location
 from tunneld.profile.overlap import SSH_PORT, Listener, overlap
 from tunneld.profile.values import Mode
@@ -12,24 +16,30 @@ from tunneld.profile.values import Mode
 Finding = tuple[Location, str]
 
 
-def several(relays: object, mode: object, listeners: Sequence[Listener]) -> Iterator[Finding]:
+def several(relays: object, mode: object, listeners: Sequence[Listener], folder: Path) -> Iterator[Finding]:
     """What can be told even where other parts of the profile are wrong; `relays` and `mode` are as written."""
     if not isinstance(relays, list) or len(relays) < 2:
         return
-    yield from _repeated(relays, mode == Mode.ALL)
     if mode == Mode.ALL:
+        yield from _repeated(list(map(_place, relays)), "their listeners would be in each other's way")
         yield from _shared(len(relays), listeners)
+    else:
+        yield from _repeated([_whole(each, folder) for each in relays], "it is tried in its turn anyway")
 
 
-def _repeated(relays: Sequence[object], at_once: bool) -> Iterator[Finding]:
+def _repeated(relays: Sequence[object], why_not: str) -> Iterator[Finding]:
     """Two ways to one relay (another user, another jump host) are worth a try after each other, never at once."""
-    seen: list[object] = []
-    for index, table in enumerate(relays):
-        same = _place(table) if at_once else table
-        if same in seen:
-            text = "their listeners would be in each other's way" if at_once else "it is tried in its turn anyway"
-            yield ("relay", index, "host"), f"is relay[{seen.index(same) + 1}] again, and {text}: remove one"
-        seen.append(same if same is not None else object())
+    for index, relay in enumerate(relays):
+        if relay is not None and relay in relays[:index]:
+            yield ("relay", index, "host"), f"is relay[{relays.index(relay) + 1}] again, and {why_not}: remove one"
+
+
+def _whole(table: object, folder: Path) -> object:
+    """With what it leaves to the defaults; as it is written where that is wrong."""
+    try:
+        return RelayTable.model_validate(table, context=folder)
+    except ValidationError:
+        return table
 
 
 def _place(table: object) -> Any:

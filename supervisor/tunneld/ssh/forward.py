@@ -69,7 +69,7 @@ class OpenForward:
         self._listener: _Listener | None = None
         self._closed = False
         self._crowded = False
-        self._awaited: Visit | None = None
+        self._visit: Visit | None = None  # that is under way
         self._visitor: End | None = None
 
     @property
@@ -96,21 +96,26 @@ class OpenForward:
 
     @contextlib.contextmanager
     def visited_by(self, visit: Visit) -> Iterator[None]:
-        """The next connection from the visit's origin is the canary's, and is closed at the end of this."""
-        self._awaited = visit
+        """The next connection from the visit's origin is the canary's, and is closed at the end of this.
+
+        If another one came from there, that may have been it, and the first one somebody's: the relay closes its own.
+        """
+        self._visit = visit
         try:
             yield
         finally:
-            visitor, self._awaited, self._visitor = self._visitor, None, None
-            if visitor is not None:
+            visitor, self._visit, self._visitor = self._visitor, None, None
+            if visitor is not None and not visit.is_mixed_up:
                 visitor.close()
 
     def visit_of(self, origin: str | None) -> Visit | None:
         """The visit whose connection has just arrived from `origin`, if it may be one."""
-        visit = self._awaited
+        visit = self._visit
         if visit is None or not _same_place(origin, visit.origin):
             return None
-        self._awaited = None
+        if Step.ARRIVED in visit.steps:
+            visit.is_mixed_up = True
+            return None
         visit.saw(Step.ARRIVED)
         return visit
 

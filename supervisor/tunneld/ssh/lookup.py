@@ -9,6 +9,9 @@ from __future__ import annotations
 import socket
 from typing import Any, NamedTuple
 
+# Addresses of one name that are tried: an answer may hold thousands.
+MOST_ADDRESSES = 64
+
 
 class Address(NamedTuple):
     family: int
@@ -35,6 +38,12 @@ class Names:
         """The last answer, empty for none."""
         return self._last.get(question, ())
 
+    def forget(self, host: str) -> None:
+        """The name leads elsewhere by now."""
+        for question in list(self._last):  # at once: a thread may add one
+            if question.host == host:
+                del self._last[question]
+
     def is_being_asked(self, question: Question) -> bool:
         """Whether a thread waits for the answer: another would wait as long."""
         return question in self._asked
@@ -46,7 +55,7 @@ class Names:
             found = socket.getaddrinfo(question.host, question.port, family=question.family, type=socket.SOCK_STREAM)
         finally:
             self._asked.remove(question)
-        self._last[question] = tuple(Address(family, where) for family, _, _, _, where in found)
+        self._last[question] = tuple(Address(family, where) for family, _, _, _, where in found[:MOST_ADDRESSES])
         return self._last[question]
 
 

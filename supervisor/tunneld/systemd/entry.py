@@ -11,7 +11,7 @@ from tunneld.systemd.journal import PRIORITY, encoded
 SAID = {"event", "level", "tunnel", "reason", "problem", "exception"}
 
 # Seconds, as a person wants to know.
-DURATIONS = {"retry_in", "down_for", "lived"}
+DURATIONS = {"retry_in", "down_for", "lived", "silence"}
 
 
 def entry(_: object, __: str, event: Mapping[str, object]) -> str:

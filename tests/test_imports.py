@@ -33,8 +33,7 @@ ROWS: dict[str, set[str]] = {
     "errors": set(),
     "mosh": {"core", "door", "errors", "pairing", "ssh"},
     "agent": {"core", "door"},
-    "far": {"core", "door", "first_words", "pairing"},
-    "first_words": {"core", "mosh_server"},
+    "far": {"core", "door", "mosh_server", "pairing"},
     "meeting": {"core"},
     "mosh_server": set(),
     "door": set(),
@@ -80,7 +79,7 @@ LINUX = {
     *("AF_NETLINK", "AF_PACKET", "SO_BINDTODEVICE", "SO_PEERCRED", "SOCK_CLOEXEC", "SOCK_NONBLOCK", "IP_MTU_DISCOVER"),
 }
 
-SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "first_words", "meeting", "mosh_server", "pairing")
+SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "meeting", "mosh_server", "pairing")
 SENT = [PACKAGE / f"{name}.py" for name in SENT_NAMES]
 SHIPPED = [*sorted((PACKAGE / "core").rglob("*.py")), *SENT]
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))

@@ -1,7 +1,7 @@
 """The far agent: the end of a pair beside mosh-server, on a machine where nothing of ours is installed.
 
 `tunneld mosh` starts it over SSH from its source text (see tunneld.ssh.bootstrap), in two stages: the first is short
-and starts mosh-server (tunneld.mosh_server, tunneld.first_words); this is the second. It outlives the SSH session:
+and starts mosh-server (tunneld.mosh_server); this is the second. It outlives the SSH session:
 another one joins through its door, and UDP paths need none. It ends with mosh-server, or when the client says that it
 has ended.
 
@@ -28,7 +28,7 @@ from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Pair
 from tunneld.core.path import Address, Candidate
 from tunneld.door import Door
-from tunneld.first_words import GREETING, Running
+from tunneld.mosh_server import GREETING, Running
 from tunneld.pairing import FAMILIES, LOOPBACK, Pairing
 
 FIRST = "first"
@@ -78,7 +78,7 @@ class Far:
         self._open_door()
         self._watch_server()
         self._look()
-        if self._running.serve.get("udp", True):
+        if self._running.wanted.udp:
             self.pairing.call_at(time.monotonic(), self._open_udp)  # after the first words have been written
         try:
             self.pairing.run(lambda: self._end is not None and time.monotonic() >= self._end)
@@ -110,7 +110,7 @@ class Far:
         self.pairing.offer_also(Candidate("relay", address) for address in relay)
 
     def _stun(self) -> list[Address]:
-        return _addresses(self._running.serve.get("stun") or [])
+        return _addresses(self._running.wanted.stun)
 
     def _seen_from(self, ssh_connection: str) -> None:
         """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""
@@ -240,8 +240,8 @@ def _lives(running: Running) -> bool:
     return True
 
 
-def main(secret: str, running: Running) -> None:
-    """Serve on standard input and output; `secret` in hexadecimal. The SSH session is one stream among others from now
+def main(secret: bytes, running: Running) -> None:
+    """Serve on standard input and output. The SSH session is one stream among others from now
     on: it may end, and what it gave us is let go."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -251,6 +251,6 @@ def main(secret: str, running: Running) -> None:
         os.dup2(null, fd)
     os.close(null)
     os.chdir("/")
-    far = Far(bytes.fromhex(secret), running)
+    far = Far(secret, running)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     far.run(fds)

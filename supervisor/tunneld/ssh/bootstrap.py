@@ -29,9 +29,9 @@ _WORDS_FOR_PEOPLE = re.compile(r'^([ ]*)""".*?"""\n|^[ ]*#[^\n]*\n', re.M | re.S
 """Docstrings and whole lines of comment: two thirds of a module, and each 14 kB cost a round trip at the start."""
 
 _BEGINNING = """
-import sys, types
+import sys
 def module(name, source):
-    made = sys.modules[name] = types.ModuleType(name)
+    made = sys.modules[name] = type(sys)(name)
     made.__path__ = []
     exec(compile(source, "<" + name + ">", "exec", dont_inherit=True, optimize=2), made.__dict__)
     parent, _, child = name.rpartition(".")
@@ -41,19 +41,28 @@ module("tunneld", "")
 module("tunneld.core", "")
 """
 
-_FIRST = ("mosh_server", "core.frame", "first_words")
-"""The modules of a far agent's first stage."""
+_FIRST = "mosh_server"
+"""The module that is a far agent's first stage."""
+
+_EARLY = ("core.frame", "core.flow", "core.credit", "core.queue", "core.carrier", "core.choice")
+"""Modules of the second stage that come with the first. A TCP connection that was idle sends some 14 kB and waits; when
+it has sent so much with the command, it sends twice that, all the rest, at once when the far side takes input."""
 
 _FIRST_STAGE = """
-serve = {serve!r}
-{first}
-keeper = sys.modules["tunneld.mosh_server"].detach()
-begun = sys.modules["tunneld.mosh_server"].spawn(serve, 6, serve.get("locale") or {{}})
-# mosh-server starts while Python learns to speak.
-{rest}
-running = sys.modules["tunneld.first_words"].say(serve, keeper, begun)
-exec(zlib.decompress(sys.modules["tunneld.first_words"].program(running)))
+stage = sys.modules["tunneld.mosh_server"]
+running = stage.begin(stage.Wanted(**{wanted!r}))
+# The rest is under way: time for what it needs.
+exec(zlib.decompress(early))
+import {imports}
+secret, rest = stage.rest(running)
+exec(zlib.decompress(rest))
+sys.modules["tunneld.far"].main(secret, running)
 """
+
+_LATER = (
+    "collections, contextlib, errno, fcntl, hashlib, hmac, heapq, ipaddress, math, re, selectors, signal, socket, stat"
+)
+"""What the rest of the second stage imports of the standard library and its early modules do not."""
 
 _JOIN = """
 import os, socket, sys
@@ -76,21 +85,22 @@ def agent_program() -> bytes:
     return _packed(f"{_BEGINNING}{_modules('agent')}\nsys.modules['tunneld.agent'].main()")
 
 
-def far_command(serve: Mapping[str, Any]) -> str:
-    """The command line of a far agent's first stage. Nothing secret is in it: any user there may read it.
+def far_command(wanted: Mapping[str, Any]) -> str:
+    """The command line of a far agent's first stage, with the arguments of mosh_server.Wanted, which are plain data.
 
-    `serve` is plain data: see tunneld.mosh_server.
+    Any user there may read it: nothing secret is in it.
     """
-    first, *rest = map(_module, _FIRST)
-    return whole_command(
-        _packed(_BEGINNING + _FIRST_STAGE.format(serve=dict(serve), first=first, rest="\n".join(rest)))
+    stage = _packed(_BEGINNING + _module(_FIRST) + _FIRST_STAGE.format(wanted=dict(wanted), imports=_LATER))
+    text = b64encode(stage + _packed("\n".join(map(_module, _EARLY)))).decode()
+    return _one_liner(
+        f"z=zlib.decompressobj();first=z.decompress(binascii.a2b_base64('{text}'));early=z.unused_data;exec(first)"
     )
 
 
 def far_program(secret: bytes) -> bytes:
-    """The second stage, for its standard input; frames may follow at once."""
-    packed = _packed(f"{_modules('far', without=_FIRST)}\nsys.modules['tunneld.far'].main({secret.hex()!r}, running)")
-    return len(packed).to_bytes(4, "big") + packed
+    """The secret, and the second stage with its length before it, for standard input; frames may follow at once."""
+    rest = _packed(_modules("far", without={_FIRST, *_EARLY}))
+    return secret + len(rest).to_bytes(4, "big") + rest
 
 
 def meeting_program(*arguments: object) -> bytes:
@@ -134,22 +144,22 @@ def shipped(name: str) -> list[str]:
 def command(program: bytes) -> str:
     """The command line that reads `program` from standard input and runs it. Not a byte more is read, so that what the
     program itself shall read may follow at once."""
-    return _one_liner(f"io.BufferedReader(io.FileIO(0,closefd=0),1).read({len(program)})")
+    return _one_liner(f"exec(zlib.decompress(io.BufferedReader(io.FileIO(0,closefd=0),1).read({len(program)})))")
 
 
 def whole_command(program: bytes) -> str:
     """The same with `program` in it, which saves waiting until the far side has accepted the command."""
-    return _one_liner(f"binascii.a2b_base64('{b64encode(program).decode()}')")
+    return _one_liner(f"exec(zlib.decompress(binascii.a2b_base64('{b64encode(program).decode()}')))")
 
 
-def _one_liner(program: str) -> str:
+def _one_liner(python: str) -> str:
     """`-I` and `-S`: neither the far user's environment nor their site packages have a say in what runs."""
     oldest = ", ".join(map(str, OLDEST_PYTHON))
     one_liner = (
         "import binascii,io,sys,zlib;"
         f"sys.version_info>=({oldest}) or sys.exit("
         f"'tunneld needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer here, and found '+sys.version.split()[0]);"
-        f"exec(zlib.decompress({program}))"
+        f"{python}"
     )
     return f'exec python3 -ISc "{one_liner}"'
 

@@ -58,11 +58,11 @@ def test_few_packets_say_nothing() -> None:
 
 
 def test_a_packet_that_was_overtaken_is_not_lost() -> None:
-    """It is missing from one answer, and in the next."""
+    """It is missing from some answers, and in a later one."""
     loss = Loss()
-    for second in range(20):
-        loss.learn(10 * second, 10 * second - (second % 2), NOW + second)
-    assert estimate(loss, NOW + 19) == 0
+    for number in range(80):
+        loss.learn(5 * number, 5 * number - (number % 3), NOW + number / 4)
+    assert estimate(loss, NOW + 20) == 0
 
 
 def test_loss_that_begins_is_seen_at_once_and_loss_that_ends_is_remembered() -> None:

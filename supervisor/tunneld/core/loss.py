@@ -11,6 +11,9 @@ REMEMBERED = 30.0
 EVERY = 0.2
 """Seconds between two entries, so that the list stays short."""
 
+OVERTAKEN = 0.8
+"""Seconds of which the best entry counts: what was only overtaken has come in one of them."""
+
 
 class _Entry(NamedTuple):
     when: float
@@ -25,8 +28,10 @@ class Loss:
         self._entries: deque[_Entry] = deque()
 
     def learn(self, sent: int, came: int, now: float) -> None:
-        if self._entries and (came < self._entries[-1].came or sent < self._entries[-1].sent):
-            self._entries.clear()  # an answer that was overtaken, or a peer that began to count anew
+        if self._entries and sent < self._entries[-1].sent:
+            return  # a later answer has overtaken it
+        if self._entries and came < self._entries[-1].came // 2:
+            self._entries.clear()  # the peer began to count anew
         if len(self._entries) > 1 and now - self._entries[-2].when < EVERY:
             self._entries.pop()
         self._entries.append(_Entry(now, sent, came))
@@ -38,9 +43,11 @@ class Loss:
         recent = [entry for entry in self._entries if now - entry.when <= seconds]
         if len(recent) < 2:
             return 0, 0
+        last = recent[-1]
         missing = [entry.sent - entry.came for entry in recent]
-        # A packet that was overtaken is missing once and then no more, one that got lost is missing for ever.
-        return recent[-1].sent - recent[0].sent, min(missing[-2:]) - min(missing)
+        # A packet that was overtaken is missing for a while, one that got lost for ever.
+        settled = [*missing[-2:], *(gone for gone, entry in zip(missing, recent) if entry.when > last.when - OVERTAKEN)]
+        return last.sent - recent[0].sent, min(last.sent - recent[0].sent, min(settled) - min(missing))
 
     def forget(self) -> None:
         self._entries.clear()

@@ -26,6 +26,9 @@ NEEDED = 1216
 ACTIVE_BEAT, IDLE_BEAT = 1.0, 10.0
 """Seconds between two probes: while somebody types, and otherwise (NATs forget a UDP flow after 30 s)."""
 
+URGENT_BEAT = 0.2
+"""Seconds between two probes of a path in doubt, at most: ten of them must get lost before it counts as dead."""
+
 COMPANION = 0.25
 """Seconds after the last probe from which a datagram has one by its side: what was lost is then known at once."""
 
@@ -149,6 +152,8 @@ class Path:
         beat = ACTIVE_BEAT if in_use and is_active else IDLE_BEAT
         if self._waiting_since is not None:
             beat = min(max(0.1, 1.25 * (self.rtt or 0)), 0.75)
+            if self._probed - self._waiting_since >= self._doubt:
+                beat = min(beat, URGENT_BEAT)
         return min(self._probed + beat, self._next_full)
 
     def wants_company(self, now: float) -> bool:

@@ -37,14 +37,16 @@ TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
 
 
 def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patient: bool) -> Path | None:
-    """The path to use; None: none may be. `is_patient`: that another one is better, or silent for less long,
-    is no reason now: in doubt both carry."""
+    """The path to use; None: none may be.
+
+    `is_patient`: that another one is better is no reason now, as long as this one lives; in doubt both carry.
+    """
     passing = [path for path in paths if path.passes()]
     usable = [path for path in passing if path.is_open(now)]
     trusted = [path for path in usable if not path.is_silent(now)]
     pool = trusted or usable or [path for path in passing if path.is_lossy]
     best = min(pool, key=lambda path: (not path.is_direct, path.best_rtt), default=None)
-    if current in usable and (is_patient or not trusted):
+    if (current in passing and is_patient) or (current in pool and not trusted):
         return current
     if best is None or current not in pool or current is None:
         return best
@@ -165,7 +167,7 @@ class Paths:
         if chosen is former:
             return None
         reason = self._reason(former, chosen, now)
-        if former and chosen and former.is_open(now):
+        if former and chosen and former.passes():
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         self.current, self.since, self.why = chosen, now, reason
         return reason

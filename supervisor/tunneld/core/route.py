@@ -1,7 +1,7 @@
 """Which carriers a datagram takes: paths, streams, or both.
 
-A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are, and in doubt another
-path as well. Without one, streams carry, and small datagrams take a path beside them that answers though it was found
+A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are; in doubt, or lossy,
+another path helps as well. Without one, streams carry, and small datagrams also take a path that answers but was found
 wanting.
 """
 
@@ -48,9 +48,9 @@ def route(
         return Route(resort[:1], ready, resort[1:])
     if size > current.proven:
         return Route([] if ready else [current], ready)
-    if current.is_doubtful(now):
+    if current.is_doubtful(now) or not current.is_open(now):
         return Route([current], ready, _others(current, known, now)[:1])
-    if is_new or not current.is_open(now) or (is_small and _is_slow(current, ready)):
+    if is_new or (is_small and _is_slow(current, ready)):
         return Route([current], ready)
     return Route([current, *_aside(current, known, now)], [])
 

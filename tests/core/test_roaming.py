@@ -223,6 +223,19 @@ def test_a_laptop_that_moves_takes_the_path_along_without_ssh() -> None:
     )
 
 
+def test_a_laptop_that_moves_behind_a_strict_nat_has_its_echo_through_the_relay() -> None:
+    """SSH died, the far end lets in only whom it spoke to: the relay, of which both know, carries at once."""
+    net = between(restricted(CLIENT), restricted(FAR), has_relay=True)
+    net.stands(15)
+    net.loses()
+    net.moves(net.client, Place("10.9.9.9", "cafe", restricted(CAFE)))
+    typist = Typist(net, 10)
+    net.stands(11)
+    assert typist.lost <= 8  # the far end's echoes of the first half second
+    assert net.client.got[0][0] < START + 15.8
+    assert carriers(net) == ["relay", "relay"]
+
+
 def test_the_path_carries_on_when_ssh_dies_and_a_later_connection_joins() -> None:
     """Nobody notices either."""
     net = between(restricted(CLIENT), restricted(FAR))

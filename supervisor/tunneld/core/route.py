@@ -1,7 +1,7 @@
 """Which carriers a datagram takes: paths, streams, or both.
 
 A path in use carries alone; streams help while it is new, in doubt, lossy or slower than they are; in doubt, or lossy,
-another path helps as well. Without one, streams carry, and small datagrams also take a path that answers but was found
+other paths help as well. Without one, streams carry, and small datagrams also take a path that answers but was found
 wanting.
 """
 
@@ -23,6 +23,11 @@ SLOWER = 0.02
 
 ASIDE = 0.02
 """Seconds, plus half its own, by which another path's round trip may exceed the best one's to be given copies."""
+
+
+HELP_IN_DOUBT = 3
+"""Further paths that carry as well while the one in use is in doubt: after a move to another network nobody knows which
+of them still lead anywhere, and the doubt is short."""
 
 
 class Route(NamedTuple):
@@ -48,7 +53,9 @@ def route(
         return Route(resort[:1], ready, resort[1:])
     if size > current.proven:
         return Route([] if ready else [current], ready)
-    if current.is_doubtful(now) or not current.is_open(now):
+    if current.is_doubtful(now):
+        return Route([current], ready, _others(current, known, now)[:HELP_IN_DOUBT])
+    if not current.is_open(now):
         return Route([current], ready, _others(current, known, now)[:1])
     if is_new or (is_small and _is_slow(current, ready)):
         return Route([current], ready)

@@ -61,6 +61,13 @@ def test_stun_servers_have_a_usual_port() -> None:
     assert order("--stun", "[2001:db8::1]", "home").stun == (("2001:db8::1", 3478),)
 
 
+def test_the_relay_has_a_port_or_a_range_of_them() -> None:
+    """Any, if none is said."""
+    assert order("home").relay_ports == (0, 0)
+    assert order("--relay-ports", "60011", "home").relay_ports == (60011, 60011)
+    assert order("--relay-ports", "60011:60020", "home").relay_ports == (60011, 60020)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -76,6 +83,8 @@ def test_stun_servers_have_a_usual_port() -> None:
         (("home", "-p", "70000"), "-p 70000: ports go from 1 to 65535, the lower one first"),
         (("home", "--stun", "a:b:c"), "--stun a:b:c: HOST, HOST:PORT or [IPV6]:PORT"),
         (("home", "--stun", "a:0"), "--stun a:0: HOST, HOST:PORT or [IPV6]:PORT"),
+        (("home", "--relay-ports", "x"), "--relay-ports x: a port, or a range such as 60011:60020"),
+        (("home", "--relay-ports", "9:8"), "--relay-ports 9:8: a port, or a range such as 60011:60020"),
         (("home", "--json"), "--json goes with --paths"),
     ],
 )

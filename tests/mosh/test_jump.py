@@ -60,7 +60,7 @@ class Way:
 
     def begin(self) -> None:
         assert self.jump
-        self.jump.begin(self.near.pairing, SECRET, stun=[], ssh_connection="192.0.2.9 1 192.0.2.8 22")
+        self.jump.begin(self.near.pairing, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
 
     def run(self, is_so: Callable[[], object]) -> None:
         until(is_so, self.near, self.far)

@@ -35,6 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     paths.add_argument(
         "--stun", action="append", default=[], metavar="HOST[:PORT]", help="ask this server where the world sees us"
     )
+    paths.add_argument(
+        "--relay-ports", metavar="PORT[:PORT2]", help="UDP ports for our agent on a jump host; any, if not said"
+    )
     paths.add_argument("--no-udp", action="store_true", help="stay inside the SSH connections")
     paths.add_argument("--paths", action="store_true", help="say which way your running sessions take, and why")
     paths.add_argument("--json", action="store_true", help="with --paths: a line of JSON for each session")
@@ -121,6 +124,7 @@ def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:
         initialises=not args.no_init,
         udp=not args.no_udp,
         stun=tuple(map(_stun, args.stun)),
+        relay_ports=_relay_ports(args.relay_ports) if args.relay_ports is not None else (0, 0),
     )
 
 
@@ -151,6 +155,15 @@ def _ports(text: str) -> str:
     if high > 65535 or (found[2] and not 0 < low <= high):
         raise UsageError(f"-p {text}: ports go from 1 to 65535, the lower one first")
     return text
+
+
+def _relay_ports(text: str) -> tuple[int, int]:
+    """The first and the last one."""
+    found = re.fullmatch(r"(\d{1,5})(?:[:-](\d{1,5}))?", text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 0 < low <= high <= 65535:
+        raise UsageError(f"--relay-ports {text}: a port, or a range such as 60011:60020")
+    return low, high
 
 
 def _stun(text: str) -> tuple[str, int]:

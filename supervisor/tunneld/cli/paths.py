@@ -48,6 +48,8 @@ def describe(session: dict[str, Any]) -> Iterator[str]:
     yield f"  in use    {_in_use(pair.get('in_use', {}))}"
     yield from _table("paths", map(_path, pair.get("paths", [])))
     yield from _table("streams", map(_stream, pair.get("streams", [])))
+    if session.get("jump"):
+        yield f"  jump      {session['jump'].get('host')}: {session['jump'].get('says')}"
     if "redundancy" in pair:
         yield f"  copies    {_copies(pair['redundancy'])}"
     yield from _table("lately", (_change(each) for each in reversed(pair.get("history", [])[-RECENT:])))

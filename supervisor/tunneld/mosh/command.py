@@ -31,7 +31,10 @@ BESIDE = (
 
 
 class Order(NamedTuple):
-    """What a person wants. `ssh` are options for ssh, `ports` is mosh-server's `-p`, `stun` are (host, port) pairs."""
+    """What a person wants. `ssh` are options for ssh, `ports` is mosh-server's `-p`, `stun` are (host, port) pairs.
+
+    `relay_ports` are the first and the last one that our agent on a jump host may use, (0, 0) any.
+    """
 
     destination: str
     command: tuple[str, ...] = ()
@@ -44,6 +47,7 @@ class Order(NamedTuple):
     initialises: bool = True
     udp: bool = True
     stun: tuple[tuple[str, int], ...] = ()
+    relay_ports: tuple[int, int] = (0, 0)
 
     @property
     def host(self) -> str:

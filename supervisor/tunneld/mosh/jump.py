@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -18,7 +17,6 @@ from tunneld.core.offer import reachable
 from tunneld.core.path import Address, Candidate
 from tunneld.door import root
 from tunneld.mosh import hop
-from tunneld.mosh.hop import Hop
 from tunneld.pairing import Pairing
 from tunneld.ssh import bootstrap
 
@@ -56,7 +54,10 @@ class Found(NamedTuple):
 
 
 class Jump:
-    """`options` are the person's own for ssh; `ports` is the range that the agent may use there."""
+    """`options` are the person's own for ssh; `ports` is the range that the agent may use there.
+
+    `addresses` are where it is, once that is known.
+    """
 
     def __init__(
         self,
@@ -70,10 +71,12 @@ class Jump:
         self._options = tuple(options)
         self._ports = ports
         self._now = now
-        self._hop: Hop | None = hop.find(destination, options, said)
-        self._folder = _folder() if self._hop and not self._hop.theirs else ""
+        self._hop: hop.Hop | None = None
+        self._folder = ""
+        self._finding = threading.Thread(target=self._find, args=(destination, said), name="jump", daemon=True)
+        self._finding.start()
         self._process: subprocess.Popen[bytes] | None = None
-        self._addresses: list[Address] = []
+        self.addresses: list[Address] = []
         self._tried = 0.0
         self._is_closed = False
         self._outcome: Found | str = "it could not be asked"
@@ -81,18 +84,22 @@ class Jump:
         self.says = "its agent starts when the session runs"
 
     def options(self, name: str, *, beside: bool = False) -> tuple[str, ...]:
-        """The options for the ssh that is to become the stream of this name."""
+        """The options for the ssh that is to become the stream of this name; the first call waits for `ssh -G`."""
+        self._finding.join()
         if self._hop is None:
             return self._options
         return tuple(hop.through(self._hop, self._options, f"{self._folder}/{name}", beside=beside))
 
-    def begin(self, pairing: Pairing, secret: bytes, *, stun: Iterable[Address], ssh_connection: str) -> None:
+    def begin(
+        self, pairing: Pairing, secret: bytes, *, ssh_connection: str, stun: Callable[[], Iterable[Address]]
+    ) -> None:
         """mosh-client runs: now there is time. `ssh_connection` is the far side's, `stun` what the pair asks anyway."""
+        self._finding.join()
         if self._hop is None:
             return
         self._pairing = pairing
         self._identities = packet.identities(secret)
-        self._stun = tuple(stun)
+        self._stun = stun
         self._seen_there = [] if self._hop.others else ssh_connection.split()[:1]
         if self._hop.asks:
             self.says = "ssh_config has you asked for each use of its connection: no agent there"
@@ -102,16 +109,24 @@ class Jump:
     def close(self) -> None:
         """The session is over."""
         self._is_closed = True
+        self._finding.join()
         if self._process and self._process.poll() is None:
             self._process.kill()
         if self._waiting:
             self._waiting.close()
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def status(self) -> dict[str, Any] | None:
         """For `--paths`: None where no jump host is on the way."""
         return {"host": self._hop.host, "says": self.says} if self._hop else None
+
+    def _find(self, destination: str, said: Callable[[list[str]], dict[str, str]]) -> None:
+        """In a thread: ssh takes five milliseconds, or twice that, in which the session has something else to do."""
+        found = hop.find(destination, self._options, said)
+        with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
+            self._folder = _folder() if found and not found.theirs else ""
+            self._hop = found
 
     # The agent's start, which waits for others and so does not happen in the loop
 
@@ -119,7 +134,7 @@ class Jump:
         self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
         name = self._shared()
         if name is None:
-            if not self._addresses:
+            if not self.addresses:
                 self.says = "its connection cannot be shared: no agent there"
             return
         self._tried = self._now()
@@ -179,17 +194,17 @@ class Jump:
         if isinstance(outcome, str):
             self.says = outcome
             return
-        self._addresses = outcome.addresses()
-        self.says = f"its agent is at {', '.join(map(str, self._addresses)) or 'no address that others reach'}"
+        self.addresses = outcome.addresses()
+        self.says = f"its agent is at {', '.join(map(str, self.addresses)) or 'no address that others reach'}"
         self._tell()
 
     def _tell(self) -> None:
         """Both ends try the agent as a place to meet, and ask it where the world sees them."""
         now, pair = self._now(), self._pairing.pair
-        pair.asks([*self._stun, *self._addresses], now)
-        self._pairing.offer_also(Candidate("relay", address) for address in self._addresses)
+        pair.asks([*self._stun(), *self.addresses], now)
+        self._pairing.offer_also(Candidate("relay", address) for address in self.addresses)
         for name in pair.streams:
-            self._pairing.say(name, frame.SERVE, {"relay": [list(address) for address in self._addresses]})
+            self._pairing.say(name, frame.SERVE, {"relay": [list(address) for address in self.addresses]})
 
     def _look(self) -> None:
         """An agent that is not reached may not have been told of, or have ended with its machine."""
@@ -200,7 +215,7 @@ class Jump:
         if not well and self._now() - self._tried >= AGAIN:
             self._start()
             return
-        if not well and self._addresses:
+        if not well and self.addresses:
             self._tell()
         self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
 
@@ -245,3 +260,11 @@ def _folder() -> str:
     folder = f"{root()}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
     os.mkdir(folder, 0o700)
     return folder
+
+
+def _remove(folder: str) -> None:
+    """The folder, and sockets in it that an ssh left behind."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)

@@ -14,10 +14,12 @@ from typing import Any
 
 from tunneld.core import frame
 from tunneld.core.pair import SECRET, Pair
+from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command, terminal
 from tunneld.mosh.command import Order
 from tunneld.mosh.failure import Ended, unexpected, unserved
+from tunneld.mosh.jump import Jump
 from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
 from tunneld.mosh.signals import Signals
@@ -59,6 +61,8 @@ class Session:
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
         self._lines = Lines(self._pairing, self._dial_beside)
+        self._jump = Jump(order.destination, order.ssh, ports=order.relay_ports) if order.udp else None
+        self._reflectors: tuple[Address, ...] = ()
         self._serving: dict[str, Any] | None = None
         self._noise: str | None = None
         self._client: subprocess.Popen[bytes] | None = None
@@ -101,7 +105,7 @@ class Session:
         self._environment = {**os.environ, **terminal.charset(os.environ)}
         colors = terminal.colors(command.colors_command(self._order))
         wanted = command.serve(self._order, colors=colors, environment=os.environ)
-        argv = command.ssh_command(self._order, bootstrap.far_command(wanted))
+        argv = command.ssh_command(self._through(FIRST), bootstrap.far_command(wanted))
         line = Line(FIRST, argv, on_terminal=True, hear=self._show)
         self._lines.add(line, bootstrap.far_program(self._secret))
         self._carrier = self._pairing.pair.streams[FIRST]
@@ -164,17 +168,26 @@ class Session:
             "pid": os.getpid(),
             "destination": self._order.destination,
             "since": round(now - self._began, 1),
+            "jump": self._jump.status() if self._jump else None,
             "pair": self._pairing.pair.snapshot(now),
         }
 
     def _open_paths(self) -> None:
         self._pairing.open_udp()
+        if self._jump and self._serving:
+            seen = str(self._serving.get("ssh_connection", ""))
+            self._jump.begin(self._pairing, self._secret, ssh_connection=seen, stun=lambda: self._reflectors)
 
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
         program = bootstrap.rejoin_program(str(self._serving["door"]), name)
-        argv = command.ssh_command(self._order, bootstrap.whole_command(program), beside=True)
+        order = self._through(name, beside=True)
+        argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
         return Line(name, argv, on_terminal=False, hear=self._show), b""
+
+    def _through(self, name: str, *, beside: bool = False) -> Order:
+        """The order, with a way for this stream that a jump host's agent can come by as well."""
+        return self._order._replace(ssh=self._jump.options(name, beside=beside)) if self._jump else self._order
 
     # What happens
 
@@ -226,5 +239,7 @@ class Session:
         for name in list(self._pairing.pair.streams):
             self._pairing.say(name, frame.SERVE, {"leave": True})
         self._pairing.run(lambda: True)
+        if self._jump:
+            self._jump.close()
         self._pairing.close()
         self._lines.close(FAREWELL)

@@ -1,0 +1,127 @@
+"""`tunneld mosh` through a jump host between two symmetric NATs: our agent there passes packets on."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.lab.client import FAR_END, READY
+from tests.lab.machine import end, wait_until
+from tests.lab.net import SYMMETRIC, Lab
+from tests.lab.product import TUNNELD, bound_ports
+from tests.lab.scene import Scene, scene
+from tests.lab.terminal import Terminal
+from tunneld.core import stun
+
+pytestmark = pytest.mark.lab
+
+ONE_WAY = 0.02  # seconds, on each link: 80 ms there and back
+RTT = 80.0  # ms
+PORTS = "40111:40112"  # those that the relay's firewall lets through
+
+
+@contextmanager
+def people(lab: Lab) -> Iterator[Scene]:
+    """Two symmetric NATs, a relay that lets no other UDP in, and a tunnel to pi: a plain `ssh -R` does for it."""
+    for gateway in ("homegw", "lapgw"):
+        lab.set_nat(gateway, SYMMETRIC)
+    for link in (lab.home_link, lab.laptop_link):
+        link.set(delay=ONE_WAY)
+    lab.relay.shell(
+        f"nft 'table ip guard {{ chain input {{ type filter hook input priority filter; "
+        f"udp dport != {PORTS.replace(':', '-')} drop; }}; }}'"
+    )
+    with scene(lab, visitors=True) as place:
+        forward = ("-o", "ExitOnForwardFailure=yes", "-R", "127.0.0.1:2222:127.0.0.1:22")
+        tunnel = lab.pi.popen(place.keeper.ssh(*forward, "relay", "sleep 1000"))
+        wait_until(lambda: 2222 in bound_ports(lab.relay), what="the forward on the relay")
+        place.guest.config.write_text(
+            place.guest.config.read_text()
+            + "Host pi-home\nHostName 127.0.0.1\nPort 2222\nProxyJump relay\nHostKeyAlias pi-home\n"
+        )
+        yield place
+        end(tunnel)
+
+
+@contextmanager
+def mosh(place: Scene, *options: str) -> Iterator[Terminal]:
+    """`tunneld mosh pi-home`, at a far end that echoes."""
+    argv = [*TUNNELD, "mosh", "-F", str(place.guest.config), "--relay-ports", PORTS, *options, "pi-home"]
+    with Terminal(place.lab.laptop, [*argv, "--", *FAR_END], env=runtime(place)) as terminal:
+        terminal.wait_for(READY, timeout=30)
+        yield terminal
+
+
+def runtime(place: Scene) -> dict[str, str]:
+    folder = place.lab.laptop.directory / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return {"XDG_RUNTIME_DIR": str(folder)}
+
+
+def seen(place: Scene) -> dict[str, Any]:
+    """What `--paths` says of the one session."""
+    asked = place.lab.laptop.run([*TUNNELD, "mosh", "--paths", "--json"], check=False, env=runtime(place))
+    lines = asked.stdout.splitlines()
+    return dict(json.loads(lines[0])) if lines else {}
+
+
+def wait_for(place: Scene, holds: Callable[[dict[str, Any]], object], timeout: float = 20) -> dict[str, Any]:
+    found: list[dict[str, Any]] = [{}]
+
+    def asked() -> bool:
+        found[0] = seen(place)
+        return bool(found[0]) and bool(holds(found[0]))
+
+    try:
+        wait_until(asked, what="the way", timeout=timeout, every=0.2)
+    except TimeoutError as late:
+        raise AssertionError(f"{late}; {json.dumps(found[0], indent=1)}") from None
+    return found[0]
+
+
+def is_relayed(session: dict[str, Any]) -> bool:
+    return bool(session["pair"]["in_use"].get("kind") == "relay")
+
+
+def test_two_symmetric_nats_meet_at_the_jump_host(lab: Lab) -> None:
+    """Over UDP, at a port that its firewall lets through, with no more logins there than there are connections."""
+    with people(lab) as place, mosh(place) as terminal:
+        session = wait_for(place, is_relayed)
+        assert session["pair"]["in_use"]["remote"].startswith("60.9.9.2:4011")
+        assert session["jump"] == {"host": "relay", "says": f"its agent is at {session['pair']['in_use']['remote']}"}
+        echoes = sorted(terminal.echoes(20, pace=0.05))
+        assert echoes[len(echoes) // 2] < RTT + 25
+        logins = place.relay.log.count("Accepted publickey")
+        assert logins == 1 + len(session["pair"]["streams"])
+
+
+def test_the_agent_there_needs_no_ssh(lab: Lab) -> None:
+    """Every SSH connection at the relay dies, and its sshd with them: keys come back as before, over the same path."""
+    with people(lab) as place, mosh(place) as terminal:
+        wait_for(place, is_relayed)
+        place.relay.stop(connections=True)
+        assert max(terminal.echoes(10, pace=0.3)) < 1500
+        assert is_relayed(seen(place))
+        place.relay.start()
+
+
+def test_strangers_reach_neither_end_through_it(lab: Lab) -> None:
+    """Whatever they send, nothing comes out at the other side; the two go on."""
+    with people(lab) as place, mosh(place) as terminal:
+        port = int(wait_for(place, is_relayed)["pair"]["in_use"]["remote"].rpartition(":")[2])
+        before = seen(place)["pair"]["counts"]
+        chance = random.Random(5)
+        with lab.hosts["inet"].listener(socket.SOCK_DGRAM) as stranger:
+            for _ in range(300):
+                stranger.sendto(chance.randbytes(chance.randrange(1, 1472)), ("60.9.9.2", port))
+                stranger.sendto(stun.request(chance.randbytes(12)), ("60.9.9.2", port))
+        assert max(terminal.echoes(10, pace=0.1)) < 1500
+        after = seen(place)["pair"]["counts"]
+        for why in ("packets_of_strangers", "packets_forged", "packets_wrong_size", "packets_unasked"):
+            assert after.get(why, 0) == before.get(why, 0), why

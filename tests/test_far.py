@@ -58,7 +58,12 @@ class Client(End):
     def start(self, name: str, command: str, program: bytes = b"") -> subprocess.Popen[bytes]:
         """Run a program of ours there and take its pipes as a stream."""
         process = self.processes[name] = subprocess.Popen(
-            [*self.shell, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.env
+            [*self.shell, command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env,
+            start_new_session=True,
         )
         assert process.stdin and process.stdout
         process.stdin.write(program)
@@ -255,7 +260,7 @@ def test_a_killed_session_takes_nothing_along(place: Place) -> None:
     client, answer = place.session()
     client.types("one")
     client.sees("<one>")
-    client.processes["ssh"].kill()
+    os.killpg(client.processes["ssh"].pid, signal.SIGKILL)
     client.processes["ssh"].wait()
     client.pairing.drop_stream("ssh")
     client.join(answer, "again")

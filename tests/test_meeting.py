@@ -24,6 +24,7 @@ from tunneld.ssh import bootstrap
 
 SECRET = bytes(range(32))
 SYNC = "HERE"
+FAREWELL = b"sixteen bytes of"
 
 
 class End:
@@ -71,7 +72,7 @@ def ends() -> Iterator[Callable[[int], tuple[End, End]]]:
 
 def start(first: int = 0, last: int = 0) -> tuple[dict[str, Any], int]:
     """Run the agent as an SSH session would; what it says, and its exit status."""
-    program = bootstrap.meeting_program(SYNC, *(each.hex() for each in identities(SECRET)), first, last)
+    program = bootstrap.meeting_program(SYNC, *(each.hex() for each in (*identities(SECRET), FAREWELL)), first, last)
     command = bootstrap.command(program).replace("python3", oldest_python(), 1)
     done = subprocess.run(
         ["sh", "-c", command],
@@ -197,7 +198,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def meeting(clock: Clock) -> Iterator[Meeting]:
-    meeting = Meeting(identities(SECRET), clock)
+    meeting = Meeting(identities(SECRET), FAREWELL, clock)
     yield meeting
     meeting.close()
 
@@ -228,9 +229,20 @@ def test_it_stays_for_as_long_as_it_is_used(
     assert meeting.end() == began + LONGEST
 
 
+def test_it_ends_at_a_farewell(meeting: Meeting, ends: Callable[[int], tuple[End, End]]) -> None:
+    """Which only those know who have its text; half of it is none."""
+    client, _ = ends(meeting.open(range(1))[4])
+    for words in (FAREWELL[:-1], FAREWELL + b"x"):
+        client.sock.send(words)
+        meeting.serve(5)
+    assert meeting.end() == 1000 + UNUSED
+    client.sock.send(FAREWELL)
+    meeting.run()
+
+
 def test_it_ends(clock: Clock) -> None:
     """When its time is over."""
-    meeting = Meeting(identities(SECRET), clock)
+    meeting = Meeting(identities(SECRET), FAREWELL, clock)
     meeting.open(range(1))
     clock.now += UNUSED
     began = time.monotonic()

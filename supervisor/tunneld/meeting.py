@@ -3,7 +3,9 @@
 `tunneld mosh` starts it over the SSH connection that it goes through anyway, from its source text (see
 tunneld.ssh.bootstrap). It holds a UDP socket of each family, tells whoever asks (STUN) from where the question came,
 and passes the two ends' sealed packets on, which it cannot read. Once it has said its ports it needs no SSH: it lives
-for as long as it is used. It says one line, behind whatever login shells say:
+for as long as it is used, or until it gets the farewell that came with its text.
+
+It says one line, behind whatever login shells say:
 
     SYNC {"ports": {"4": 40111, "6": 40112}, "ssh_connection": "192.0.2.7 50022 192.0.2.1 22"}
     SYNC {"error": "a sentence"}
@@ -12,6 +14,7 @@ for as long as it is used. It says one line, behind whatever login shells say:
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
 import selectors
@@ -53,9 +56,11 @@ LONGEST = 30 * 24 * 3600.0
 
 
 class Meeting:
-    """One pair's meeting place. `identities` are those of packet.identities."""
+    """One pair's meeting place. `identities` are those of packet.identities; `farewell` ends it."""
 
-    def __init__(self, identities: tuple[bytes, bytes], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, identities: tuple[bytes, bytes], farewell: bytes, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._now = now
         self._relaying = Relaying(identities, self.counts)
@@ -63,6 +68,8 @@ class Meeting:
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[int, socket.socket] = {}
         self._began = now()
+        self._farewell = farewell
+        self._is_over = False
 
     def open(self, ports: range) -> dict[int, int]:
         """Open a socket in each family that this machine has, on one of these ports; the port by family.
@@ -94,6 +101,8 @@ class Meeting:
 
     def end(self) -> float:
         """When to leave, if nothing comes until then."""
+        if self._is_over:
+            return self._began
         heard = [moment for moment in self._relaying.heard if moment is not None]
         if not heard:
             return self._began + UNUSED
@@ -117,7 +126,9 @@ class Meeting:
 
     def _take(self, packet: bytes, source: Address) -> None:
         now = self._now()
-        if not stun.is_stun(packet):
+        if hmac.compare_digest(packet, self._farewell):
+            self._is_over = True
+        elif not stun.is_stun(packet):
             self._send(packet, self._relaying.pass_on(packet, source, now))
         elif self._answers.allows(now):
             self._send(stun.respond(packet, source), source)
@@ -170,9 +181,9 @@ def _stay_behind() -> None:
         os.dup2(null, fd)
 
 
-def main(sync: str, client: str, far: str, first: int, last: int) -> None:
-    """Serve the pair with these identities (hexadecimal) on ports from `first` to `last`; 0 and 0: on any."""
-    meeting = Meeting((bytes.fromhex(client), bytes.fromhex(far)))
+def main(sync: str, client: str, far: str, farewell: str, first: int, last: int) -> None:
+    """Serve the pair with these identities (all in hexadecimal) on ports from `first` to `last`; 0 and 0: on any."""
+    meeting = Meeting((bytes.fromhex(client), bytes.fromhex(far)), bytes.fromhex(farewell))
     try:
         ports = meeting.open(range(first, last + 1))
     except OSError as error:

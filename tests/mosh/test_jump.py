@@ -262,6 +262,17 @@ def test_nothing_stays_behind(through: Way) -> None:
     assert not folder.exists()
 
 
+def test_the_agent_goes_with_the_session(through: Way) -> None:
+    """Its port may be one of few that a firewall lets through."""
+    jump = through.prepare("-J", "jump")
+    through.connect()
+    through.begin()
+    through.run(through.relay)
+    assert len(through.agents()) == 1
+    jump.close()
+    wait_until(lambda: not through.agents(), what="the agent's end")
+
+
 def test_without_a_jump_host_nothing_changes(through: Way) -> None:
     """ssh's words are the person's own."""
     jump = through.prepare("-v")

@@ -17,7 +17,7 @@ from tunneld.core.offer import reachable
 from tunneld.core.path import Address, Candidate
 from tunneld.door import root
 from tunneld.mosh import hop
-from tunneld.pairing import Pairing
+from tunneld.pairing import FAMILIES, Pairing
 from tunneld.ssh import bootstrap
 
 SYNC = "TUNNELD-MEETING"
@@ -34,6 +34,9 @@ LOOK_EVERY = 30.0
 
 AGAIN = 600.0
 """Seconds from one start to the next: where UDP does not get in, each one stays for a minute and is of no use."""
+
+FAREWELL = 16
+"""Bytes of chance that end the agent; fewer than a STUN message has, and no packet of a pair."""
 
 MAX_ANSWER = 64 * 1024
 """Bytes to read of what it says."""
@@ -79,6 +82,7 @@ class Jump:
         self.addresses: list[Address] = []
         self._tried = 0.0
         self._is_closed = False
+        self._farewell = os.urandom(FAREWELL)
         self._outcome: Found | str = "it could not be asked"
         self._waiting: socket.socket | None = None
         self.says = "its agent starts when the session runs"
@@ -114,6 +118,7 @@ class Jump:
             self._process.kill()
         if self._waiting:
             self._waiting.close()
+        _send(self._farewell, self.addresses)
         if self._folder:
             _remove(self._folder)
 
@@ -158,7 +163,8 @@ class Jump:
 
     def _found(self, name: str) -> Found | str:
         assert self._hop
-        program = bootstrap.meeting_program(SYNC, *(each.hex() for each in self._identities), *self._ports)
+        names = (each.hex() for each in (*self._identities, self._farewell))
+        program = bootstrap.meeting_program(SYNC, *names, *self._ports)
         command = hop.command_there(self._hop, f"{self._folder}/{name}", bootstrap.command(program))
         try:
             status, output, errors = self._run(command, program)
@@ -253,6 +259,16 @@ def _resolved(host: str) -> list[str]:
 def _plain(errors: bytes) -> str:
     lines = [" ".join(line.split()) for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
     return "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
+
+
+def _send(farewell: bytes, addresses: list[Address]) -> None:
+    """Twice: an agent that does not hear it holds its port for a while longer."""
+    for address in (*addresses, *addresses):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(FAMILIES[address.family], socket.SOCK_DGRAM) as sock,
+        ):
+            sock.sendto(farewell, tuple(address))
 
 
 def _folder() -> str:

@@ -95,6 +95,26 @@ def test_a_datagram_and_its_answer(ends: tuple[End, End]) -> None:
             assert sock.recv(2000) == b"answer %d" % number
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="plays another user")
+def test_another_user_takes_no_answers(ends: tuple[End, End]) -> None:
+    """Anybody on this machine may send to mosh's local socket; only this user's mosh is listened to and answered."""
+    client, far = ends
+    os.seteuid(65534)
+    stranger = mosh()
+    os.seteuid(0)
+    with mosh() as server, mosh() as first, stranger:
+        port = client.pairing.open_local(6)
+        far.pairing.open_local(6, server.getsockname()[1])
+        first.sendto(b"question", ("::1", port))
+        stranger.sendto(b"for me!", ("::1", port))
+        until(lambda: far.pairing.pair.counts["datagrams_in"], *ends)
+        question, source = server.recvfrom(2000)
+        server.sendto(b"answer", source)
+        until(lambda: client.pairing.pair.counts["datagrams_in"], *ends)
+        assert (question, first.recv(2000)) == (b"question", b"answer")
+        assert far.pairing.pair.counts["datagrams_in"] == 1
+
+
 def test_what_is_said_at_once_arrives(ends: tuple[End, End]) -> None:
     """A message may be sent before the other side has greeted."""
     client, far = ends

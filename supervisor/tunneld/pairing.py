@@ -127,8 +127,8 @@ class Pairing:
     def open_local(self, family: int, server: int | None = None) -> int:
         """Open mosh's local socket on the loopback of this family; its port.
 
-        `server` is mosh-server's port, the only one that is then listened to. Without it, whoever spoke last (a
-        mosh-client changes its port now and then) is answered.
+        `server` is mosh-server's port, the only one that is then listened to. Without it, the process of this user that
+        spoke last is answered: a mosh-client changes its port now and then.
 
         Raises:
             OSError: there is no such loopback.
@@ -296,7 +296,9 @@ class Pairing:
                 return
             except OSError:
                 continue  # mosh-server is not there any more; whoever started it knows
-            if follows:
+            if follows and source != self._mosh:
+                if not addresses.is_own_port(sock.family, source[1]):
+                    continue
                 self._mosh = source
             self.pair.send(datagram, self._now())
 

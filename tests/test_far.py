@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import pty
@@ -125,6 +124,13 @@ class Client(End):
             assert process.stderr
             process.stderr.close()
         self.pairing.close()
+        self._end_there()
+
+    def _end_there(self) -> None:
+        """mosh-server, after which its agent leaves."""
+        for pid in (body.get("pid") for _, _, body in self.heard):
+            if pid and b"mosh-server" in command_line(pid):
+                os.kill(pid, signal.SIGKILL)
 
     def _read(self) -> None:
         try:
@@ -174,12 +180,8 @@ def place_with(python: str, folder: Path) -> Iterator[Place]:
     env = {"PATH": f"{folder}/bin:/usr/bin:/bin", "TMPDIR": str(folder / "tmp"), "HOME": str(folder / "home")}
     place = Place(folder, env)
     yield place
-    agents = [int(name.split("-")[2]) for name in place.left()]
     for client in place.clients:
         client.end()
-    for pid in agents:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
 
 
 @pytest.fixture
@@ -203,6 +205,14 @@ def wait_until(is_so: Callable[[], Any]) -> None:
 def agent_of(answer: dict[str, Any]) -> int:
     """The process whose door this is."""
     return int(Path(answer["door"]).parent.name.split("-")[2])
+
+
+def command_line(pid: int) -> bytes:
+    """Empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def lives(pid: int) -> bool:
@@ -461,7 +471,7 @@ def test_ports_and_colours(place: Place) -> None:
         free.bind(("::1", 0))
         port = free.getsockname()[1]
     answer = client.begin(ports=f"{port}:{port}", colors=8, command=["sh", "-c", "sleep 60"])
-    line = Path(f"/proc/{answer['pid']}/cmdline").read_bytes().split(b"\0")
+    line = command_line(answer["pid"]).split(b"\0")
     assert line[:8] == [b"mosh-server", b"new", b"-i", b"::1", b"-c", b"8", b"-l", b"LANG=C.UTF-8"]
     assert line[8:] == [b"-p", b"%d:%d" % (port, port), b"--", b"sh", b"-c", b"sleep 60", b""]
     client.leave()

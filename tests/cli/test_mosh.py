@@ -148,6 +148,13 @@ def test_the_paths_are_told_in_columns() -> None:
     assert "\n".join(describe(SESSION)) == TEXT
 
 
+def test_the_jump_host_says_whether_two_nats_may_meet_there() -> None:
+    """And why not, where they may not."""
+    jump = {"host": "relay.example.net", "says": "its agent is at 192.0.2.1:40111"}
+    lines = list(describe({"pair": {"in_use": {"carrier": "none"}}, "jump": jump}))
+    assert lines[2] == "  jump      relay.example.net: its agent is at 192.0.2.1:40111"
+
+
 def test_a_session_without_any_way_says_so() -> None:
     """Nothing is left out that a person would look for; what an older version does not say is."""
     assert list(describe({"pid": 1, "destination": "x", "pair": {"in_use": {"carrier": "none"}}})) == [

@@ -91,6 +91,7 @@ def test_the_first_jump_host_is_found(
         ("gate", []),
         ("by-hand", []),
         ("inner", ["-J", "none"]),
+        ("dest", ["-J", "%r@gate"]),
         ("inner", ["-o", "ProxyJump=none"]),
         ("inner", ["-o", "ProxyCommand=nc %h %p"]),
     ],

@@ -237,16 +237,25 @@ def test_without_a_shared_connection_it_is_not_tried(through: Way) -> None:
 
 
 def test_an_agent_that_is_gone_is_started_again(through: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its machine may have been rebooted; and not too often, since each one stays for a minute."""
+    """Its machine was rebooted, maybe: at once if it was of use, else not too often, since each one stays a while."""
     monkeypatch.setattr(jumps, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(jumps, "AGAIN", 1.5)
+    path = {"kind": "relay", "state": "open"}
+    through.near.pairing.pair.snapshot = lambda now: {"paths": [path]}  # type: ignore[method-assign]
     through.prepare("-J", "jump")
     through.connect()
     through.begin()
     through.run(through.relay)
     first = through.relay()[0]
+    through.near.step(0.3)
+    path["state"] = "silent"
     through.run(lambda: through.relay()[0] != first)
-    assert len(through.agents()) == 2
+    second = through.relay()[0]
+    for _ in range(20):
+        through.near.step(0.02)
+        through.far.step(0.02)
+    assert through.relay()[0] == second
+    monkeypatch.setattr(jumps, "AGAIN", 0.0)
+    through.run(lambda: through.relay()[0] != second)
 
 
 def test_nothing_stays_behind(through: Way) -> None:

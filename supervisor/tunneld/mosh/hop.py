@@ -53,7 +53,7 @@ def find(destination: str, options: Sequence[str], said: Callable[[list[str]], d
     `said` answers for `ssh -G` with these words (see `configuration`).
     """
     jumps = _jumps(destination, options, said)
-    if not jumps:
+    if not jumps or any("%" in jump for jump in jumps):  # ssh has more to say about a `%r` than we know
         return None
     target, *others = map(_target, jumps)
     config = _config(options)

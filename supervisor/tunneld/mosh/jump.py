@@ -33,7 +33,7 @@ LOOK_EVERY = 30.0
 """Seconds between two looks at whether it still answers."""
 
 AGAIN = 600.0
-"""Seconds from one start to the next: where UDP does not get in, each one stays for a minute and is of no use."""
+"""Seconds from a start that was of no use to the next: where UDP does not get in, each one stays for a minute."""
 
 FAREWELL = 16
 """Bytes of chance that end the agent; fewer than a STUN message has, and no packet of a pair."""
@@ -81,6 +81,7 @@ class Jump:
         self._process: subprocess.Popen[bytes] | None = None
         self.addresses: list[Address] = []
         self._tried = 0.0
+        self._was_well = False
         self._is_closed = False
         self._farewell = os.urandom(FAREWELL)
         self._outcome: Found | str = "it could not be asked"
@@ -142,7 +143,7 @@ class Jump:
             if not self.addresses:
                 self.says = "its connection cannot be shared: no agent there"
             return
-        self._tried = self._now()
+        self._tried, self._was_well = self._now(), False
         self._waiting, there = socket.socketpair()
         threading.Thread(target=self._ask, args=(name, there), name="jump", daemon=True).start()
         self._pairing.watch(self._waiting.fileno(), self._finish)
@@ -216,14 +217,19 @@ class Jump:
         """An agent that is not reached may not have been told of, or have ended with its machine."""
         if self._is_closed:
             return
-        paths = self._pairing.pair.snapshot(self._now())["paths"]
-        well = any(path["kind"] == "relay" and path["rtt"] is not None and path["state"] != "silent" for path in paths)
-        if not well and self._now() - self._tried >= AGAIN:
+        if any(map(_answers, self._pairing.pair.snapshot(self._now())["paths"])):
+            self._was_well = True
+        elif self._now() - self._tried >= (0.0 if self._was_well else AGAIN):
             self._start()
             return
-        if not well and self.addresses:
+        elif self.addresses:
             self._tell()
         self._pairing.call_at(self._now() + LOOK_EVERY, self._look)
+
+
+def _answers(path: dict[str, Any]) -> bool:
+    """Whether this is a path over an agent that is there."""
+    return path["kind"] == "relay" and path["state"] not in ("tried", "silent")
 
 
 def _report(output: str) -> dict[str, Any] | None:

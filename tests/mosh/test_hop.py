@@ -47,7 +47,8 @@ def config(tmp_path: Path) -> str:
 
 
 def found(config: str, destination: str, *options: str) -> Hop | None:
-    return hop.find(destination, ["-F", config, *options], hop.configuration)
+    words = ["-F", config, *options]
+    return hop.find(words, hop.configuration([*words, "--", destination]), hop.configuration)
 
 
 def effective(words: list[str], destination: str) -> dict[str, str]:
@@ -68,7 +69,8 @@ def command_run(words: list[str], host: str, port: str) -> list[str]:
     ("destination", "options", "target", "host", "others"),
     [
         ("dest", ["-J", "me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
-        ("dest", ["-J", "ssh://me@gate:2200"], ("--", "ssh://me@gate:2200"), "192.0.2.1", ()),
+        ("dest", ["-J", "ssh://me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
+        ("dest", ["-J", "ssh://gate,second"], ("--", "ssh://gate"), "192.0.2.1", (("--", "second"),)),
         ("dest", ["-J", "[2001:db8::1]:22"], ("-p", "22", "--", "2001:db8::1"), "2001:db8::1", ()),
         ("dest", ["-J", "gate,second"], ("--", "gate"), "192.0.2.1", (("--", "second"),)),
         ("dest", ["-o", "ProxyJump=gate"], ("--", "gate"), "192.0.2.1", ()),
@@ -101,11 +103,12 @@ def test_where_ssh_makes_no_jump_there_is_none(config: str, destination: str, op
     assert found(config, destination, *options) is None
 
 
-def test_a_jump_is_the_same_jump_and_shared(config: str) -> None:
+@pytest.mark.parametrize("option", [("-J", "me@gate:2200"), ("-o", "ProxyJump=me@gate:2200")])
+def test_a_jump_is_the_same_jump_and_shared(config: str, option: tuple[str, str]) -> None:
     """As ssh itself would go, with our two words more; the file's odd name passes ssh's and the shell's reading."""
-    jump = found(config, "dest", "-J", "me@gate:2200")
+    jump = found(config, "dest", *option)
     assert jump
-    words = hop.through(jump, ["-F", config, "-J", "me@gate:2200", "-v"], "/tmp/x/first")
+    words = hop.through(jump, ["-F", config, *option, "-v"], "/tmp/x/first")
     assert command_run(words, "dest", "22") == [
         *("ssh", "-F", config, "-o", "ControlMaster=yes", "-o", "ControlPersist=no"),
         *("-o", "ControlPath=/tmp/x/first", "-W", "[dest]:22", "-l", "me", "-p", "2200", "--", "gate"),
@@ -173,4 +176,4 @@ def test_an_ssh_that_cannot_be_asked_has_no_jump(monkeypatch: pytest.MonkeyPatch
     """Whatever is wrong, ssh itself will say it better."""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert hop.configuration(["dest"]) == {}
-    assert hop.find("dest", [], hop.configuration) is None
+    assert hop.find([], {}, hop.configuration) is None

@@ -21,6 +21,7 @@ from tests.sshd import SSHD, free_port
 from tests.test_pairing import SECRET, End, pipes, until
 from tunneld.core import stun
 from tunneld.core.path import Address, Candidate
+from tunneld.mosh import hop
 from tunneld.mosh import jump as jumps
 from tunneld.mosh.jump import Jump
 
@@ -42,7 +43,8 @@ class Way:
         self.jump: Jump | None = None
 
     def prepare(self, *options: str, ports: tuple[int, int] = (0, 0)) -> Jump:
-        self.jump = Jump("dest", ["-F", str(self.guest.config), *options], ports=ports)
+        words = ["-F", str(self.guest.config), *options]
+        self.jump = Jump(words, hop.configuration([*words, "--", "dest"]), ports=ports)
         return self.jump
 
     def connect(self, name: str = "first") -> subprocess.Popen[bytes]:

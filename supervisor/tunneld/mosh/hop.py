@@ -11,14 +11,12 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 PATIENCE = 5.0
 """Seconds for ssh to say what it is configured for, which takes it five milliseconds."""
-
-CHOICE = re.compile(r"\s*proxy(jump|command)\s*[\s=]\s*(.*?)\s*", re.I | re.S)
 
 PLACE = re.compile(r"(?:\[([^\]]*)\]|([^\[\]:]*))(?::(\d+))?")
 
@@ -47,25 +45,27 @@ class Hop(NamedTuple):
     asks: bool
 
 
-def find(destination: str, options: Sequence[str], said: Callable[[list[str]], dict[str, str]]) -> Hop | None:
-    """The jump host on the way to `destination`; None where there is none, or not one of ssh's own kind.
+def find(
+    options: Sequence[str], settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]
+) -> Hop | None:
+    """The jump host on the way that ssh would take with these options; None where there is none of ssh's own kind.
 
-    `said` answers for `ssh -G` with these words (see `configuration`).
+    `settings` are what `ssh -G` says of the destination, and `said` answers so for other words (see `configuration`).
     """
-    jumps = _jumps(destination, options, said)
-    if not jumps or any("%" in jump for jump in jumps):  # ssh has more to say about a `%r` than we know
+    jumps = [jump.strip() for jump in settings.get("proxyjump", NONE).split(",")]
+    if jumps[0].lower() == NONE or any("%" in jump for jump in jumps):  # ssh knows more of a `%r` than we
         return None
     target, *others = map(_target, jumps)
     config = _config(options)
-    settings = said([*config, *target])
-    master = settings.get("controlmaster", "no")
-    path = settings.get("controlpath", NONE)
+    its = said([*config, *target])
+    master, path = its.get("controlmaster", "no"), its.get("controlpath", NONE)
+    is_there = "%" in path or os.path.exists(path)  # an ssh that is older says it unexpanded
     return Hop(
         target,
         tuple(others),
-        settings.get("hostname", ""),
+        its.get("hostname", ""),
         config,
-        theirs=path != NONE and (master in (*SHARED, *ASKED_FOR) or os.path.exists(path)),
+        theirs=path != NONE and (master in (*SHARED, *ASKED_FOR) or is_there),
         asks=path != NONE and master in ASKED_FOR,
     )
 
@@ -105,21 +105,6 @@ def command_there(hop: Hop, socket: str, words: str) -> list[str]:
     """A command line that runs `words` on the jump host, through the connection that is shared at `socket`."""
     shared = [] if hop.theirs else ["-o", f"ControlPath={_literal(socket)}"]
     return ["ssh", *ALONE, *shared, *hop.config, *hop.target, words]
-
-
-def _jumps(destination: str, options: Sequence[str], said: Callable[[list[str]], dict[str, str]]) -> list[str]:
-    """What ProxyJump says."""
-    for flag, value in pairwise(options):
-        found = CHOICE.fullmatch(value) if flag == "-o" else None
-        if found and found[1].lower() == "command":
-            return []
-        if found or flag == "-J":
-            return _split(found[2] if found else value)
-    return _split(said([*options, "--", destination]).get("proxyjump", NONE))
-
-
-def _split(jumps: str) -> list[str]:
-    return [] if jumps.lower() == NONE else [jump.strip() for jump in jumps.split(",")]
 
 
 def _target(jump: str) -> tuple[str, ...]:

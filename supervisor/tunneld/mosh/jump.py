@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunneld.core import frame, packet
@@ -57,15 +57,16 @@ class Found(NamedTuple):
 
 
 class Jump:
-    """`options` are the person's own for ssh; `ports` is the range that the agent may use there.
+    """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them; `ports` is the range that
+    the agent may use there.
 
     `addresses` are where it is, once that is known.
     """
 
     def __init__(
         self,
-        destination: str,
         options: Sequence[str],
+        settings: Mapping[str, str],
         *,
         ports: tuple[int, int] = (0, 0),
         said: Callable[[list[str]], dict[str, str]] = hop.configuration,
@@ -76,7 +77,7 @@ class Jump:
         self._now = now
         self._hop: hop.Hop | None = None
         self._folder = ""
-        self._finding = threading.Thread(target=self._find, args=(destination, said), name="jump", daemon=True)
+        self._finding = threading.Thread(target=self._find, args=(settings, said), name="jump", daemon=True)
         self._finding.start()
         self._process: subprocess.Popen[bytes] | None = None
         self.addresses: list[Address] = []
@@ -127,9 +128,9 @@ class Jump:
         """For `--paths`: None where no jump host is on the way."""
         return {"host": self._hop.host, "says": self.says} if self._hop else None
 
-    def _find(self, destination: str, said: Callable[[list[str]], dict[str, str]]) -> None:
-        """In a thread: ssh takes five milliseconds, or twice that, in which the session has something else to do."""
-        found = hop.find(destination, self._options, said)
+    def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
+        """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
+        found = hop.find(self._options, settings, said)
         with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
             self._folder = _folder() if found and not found.theirs else ""
             self._hop = found

@@ -16,7 +16,7 @@ from tunneld.core import frame
 from tunneld.core.pair import SECRET, Pair
 from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
-from tunneld.mosh import command, terminal
+from tunneld.mosh import command, hop, terminal
 from tunneld.mosh.command import Order
 from tunneld.mosh.failure import Ended, unexpected, unserved
 from tunneld.mosh.jump import Jump
@@ -61,7 +61,8 @@ class Session:
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
         self._lines = Lines(self._pairing, self._dial_beside)
-        self._jump = Jump(order.destination, order.ssh, ports=order.relay_ports) if order.udp else None
+        settings = hop.configuration([*order.ssh, "--", order.destination]) if order.udp else {}
+        self._jump = Jump(order.ssh, settings, ports=order.relay_ports)
         self._reflectors: tuple[Address, ...] = ()
         self._serving: dict[str, Any] | None = None
         self._noise: str | None = None
@@ -168,13 +169,13 @@ class Session:
             "pid": os.getpid(),
             "destination": self._order.destination,
             "since": round(now - self._began, 1),
-            "jump": self._jump.status() if self._jump else None,
+            "jump": self._jump.status(),
             "pair": self._pairing.pair.snapshot(now),
         }
 
     def _open_paths(self) -> None:
         self._pairing.open_udp()
-        if self._jump and self._serving:
+        if self._serving:
             seen = str(self._serving.get("ssh_connection", ""))
             self._jump.begin(self._pairing, self._secret, ssh_connection=seen, stun=lambda: self._reflectors)
 
@@ -187,7 +188,7 @@ class Session:
 
     def _through(self, name: str, *, beside: bool = False) -> Order:
         """The order, with a way for this stream that a jump host's agent can come by as well."""
-        return self._order._replace(ssh=self._jump.options(name, beside=beside)) if self._jump else self._order
+        return self._order._replace(ssh=self._jump.options(name, beside=beside))
 
     # What happens
 
@@ -239,7 +240,6 @@ class Session:
         for name in list(self._pairing.pair.streams):
             self._pairing.say(name, frame.SERVE, {"leave": True})
         self._pairing.run(lambda: True)
-        if self._jump:
-            self._jump.close()
+        self._jump.close()
         self._pairing.close()
         self._lines.close(FAREWELL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,31 @@ def test_a_session_that_its_host_forgot_ends(home: Place) -> None:
             os.kill(pid, signal.SIGKILL)
         assert status(terminal, timeout=30) == 69
         terminal.wait_for("home does not have this session any more")
+
+
+def test_a_session_whose_agent_has_no_door_goes_on(tmp_path: Path) -> None:
+    """No further connection can join, and none is made: that the session is gone would be a wrong guess."""
+    with (
+        place(tmp_path, {"SetEnv": f"SHLVL=2 HOME={tmp_path}/far TMPDIR=/nonexistent"}) as home,
+        home.session("--no-udp") as terminal,
+    ):
+        wait_until(lambda: "Accepted" in home.sshd.log, what="the login")
+        wait_until(lambda: home.pair(terminal).get("in_use", {}).get("since", 0) > 6, what="six seconds")
+        terminal.echoes(3)
+        assert home.sshd.log.count("Accepted publickey") == 1
+
+
+def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
+    """mosh-client does not stay on it with nobody to talk to."""
+    code = (
+        "import sys; from tunneld.cli import main; from tunneld.mosh.session import Session\n"
+        "Session._open_paths = lambda self: 1 // 0\nsys.exit(main(sys.argv[1:]))"
+    )
+    argv = shlex.join([sys.executable, "-c", code, *home.command()[3:], NAME])
+    with home.run(["bash", "--norc", "-c", f"{argv}; echo status $?; stty -a"]) as terminal:
+        terminal.wait_for("status 70")
+        terminal.wait_for(" icanon ")
+        assert not children(terminal.process.pid, "mosh-client")
 
 
 def test_a_signal_ends_the_session_there_as_well(home: Place) -> None:

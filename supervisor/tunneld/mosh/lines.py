@@ -96,7 +96,10 @@ class Lines:
             self._drop(name)
         if decision.dials:
             self._serial += 1
-            self.add(*self._dial(f"stream-{self._serial}"))
+            try:
+                self.add(*self._dial(f"stream-{self._serial}"))
+            except OSError:  # no process, or no file descriptor, is left: later, maybe
+                self._fail(denied=False)
 
     def _seen(self, kept: Kept) -> Seen:
         carrier = self._pairing.pair.streams[kept.line.name]
@@ -126,8 +129,11 @@ class Lines:
     def _judge(self, line: Line, status: int, failed: bool) -> None:
         line.drain()
         if failed and self._keeping:
-            denied = status == SSH_FAILED and REFUSED in line.said
-            self._keeping.failed(denied=denied, now=self._now(), chance=random.SystemRandom().random())
+            self._fail(denied=status == SSH_FAILED and REFUSED in line.said)
         self.is_homeless = self.is_homeless or status == NO_DOOR
         self._greeted.discard(line.name)
         line.close()
+
+    def _fail(self, *, denied: bool) -> None:
+        assert self._keeping
+        self._keeping.failed(denied=denied, now=self._now(), chance=random.SystemRandom().random())

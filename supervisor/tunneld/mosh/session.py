@@ -89,6 +89,10 @@ class Session:
             except Ended as ended:
                 return ended.status
             finally:
+                if self._client and self._client.poll() is None:  # a fault of ours, and the terminal is still its own
+                    self._client.kill()
+                    self._client.wait()
+                    restore()
                 self._end()
         if status < 0:
             restore()
@@ -132,7 +136,7 @@ class Session:
             first.drain()
             self._signals.take()  # ssh may have ended because of one that we have as well
             raise unexpected(self._order.host, status, first.said, self._noise or "")
-        if "error" in self._serving:
+        if "key" not in self._serving:
             raise unserved(self._order.host, self._serving)
         argv = command.client_command(self._order, self._address, self._port)
         environment = command.client_environment(self._order, str(self._serving["key"]), self._environment)
@@ -141,7 +145,6 @@ class Session:
 
     def _attend(self, client: subprocess.Popen[bytes]) -> int:
         """Drive the pair until mosh-client has ended; its status, negative for a signal."""
-        self._lines.keep(time.monotonic() + SECOND_STREAM)
         if self._order.udp:
             self._pairing.call_at(time.monotonic(), self._open_paths)
         self._look()
@@ -194,6 +197,8 @@ class Session:
 
     def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
         if kind == frame.SERVING:
+            if body.get("door") and "door" not in (self._serving or {}):  # without one nobody can join
+                self._lines.keep(time.monotonic() + SECOND_STREAM)
             self._serving = {**body, **(self._serving or {})}  # the door is told later than the key
         elif kind == frame.REPORT and body.get("ended"):
             self._end_soon(f"mosh-server on {self._order.host} was ended")

@@ -47,7 +47,7 @@ def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
 
 def unserved(host: str, answer: dict[str, Any]) -> TunneldError:
     """The far agent runs, and mosh-server does not."""
-    sentence = " ".join(str(answer["error"]).split())[:500]
+    sentence = _plain(str(answer.get("error", "its agent's answer makes no sense")))[:500]
     return UnavailableError(
         HINTS.get(str(answer.get("code")), "{host}: {sentence}").format(host=host, sentence=sentence)
     )
@@ -63,5 +63,10 @@ HINTS = {
 
 
 def _last_line(text: str) -> str:
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return "".join(filter(str.isprintable, lines[-1]))[:LONGEST_WORDS] if lines else ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return _plain(lines[-1])[:LONGEST_WORDS] if lines else ""
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))

@@ -73,19 +73,23 @@ def prepare() -> str:
         except OSError as one:
             error = one
             continue
-        found = os.lstat(folder)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        if _is_private(folder):
             return folder
     raise error or PermissionError(f"{folders()[-1]} is somebody else's")
 
 
 def look() -> Iterator[dict[str, Any]]:
-    """What this user's running sessions say; what a killed one left is passed over."""
+    """What this user's running sessions say; what a killed one left is passed over, and what others put in /tmp."""
     for folder in folders():
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(folder)):
+            for name in sorted(os.listdir(folder) if _is_private(folder) else ()):
                 if name.endswith(".sock"):
                     yield from _ask(os.path.join(folder, name))
+
+
+def _is_private(folder: str) -> bool:
+    found = os.lstat(folder)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def _ask(path: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,77 @@
+"""The window into a running session, and who may hold one."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tunneld.mosh import window
+from tunneld.mosh.window import Window
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this user's windows are."""
+    folder = tmp_path / "windows"
+    monkeypatch.setattr(window, "folders", lambda: [str(folder)])
+    return folder
+
+
+def test_a_session_says_what_it_sees(folder: Path) -> None:
+    """To whoever of the same user looks in."""
+    opened = Window(window.prepare(), lambda: {"destination": "home"})
+
+    def answer() -> None:
+        select.select([opened.fd], [], [], 5)
+        opened.answer()
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    try:
+        assert list(window.look()) == [{"destination": "home"}]
+    finally:
+        answering.join()
+        opened.close()
+    assert not os.listdir(folder)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755])
+def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: int) -> None:
+    """In /tmp anybody may have made it, and what they say would go to this terminal."""
+    folder.mkdir()
+    folder.chmod(mode)
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(folder / "1.sock"))
+        theirs.listen()
+        theirs.setblocking(False)
+        assert not list(window.look())
+        with pytest.raises(BlockingIOError):
+            theirs.accept()
+    with pytest.raises(PermissionError):
+        window.prepare()
+
+
+def test_somebody_else_s_folder_is_not_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its mode."""
+    window.prepare()
+    monkeypatch.setattr(os, "getuid", lambda: os.lstat(folder).st_uid + 1)
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(folder / "1.sock"))
+        theirs.listen()
+        theirs.setblocking(False)
+        assert not list(window.look())
+        with pytest.raises(BlockingIOError):
+            theirs.accept()
+
+
+def test_what_a_killed_session_left_is_passed_over(folder: Path) -> None:
+    """Its socket is there, and nobody behind it."""
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(f"{window.prepare()}/1.sock")
+    assert not list(window.look())
+    assert os.listdir(folder) == ["1.sock"]

@@ -213,6 +213,40 @@ def test_where_nothing_may_be_run_there_is_no_agent(tmp_path: Path) -> None:
         assert not through.relay()
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("yes", "it does not run our agent (y)"),
+        ("echo $SSH_ORIGINAL_COMMAND | cut -c1-4; cat >/dev/null; printf 'no\\033[2J\\n'; exit 3", "(no[2J)"),
+        ("""cat >/dev/null; echo 'TUNNELD-MEETING {"error": "no\\u001b[2J port"}'""", "no[2J port"),
+        ("cat >/dev/null; echo TUNNELD-MEETING {", "it does not run our agent (TUNNELD-MEETING {)"),
+        ("cat >/dev/null; echo 'TUNNELD-MEETING [1]'", "it does not run our agent"),
+        ("""echo 'TUNNELD-MEETING {"ports": {"4": "x", "6": 70000}}'""", "no address that others reach"),
+        ("true", "it does not run our agent (exit status 0)"),
+    ],
+)
+def test_whatever_a_jump_host_says_is_words_at_most(
+    through: Way, monkeypatch: pytest.MonkeyPatch, command: str, words: str
+) -> None:
+    """Bounded, and fit for a terminal."""
+    jump = through.prepare("-J", "jump")
+    through.connect()
+    there = hop.command_there
+    monkeypatch.setattr(hop, "command_there", lambda way, path, _: there(way, path, command))
+    through.begin()
+    through.run(lambda: words in jump.says)
+
+
+def test_a_jump_host_that_hangs_is_given_up(through: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it."""
+    monkeypatch.setattr(jumps, "PATIENCE", 0.5)
+    monkeypatch.setattr(hop, "command_there", lambda *way: ["sleep", "100"])
+    jump = through.prepare("-J", "jump")
+    through.connect()
+    through.begin()
+    through.run(lambda: jump.says == "it did not run our agent within 0.5 s")
+
+
 def test_where_the_login_cannot_be_shared_there_is_no_agent(tmp_path: Path) -> None:
     """A jump host that allows one channel at a time: ssh asks for no second login."""
     with way(tmp_path, {"MaxSessions": "0"}) as through:

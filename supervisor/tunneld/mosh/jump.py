@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -168,29 +169,36 @@ class Jump:
         names = (each.hex() for each in (*self._identities, self._farewell))
         program = bootstrap.meeting_program(SYNC, *names, *self._ports)
         command = hop.command_there(self._hop, f"{self._folder}/{name}", bootstrap.command(program))
-        try:
-            status, output, errors = self._run(command, program)
-        except (OSError, subprocess.TimeoutExpired):
-            return "it did not run our agent in time"
+        status, output = self._run(command, program)
         report = _report(output)
+        if report is None and status == -signal.SIGKILL:
+            return f"it did not run our agent within {PATIENCE:g} s"
         if report is None:
-            return f"it does not run our agent ({errors or f'exit status {status}'})"
+            return f"it does not run our agent ({_last_line(output) or f'exit status {status}'})"
         if "error" in report:
-            return str(report["error"])[:200]
+            return _last_line(str(report["error"]))
         ports = {family: _port(report, family) for family in (4, 6)}
         return Found(ports, [*_server(report), *_resolved(self._hop.host), *self._seen_there])
 
-    def _run(self, command: list[str], program: bytes) -> tuple[int, str, str]:
-        """In a session of its own, without a terminal: it can ask nobody."""
+    def _run(self, command: list[str], program: bytes) -> tuple[int, str]:
+        """Its exit status and what it said. In a session of its own, without a terminal: it can ask nobody."""
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process:
             self._process = process
-            try:
-                output, errors = process.communicate(program, PATIENCE)
-            finally:
-                process.kill()
-        return process.returncode, output[:MAX_ANSWER].decode("utf-8", "replace"), _plain(errors)
+            assert process.stdin
+            assert process.stdout
+            patience = threading.Timer(PATIENCE, process.kill)
+            patience.start()
+            with contextlib.suppress(OSError):  # it ended, and says why
+                process.stdin.write(program)
+                process.stdin.close()
+            output = process.stdout.read(MAX_ANSWER)
+            if len(output) == MAX_ANSWER:
+                process.terminate()
+            process.wait()
+            patience.cancel()
+        return process.returncode, output.decode("utf-8", "replace")
 
     def _finish(self) -> None:
         """In the loop again."""
@@ -263,8 +271,9 @@ def _resolved(host: str) -> list[str]:
     return [str(each[4][0]).partition("%")[0] for each in found]
 
 
-def _plain(errors: bytes) -> str:
-    lines = [" ".join(line.split()) for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+def _last_line(text: str) -> str:
+    """For people, whoever wrote it."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     return "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
 
 

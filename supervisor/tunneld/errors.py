@@ -5,9 +5,10 @@ Exit codes follow sysexits(3), so that systemd and shell scripts can tell them a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path  # slow to import, and `tunneld mosh` does without
 
 
 class TunneldError(Exception):
@@ -40,8 +41,7 @@ class RightsError(TunneldError):
     exit_code = 77  # EX_NOPERM
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong in a profile. `line` counts from 1; `key` is dotted (`forward[2].listen`), empty for the file."""
 
     file: Path

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +84,7 @@ def test_an_ssh_connection_that_went_silent_is_replaced(home: Place) -> None:
 def test_a_session_whose_mosh_server_was_killed_ends(home: Place) -> None:
     """mosh-client alone would wait for ever."""
     with home.session() as terminal:
-        for pid in servers(terminal):
+        for pid in servers(home):
             os.kill(pid, signal.SIGKILL)
         assert status(terminal) == 69
         terminal.wait_for("mosh-server on home was ended")
@@ -94,7 +93,7 @@ def test_a_session_whose_mosh_server_was_killed_ends(home: Place) -> None:
 def test_a_session_that_its_host_forgot_ends(home: Place) -> None:
     """After a reboot there is neither agent nor mosh-server: the next connection finds out."""
     with home.session("--no-udp") as terminal:
-        for pid in [*agents(home), *servers(terminal)]:
+        for pid in [*agents(home), *servers(home)]:
             os.kill(pid, signal.SIGKILL)
         assert status(terminal, timeout=30) == 69
         terminal.wait_for("home does not have this session any more")
@@ -128,7 +127,7 @@ def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
 def test_a_signal_ends_the_session_there_as_well(home: Place) -> None:
     """SIGTERM, or a terminal that is closed: mosh-client says goodbye, and nothing stays behind."""
     with home.session() as terminal:
-        there = servers(terminal)
+        there = servers(home)
         os.kill(terminal.process.pid, signal.SIGTERM)
         status(terminal)
         wait_until(lambda: not any(map(is_alive, there)), what="mosh-server ends")
@@ -264,18 +263,20 @@ def ssh_of(terminal: Terminal) -> set[int]:
     return set(children(terminal.process.pid, "ssh"))
 
 
-def servers(terminal: Terminal) -> list[int]:
-    """The mosh-server of the session: the one whose port nobody else has."""
-    found = subprocess.run(["pgrep", "-x", "mosh-server", "-n"], capture_output=True, text=True, check=True)
-    return [int(found.stdout)]
+def servers(home: Place) -> list[int]:
+    return far_processes(home, b"mosh-server\0")
 
 
 def agents(home: Place) -> list[int]:
-    """The far agents of this place: they see its home."""
+    return far_processes(home, b"python3\0-ISc")
+
+
+def far_processes(home: Place, begin: bytes) -> list[int]:
+    """What runs on the far machine with such a command line: its sessions alone see its home."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            is_ours = folder.name.isdigit() and b"python3\0-ISc" in (folder / "cmdline").read_bytes()
+            is_ours = folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(begin)
             if is_ours and f"HOME={home.far}\0".encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found

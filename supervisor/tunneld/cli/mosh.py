@@ -89,9 +89,12 @@ def run(args: argparse.Namespace) -> int:
 
         return show(args)
     order = order_of(args, os.environ.get("MOSH_PREDICTION_DISPLAY"))
-    from tunneld.mosh.session import Session
+    from tunneld.mosh.start import start
 
-    return Session(order).run()
+    started = start(order)
+    from tunneld.mosh.session import Session  # half of all that is imported: ssh connects meanwhile
+
+    return Session(started).run()
 
 
 def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:

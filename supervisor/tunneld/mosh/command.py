@@ -55,10 +55,10 @@ class Order(NamedTuple):
         return self.destination.removeprefix("ssh://").rpartition("@")[2]
 
 
-def ssh_command(order: Order, far_command: str, *, beside: bool = False) -> list[str]:
+def ssh_command(order: Order, far_command: str, also: Sequence[str] = (), *, beside: bool = False) -> list[str]:
     """ssh's whole command line. ssh takes the first of several values of an option, so ours come first."""
     later = BESIDE if beside else ()
-    return ["ssh", *FORWARDS_NOTHING, *IS_ITSELF, *later, *order.ssh, "--", order.destination, far_command]
+    return ["ssh", *FORWARDS_NOTHING, *IS_ITSELF, *later, *also, *order.ssh, "--", order.destination, far_command]
 
 
 def serve(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -89,8 +89,3 @@ def client_environment(order: Order, key: str, environment: Mapping[str, str]) -
     if not order.initialises:
         made["MOSH_NO_TERM_INIT"] = "1"
     return made
-
-
-def colors_command(order: Order) -> Sequence[str]:
-    """It prints how many colours this terminal has."""
-    return (order.client, "-c")

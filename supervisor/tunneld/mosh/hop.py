@@ -70,20 +70,38 @@ def find(
     )
 
 
-def configuration(words: list[str]) -> dict[str, str]:
-    """What `ssh -G` says of these words, by keyword in small letters; nothing where it says nothing."""
-    try:
-        done = subprocess.run(
-            ["ssh", "-G", *words],
+class Asking:
+    """`ssh -G`, which says what ssh_config makes of these words; there is something else to do meanwhile.
+
+    OSError: there is no ssh.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            ["ssh", "-T", "-G", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=PATIENCE,
         )
-    except (OSError, subprocess.TimeoutExpired):
+
+    def settings(self) -> dict[str, str]:
+        """By keyword in small letters; nothing where it says nothing."""
+        with self._process as process:
+            try:
+                output, _ = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return {}
+        lines = output.decode("utf-8", "replace").splitlines()
+        return {keyword: value for keyword, _, value in (line.partition(" ") for line in reversed(lines))}
+
+
+def configuration(words: list[str]) -> dict[str, str]:
+    """The same, at once."""
+    try:
+        return Asking(words).settings()
+    except OSError:
         return {}
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return {keyword: value for keyword, _, value in (line.partition(" ") for line in reversed(lines))}
 
 
 def through(hop: Hop, options: Sequence[str], socket: str, *, beside: bool = False) -> list[str]:

@@ -8,22 +8,22 @@ import select
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 MAX_WORDS = 16 * 1024
 """Bytes to keep of what ssh says, for error texts."""
 
 
 class Line:
-    """`said` are ssh's last words; `hear` is called with each piece, for as long as the terminal may show it.
+    """`said` are ssh's last words; the person sees them for as long as `is_shown`.
 
     An ssh `on_terminal` may ask there for a password. One that is not has no terminal at all, so that it can neither
     ask nor write: the terminal is mosh-client's by then.
     """
 
-    def __init__(self, name: str, argv: Sequence[str], *, on_terminal: bool, hear: Callable[[bytes], None]) -> None:
+    def __init__(self, name: str, argv: Sequence[str], *, on_terminal: bool = False) -> None:
         self.name = name
-        self._hear = hear
+        self.is_shown = on_terminal
         self._said: deque[bytes] = deque()
         self.errors, theirs = _stderr(on_terminal)
         try:
@@ -62,7 +62,9 @@ class Line:
             self._said.append(words)
             while sum(map(len, self._said)) > MAX_WORDS:
                 self._said.popleft()
-            self._hear(words)
+            if self.is_shown and sys.stderr is not None:
+                sys.stderr.buffer.write(words)
+                sys.stderr.flush()
         return bool(words)
 
     def drain(self) -> None:

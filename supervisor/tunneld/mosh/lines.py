@@ -93,7 +93,7 @@ class Lines:
                 self._keeping.came()
         decision = self._keeping.decide(map(self._seen, self._kept.values()), self._now())
         for name in decision.drops:
-            self._drop(name)
+            self.drop(name)
         if decision.dials:
             self._serial += 1
             try:
@@ -107,9 +107,11 @@ class Lines:
         overdue = carrier.waited(now) - 2 * (carrier.rtt or 0)
         return Seen(kept.line.name, carrier.greeted, overdue, now - kept.since)
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
+        """End this stream, and its ssh."""
         self._pairing.drop_stream(name)
         line = self._kept.pop(name).line
+        line.is_shown = False
         line.process.terminate()
         self._leaving.append((line, self._now(), name not in self._greeted))
 

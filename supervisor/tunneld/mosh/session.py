@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +15,12 @@ from tunneld.core import frame
 from tunneld.core.pair import SECRET, Pair
 from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
-from tunneld.mosh import command, hop, terminal
-from tunneld.mosh.command import Order
+from tunneld.mosh import command, terminal
 from tunneld.mosh.failure import Ended, unexpected, unserved
-from tunneld.mosh.jump import Jump
 from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
 from tunneld.mosh.signals import Signals
+from tunneld.mosh.start import FIRST, Started, first_line, through
 from tunneld.mosh.window import Window, prepare
 from tunneld.pairing import LOOPBACK, Pairing
 from tunneld.ssh import bootstrap
@@ -32,8 +30,6 @@ VERSION = 1
 
 SIGNALLED = 128
 """A shell's exit status for a program that a signal ended: this much more than the signal's number."""
-
-FIRST = "first"
 
 SECOND_STREAM = 1.0
 """Seconds until a second connection is made: the first prompt comes first."""
@@ -54,15 +50,15 @@ FAREWELL = 0.3
 class Session:
     """`run` gives the exit status. The terminal is mosh-client's from its start to its end, and ssh's before that."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, started: Started) -> None:
+        self._started = started
+        self._order, self._first, self._dial = started.order, started.line, started.dial
         self._secret = os.urandom(SECRET)
         self._pairing = Pairing(
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
         self._lines = Lines(self._pairing, self._dial_beside)
-        settings = hop.configuration([*order.ssh, "--", order.destination]) if order.udp else {}
-        self._jump = Jump(order.ssh, settings, ports=order.relay_ports)
+        self._jump = started.jump
         self._reflectors: tuple[Address, ...] = ()
         self._serving: dict[str, Any] | None = None
         self._noise: str | None = None
@@ -82,9 +78,9 @@ class Session:
         with self._signals:
             self._pairing.watch(self._signals.fd, self._signals.take)
             try:
-                first = self._begin()
+                self._begin()
                 self._pairing.run(lambda: self._serving is not None or self._noise is not None)
-                client = self._start_client(first)
+                client = self._start_client()
                 status = self._attend(client)
             except Ended as ended:
                 return ended.status
@@ -102,21 +98,31 @@ class Session:
 
     # The start
 
-    def _begin(self) -> Line:
-        """
-        Raises:
-            UnavailableError: mosh-client cannot run here.
-        """
-        self._environment = {**os.environ, **terminal.charset(os.environ)}
-        colors = terminal.colors(command.colors_command(self._order))
-        wanted = command.serve(self._order, colors=colors, environment=os.environ)
-        argv = command.ssh_command(self._through(FIRST), bootstrap.far_command(wanted))
-        line = Line(FIRST, argv, on_terminal=True, hear=self._show)
-        self._lines.add(line, bootstrap.far_program(self._secret))
-        self._carrier = self._pairing.pair.streams[FIRST]
-        self._pairing.watch(line.errors, lambda: self._hear_errors(line))
+    def _begin(self) -> None:
+        """ssh is connecting: what comes behind its command is ready when it has logged in."""
         self._address, self._port = self._open_local()
-        return line
+        if self._dial:
+            self._pairing.watch(self._dial.fd, self._dial_alone)
+        self._take_first()
+
+    def _take_first(self) -> None:
+        self._lines.add(self._first, bootstrap.far_program(self._secret))
+        self._carrier = self._pairing.pair.streams[FIRST]
+        self._pairing.watch(self._first.errors, self._hear_errors)
+
+    def _dial_alone(self) -> None:
+        """We do not get through: ssh shall try, and say why not."""
+        self._end_dial()
+        self._pairing.unwatch(self._first.errors)
+        self._lines.drop(FIRST)
+        self._first = first_line(self._order, self._started.far, self._jump)
+        self._take_first()
+
+    def _end_dial(self) -> None:
+        if self._dial:
+            self._pairing.unwatch(self._dial.fd)
+            self._dial.close()
+            self._dial = None
 
     def _open_local(self) -> tuple[str, int]:
         """On ::1 if there is one: mosh then makes datagrams that fit any path with our header."""
@@ -125,21 +131,23 @@ class Session:
         except OSError:
             return LOOPBACK[4], self._pairing.open_local(4)
 
-    def _start_client(self, first: Line) -> subprocess.Popen[bytes]:
+    def _start_client(self) -> subprocess.Popen[bytes]:
         """
         Raises:
             UnavailableError: the far side did not start mosh-server.
             Ended: ssh has said why itself.
         """
+        self._end_dial()
         if self._serving is None:
-            status = first.end(LAST_WORDS)
-            first.drain()
+            status = self._first.end(LAST_WORDS)
+            self._first.drain()
             self._signals.take()  # ssh may have ended because of one that we have as well
-            raise unexpected(self._order.host, status, first.said, self._noise or "")
+            raise unexpected(self._order.host, status, self._first.said, self._noise or "")
         if "key" not in self._serving:
             raise unserved(self._order.host, self._serving)
         argv = command.client_command(self._order, self._address, self._port)
-        environment = command.client_environment(self._order, str(self._serving["key"]), self._environment)
+        environment = command.client_environment(self._order, str(self._serving["key"]), self._started.environment)
+        self._first.is_shown = False
         self._client = subprocess.Popen(argv, env=environment)
         return self._client
 
@@ -172,26 +180,22 @@ class Session:
             "pid": os.getpid(),
             "destination": self._order.destination,
             "since": round(now - self._began, 1),
-            "jump": self._jump.status(),
+            "jump": self._jump.status() if self._jump else None,
             "pair": self._pairing.pair.snapshot(now),
         }
 
     def _open_paths(self) -> None:
         self._pairing.open_udp()
-        if self._serving:
+        if self._serving and self._jump:
             seen = str(self._serving.get("ssh_connection", ""))
             self._jump.begin(self._pairing, self._secret, ssh_connection=seen, stun=lambda: self._reflectors)
 
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
         program = bootstrap.rejoin_program(str(self._serving["door"]), name)
-        order = self._through(name, beside=True)
+        order = through(self._order, self._jump, name, beside=True)
         argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
-        return Line(name, argv, on_terminal=False, hear=self._show), b""
-
-    def _through(self, name: str, *, beside: bool = False) -> Order:
-        """The order, with a way for this stream that a jump host's agent can come by as well."""
-        return self._order._replace(ssh=self._jump.options(name, beside=beside))
+        return Line(name, argv), b""
 
     # What happens
 
@@ -221,15 +225,10 @@ class Session:
         if not self._over:
             self._over, self._over_at = why, time.monotonic() + AFTERWARDS
 
-    def _show(self, words: bytes) -> None:
-        """ssh talks to the person, for as long as the terminal is theirs."""
-        if self._client is None and sys.stderr is not None:
-            sys.stderr.buffer.write(words)
-            sys.stderr.flush()
-
-    def _hear_errors(self, line: Line) -> None:
-        if self._client or not line.read_errors():
-            self._pairing.unwatch(line.errors)
+    def _hear_errors(self) -> None:
+        """ssh talks to the person, until mosh-client runs."""
+        if not self._first.is_shown or not self._first.read_errors():
+            self._pairing.unwatch(self._first.errors)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -242,9 +241,12 @@ class Session:
     # The end
 
     def _end(self) -> None:
+        if self._dial:
+            self._dial.close()
         for name in list(self._pairing.pair.streams):
             self._pairing.say(name, frame.SERVE, {"leave": True})
         self._pairing.run(lambda: True)
-        self._jump.close()
+        if self._jump:
+            self._jump.close()
         self._pairing.close()
         self._lines.close(FAREWELL)

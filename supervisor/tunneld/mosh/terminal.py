@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from tunneld.errors import UnavailableError
 
@@ -90,23 +90,40 @@ def _no_utf8(environment: Mapping[str, str], why: str) -> UnavailableError:
     )
 
 
-def colors(command: Sequence[str]) -> int:
-    """How many colours mosh-client finds in this terminal.
+class Counting:
+    """mosh-client counts this terminal's colours; there is something else to do meanwhile."""
 
-    Raises:
-        UnavailableError: there is no mosh-client, or it cannot work on this terminal.
-    """
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
-    except FileNotFoundError:
-        raise UnavailableError(
-            f"{command[0]} is not installed here: install mosh (`apt install mosh`, `dnf install mosh`, "
-            "`brew install mosh`)"
-        ) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnavailableError(f"{command[0]} cannot be run: {error}") from None
-    if done.returncode != 0:
-        words = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
-        raise UnavailableError(f"{command[0]} cannot work on this terminal: {words}")
-    digits = done.stdout.strip()
-    return int(digits) if digits.isdigit() else 0
+    def __init__(self, client: str) -> None:
+        """
+        Raises:
+            UnavailableError: there is no mosh-client.
+        """
+        self._client = client
+        try:
+            self._process = subprocess.Popen(
+                (client, "-c"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        except FileNotFoundError:
+            raise UnavailableError(
+                f"{client} is not installed here: install mosh (`apt install mosh`, `dnf install mosh`, "
+                "`brew install mosh`)"
+            ) from None
+        except OSError as error:
+            raise UnavailableError(f"{client} cannot be run: {error.strerror}") from None
+
+    def colors(self) -> int:
+        """
+        Raises:
+            UnavailableError: it cannot work on this terminal.
+        """
+        with self._process as process:
+            try:
+                output, errors = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, errors = "", "it does not answer"
+        if process.returncode != 0:
+            words = " ".join((errors or output).split()) or f"exit status {process.returncode}"
+            raise UnavailableError(f"{self._client} cannot work on this terminal: {words}")
+        digits = output.strip()
+        return int(digits) if digits.isdigit() else 0

@@ -1,0 +1,169 @@
+"""The TCP connection of the first ssh, made by us: earlier, and without Nagle's delays.
+
+ssh and sshd set TCP_NODELAY when a session has begun, and until then each waits once for an acknowledgement that the
+other delays: two round trips more, and 80 ms. So we connect while ssh starts, and hand it the socket (ProxyUseFdpass of
+ssh_config(5)); from there on it is ssh's own. Only where ssh would connect by itself, to where it would; if that fails,
+ssh does it alone, and says why in its own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from itertools import chain, zip_longest
+
+PATIENCE = 10.0
+"""Seconds for a connection; then ssh may try for as long as it likes."""
+
+STAGGER = 0.25
+"""Seconds between two attempts (RFC 8305, section 5)."""
+
+MOST_ADDRESSES = 16
+
+HURRY = 3.0
+"""Seconds for which acknowledgements are not delayed: a login takes less, or waits for a person."""
+
+HURRY_EVERY = 0.01
+"""Seconds between two requests for that, each of which Linux forgets after a few packets (tcp(7))."""
+
+NOT_OURS = ("proxycommand", "proxyjump", "bindaddress", "bindinterface")
+"""Settings with which ssh does not just connect."""
+
+FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+_HELPER = (
+    "import _socket,sys;d=_socket.socket(1,1);d.connect(sys.argv[1]);"
+    "_socket.socket(fileno=1).sendmsg([b'.'],d.recvmsg(1,64)[1])"
+)
+"""It takes the socket from us and gives it to ssh, on a Unix socket each. `_socket` has all that it needs, and
+`socket` would take as long to import as Python does to start."""
+
+
+def is_direct(settings: Mapping[str, str]) -> bool:
+    """Whether ssh would just connect to HostName and Port."""
+    master = settings.get("controlpath", "none")  # an ssh that is older says it unexpanded
+    has_master = master != "none" and ("%" in master or os.path.exists(master))
+    connects = all(settings.get(keyword, "none") == "none" for keyword in NOT_OURS)
+    return "hostname" in settings and connects and not has_master
+
+
+class Dial:
+    """A connection under way. `fd` is readable when it has come to nothing."""
+
+    def __init__(self, settings: Mapping[str, str], folder: str) -> None:
+        """
+        Raises:
+            OSError: there is no place for its socket.
+        """
+        self._place = settings["hostname"], settings.get("port", "22")
+        self._family = FAMILIES.get(settings.get("addressfamily", ""), socket.AF_UNSPEC)
+        self._stays_alive = settings.get("tcpkeepalive") != "no"
+        self._path = os.path.join(folder, f"dial-{os.getpid()}")
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._door.settimeout(PATIENCE)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._door.bind(self._path)
+        self._door.listen(1)
+        self._failed, self._failure = socket.socketpair()
+        self.fd = self._failed.fileno()
+        self._over = threading.Event()
+        threading.Thread(target=self._run, name="dial", daemon=True).start()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """ssh's, with which it takes the socket."""
+        helper = shlex.join([sys.executable, "-ISc", _HELPER, self._path]).replace("%", "%%")
+        return ("-o", f"ProxyCommand={helper}", "-o", "ProxyUseFdpass=yes")
+
+    def close(self) -> None:
+        """ssh has logged in, or is not to any more."""
+        self._over.set()
+        for each in (self._failed, self._failure, self._door):
+            each.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+    def _run(self) -> None:
+        """In a thread of its own, since looking names up waits."""
+        try:
+            with connect(addresses(*self._place, self._family)) as connected:
+                with self._door.accept()[0] as helper:
+                    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self._stays_alive)
+                    socket.send_fds(helper, [b"."], [connected.fileno()])
+                with contextlib.suppress(OSError):  # ssh notices itself what there is to notice
+                    self._hurry(connected)
+        except (OSError, UnicodeError):
+            self._failure.close()
+
+    def _hurry(self, connected: socket.socket) -> None:
+        """sshd's answer to our request for a session waits for our acknowledgement of what it said before."""
+        if not hasattr(socket, "TCP_QUICKACK"):
+            return
+        end = time.monotonic() + HURRY
+        while not self._over.wait(HURRY_EVERY) and time.monotonic() < end:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def addresses(host: str, port: str, family: int) -> list[tuple[int, tuple[object, ...]]]:
+    """Socket addresses with their families, taken in turn.
+
+    Raises:
+        OSError: there are none.
+    """
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    first = [(each[0], each[4]) for each in found if each[0] == found[0][0]]
+    others = [(each[0], each[4]) for each in found if each[0] != found[0][0]]
+    return [each for each in chain(*zip_longest(first, others)) if each][:MOST_ADDRESSES]
+
+
+def connect(places: Iterable[tuple[int, tuple[object, ...]]], patience: float = PATIENCE) -> socket.socket:
+    """The first that answers; another is tried each quarter of a second.
+
+    Raises:
+        OSError: none does.
+    """
+    end = time.monotonic() + patience
+    waiting = list(places)
+    trying: list[socket.socket] = []
+    try:
+        while waiting or trying:
+            if waiting:
+                family, address = waiting.pop(0)
+                with contextlib.suppress(OSError):
+                    trying.append(_begin(family, address))
+            pause = STAGGER if waiting else end - time.monotonic()
+            if pause <= 0:
+                break
+            _, done, _ = select.select([], trying, [], pause if trying else 0)
+            for one in done:
+                trying.remove(one)
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    one.setblocking(True)
+                    return one
+                one.close()
+        raise TimeoutError
+    finally:
+        for one in trying:
+            one.close()
+
+
+def _begin(family: int, address: tuple[object, ...]) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    one.setblocking(False)
+    try:
+        one.connect(address)
+    except BlockingIOError:
+        pass
+    except BaseException:
+        one.close()
+        raise
+    return one

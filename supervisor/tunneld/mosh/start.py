@@ -1,0 +1,83 @@
+"""The start of a session: ssh is on its way before the rest of the program is even imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunneld.errors import UnavailableError
+from tunneld.mosh import command, terminal, window
+from tunneld.mosh.command import Order
+from tunneld.mosh.dial import Dial, is_direct
+from tunneld.mosh.hop import NONE, Asking
+from tunneld.mosh.line import Line
+from tunneld.ssh import bootstrap
+
+if TYPE_CHECKING:
+    from tunneld.mosh.jump import Jump
+
+FIRST = "first"
+"""The first stream's name, at both ends."""
+
+
+class Started(NamedTuple):
+    """`environment` is mosh-client's, but for what comes from the far side; `far` the command that runs there;
+    `settings` are what ssh_config says; `jump` is the way through a jump host, if there is one; `dial` our connection,
+    where ssh would just make one."""
+
+    order: Order
+    line: Line
+    environment: dict[str, str]
+    far: str
+    settings: dict[str, str]
+    jump: Jump | None
+    dial: Dial | None
+
+
+def start(order: Order) -> Started:
+    """Start ssh, and with it the far agent.
+
+    Raises:
+        UnavailableError: mosh-client cannot run here, or there is no ssh.
+    """
+    asking = _ask(order)
+    counting = terminal.Counting(order.client)
+    environment = {**os.environ, **terminal.charset(os.environ)}
+    far = bootstrap.far_command(command.serve(order, colors=counting.colors(), environment=os.environ))
+    settings = asking.settings()
+    jump, dial = _jump(order, settings), _dial(settings)
+    return Started(order, first_line(order, far, jump, dial), environment, far, settings, jump, dial)
+
+
+def first_line(order: Order, far: str, jump: Jump | None, dial: Dial | None = None) -> Line:
+    """The one ssh that may ask the person; without `dial` it connects by itself."""
+    argv = command.ssh_command(through(order, jump, FIRST), far, dial.options if dial else ())
+    return Line(FIRST, argv, on_terminal=True)
+
+
+def through(order: Order, jump: Jump | None, name: str, *, beside: bool = False) -> Order:
+    """The order, with a way for this stream that a jump host's agent can come by as well."""
+    return order._replace(ssh=jump.options(name, beside=beside)) if jump else order
+
+
+def _ask(order: Order) -> Asking:
+    try:
+        return Asking([*order.ssh, "--", order.destination])
+    except OSError as error:
+        raise UnavailableError(f"ssh cannot be run: {error.strerror}; install OpenSSH's client") from None
+
+
+def _jump(order: Order, settings: Mapping[str, str]) -> Jump | None:
+    if not order.udp or settings.get("proxyjump", NONE) == NONE:
+        return None
+    from tunneld.mosh.jump import Jump  # it needs half of all that there is, and is seldom needed
+
+    return Jump(order.ssh, settings, ports=order.relay_ports)
+
+
+def _dial(settings: Mapping[str, str]) -> Dial | None:
+    with contextlib.suppress(OSError):
+        return Dial(settings, window.prepare()) if is_direct(settings) else None
+    return None

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,10 +31,10 @@ FAREWELL = b"sixteen bytes of"
 class End:
     """One end of a pair, as the agent sees it."""
 
-    def __init__(self, port: int, *, is_client: bool) -> None:
+    def __init__(self, port: int, *, is_client: bool, host: str = "127.0.0.1") -> None:
         self.seal = Seal(SECRET, Counter(), is_client=is_client)
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.connect(("127.0.0.1", port))
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect((host, port))
         self.sock.settimeout(5)
 
     def send(self, words: bytes) -> None:
@@ -139,6 +140,38 @@ def test_strangers_get_nothing_but_where_they_are_seen(
     client.send(b"two")
     assert far.receive() == b"two"
     assert client.hears_nothing()
+
+
+def test_one_end_may_have_ipv6_alone(agent: dict[str, Any], ends: Callable[[int], tuple[End, End]]) -> None:
+    """The other one IPv4 alone."""
+    if "6" not in agent["ports"]:
+        pytest.skip("there is no IPv6 here")
+    client, _ = ends(agent["ports"]["4"])
+    far = End(agent["ports"]["6"], is_client=False, host="::1")
+    with far.sock:
+        assert far.asks() == (b"0123456789ab", Address(*far.sock.getsockname()[:2]))
+        far.send(b"")
+        client.send(b"over IPv4")
+        assert far.receive() == b"over IPv4"
+        far.send(b"over IPv6")
+        assert client.receive() == b"over IPv6"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the loopback has one address elsewhere")
+def test_an_answer_comes_from_where_the_question_went(
+    agent: dict[str, Any], ends: Callable[[int], tuple[End, End]]
+) -> None:
+    """A machine with several addresses has one that it prefers, and a NAT takes an answer from no other."""
+    client, far = ends(agent["ports"]["4"])
+    client.sock.connect(("127.0.0.2", agent["ports"]["4"]))
+    far.sock.connect(("127.0.0.3", agent["ports"]["4"]))
+    for end in (client, far):
+        assert end.asks() is not None
+    far.send(b"")
+    client.send(b"to the third")
+    assert far.receive() == b"to the third"
+    far.send(b"to the second")
+    assert client.receive() == b"to the second"
 
 
 def test_it_answers_no_faster_than_a_pair_asks(agent: dict[str, Any], ends: Callable[[int], tuple[End, End]]) -> None:

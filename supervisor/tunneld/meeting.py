@@ -28,6 +28,7 @@ from typing import Any
 
 from tunneld.core import stun
 from tunneld.core.flow import Rate
+from tunneld.core.packet import identity_of
 from tunneld.core.path import Address
 from tunneld.core.relaying import Relaying
 
@@ -35,6 +36,17 @@ FAMILIES = {4: (socket.AF_INET, "0.0.0.0"), 6: (socket.AF_INET6, "::")}
 
 MAX_PACKET = 2048
 """Bytes to read of one packet: more than any that is passed on, so that none is cut to a size that would be."""
+
+IP_PKTINFO = 8 if sys.platform == "linux" else 0
+"""linux/in.h; in_pktinfo: the interface's number, the address to answer from, and the one that the packet had."""
+
+ANCILLARY = 64
+"""Bytes for what the system says of a packet; in6_pktinfo has 20 and a header."""
+
+MAX_REMEMBERED = 8
+"""Addresses of the two ends, and the ways back to them: each has two, and a few that NATs made."""
+
+Told = list[tuple[int, int, bytes]]
 
 BATCH = 64
 """Packets read from one socket before the other has its turn."""
@@ -63,7 +75,9 @@ class Meeting:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._now = now
+        self._identities = identities
         self._relaying = Relaying(identities, self.counts)
+        self._back: dict[Address, Told] = {}
         self._answers = Rate(ANSWERS, ANSWERS)
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[int, socket.socket] = {}
@@ -117,28 +131,38 @@ class Meeting:
     def _read(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                packet, source = sock.recvfrom(MAX_PACKET)
+                packet, told, _, source = sock.recvmsg(MAX_PACKET, ANCILLARY)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP answer to something that we sent
-            self._take(packet, Address(source[0].partition("%")[0], source[1]))
+            self._take(packet, Address(source[0].partition("%")[0], source[1]), _same_way(told))
 
-    def _take(self, packet: bytes, source: Address) -> None:
+    def _take(self, packet: bytes, source: Address, back: Told) -> None:
         now = self._now()
         if hmac.compare_digest(packet, self._farewell):
             self._is_over = True
         elif not stun.is_stun(packet):
-            self._send(packet, self._relaying.pass_on(packet, source, now))
+            self._remember(packet, source, back)
+            to = self._relaying.pass_on(packet, source, now)
+            if to:
+                self._send(packet, to, self._back.get(to, []))
         elif self._answers.allows(now):
-            self._send(stun.respond(packet, source), source)
+            self._send(stun.respond(packet, source), source, back)
         else:
             self.counts["questions_refused"] += 1
 
-    def _send(self, packet: bytes | None, to: Address | None) -> None:
-        if packet and to:
+    def _remember(self, packet: bytes, source: Address, back: Told) -> None:
+        if identity_of(packet) in self._identities:
+            self._back.pop(source, None)
+            self._back[source] = back
+            if len(self._back) > MAX_REMEMBERED:
+                del self._back[next(iter(self._back))]
+
+    def _send(self, packet: bytes | None, to: Address, back: Told) -> None:
+        if packet:
             with contextlib.suppress(OSError):  # lost, as packets are
-                self._sockets[to.family].sendto(packet, tuple(to))
+                self._sockets[to.family].sendmsg([packet], back, 0, tuple(to))
 
 
 def _bound(family: int, ports: range) -> socket.socket:
@@ -160,8 +184,27 @@ def _bound(family: int, ports: range) -> socket.socket:
             error = fault
             continue
         sock.setblocking(False)
+        _ask_for_ways(sock, family)
         return sock
     raise error
+
+
+def _ask_for_ways(sock: socket.socket, family: int) -> None:
+    """Have the system say to which of this machine's addresses a packet came: NATs take no answer from another one."""
+    option = (socket.IPPROTO_IPV6, getattr(socket, "IPV6_RECVPKTINFO", 0)) if family == 6 else (0, IP_PKTINFO)
+    if option[1]:
+        with contextlib.suppress(OSError):  # then the system chooses, rightly where there is one address
+            sock.setsockopt(*option, 1)
+
+
+def _same_way(told: Told) -> Told:
+    """What makes a packet leave from the address that another one came to."""
+    for level, kind, data in told:
+        if (level, kind) == (socket.IPPROTO_IPV6, getattr(socket, "IPV6_PKTINFO", 0)):
+            return [(level, kind, data[:16] + bytes(4))]
+        if (level, kind) == (0, IP_PKTINFO):
+            return [(level, kind, bytes(4) + data[4:8] + bytes(4))]
+    return []
 
 
 def _say(sync: str, report: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import random
 import re
 import shlex
 import shutil
@@ -17,6 +19,7 @@ import pytest
 from tests.lab.machine import wait_until
 from tests.lab.terminal import Terminal
 from tests.mosh.place import NAME, PYTHON, Place, children, place
+from tunneld.mosh import window
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed"),
@@ -252,6 +255,15 @@ def test_without_mosh_client_nothing_starts(home: Place) -> None:
     with home.start("--client", "/nonexistent/mosh-client") as terminal:
         assert status(terminal) == 69
         assert "tunneld: /nonexistent/mosh-client is not installed here: install mosh" in flat(terminal.text)
+
+
+def test_a_command_that_is_too_long_is_no_fault_of_ours(home: Place) -> None:
+    """The system takes so much on one command line, and no more."""
+    words = base64.b64encode(random.Random(1).randbytes(90_000)).decode()
+    with home.run([*home.command(), NAME, "--", words]) as terminal:
+        assert status(terminal) == 69
+        terminal.wait_for("ssh cannot be run: Argument list too long")
+        assert not os.listdir(home.machine.directory / window.NAME)
 
 
 def flat(text: str) -> str:

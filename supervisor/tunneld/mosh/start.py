@@ -48,7 +48,13 @@ def start(order: Order) -> Started:
     far = bootstrap.far_command(command.serve(order, colors=counting.colors(), environment=os.environ))
     settings = asking.settings()
     jump, dial = _jump(order, settings), _dial(settings)
-    return Started(order, first_line(order, far, jump, dial), environment, far, settings, jump, dial)
+    try:
+        line = first_line(order, far, jump, dial)
+    except OSError as error:  # what is to run there may be longer than this system allows
+        if dial:
+            dial.close()
+        raise _no_ssh(error) from None
+    return Started(order, line, environment, far, settings, jump, dial)
 
 
 def first_line(order: Order, far: str, jump: Jump | None, dial: Dial | None = None) -> Line:
@@ -66,7 +72,12 @@ def _ask(order: Order) -> Asking:
     try:
         return Asking([*order.ssh, "--", order.destination])
     except OSError as error:
-        raise UnavailableError(f"ssh cannot be run: {error.strerror}; install OpenSSH's client") from None
+        raise _no_ssh(error) from None
+
+
+def _no_ssh(error: OSError) -> UnavailableError:
+    hint = "; install OpenSSH's client" if isinstance(error, FileNotFoundError) else ""
+    return UnavailableError(f"ssh cannot be run: {error.strerror}{hint}")
 
 
 def _jump(order: Order, settings: Mapping[str, str]) -> Jump | None:

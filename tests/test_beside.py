@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.virtual import Journal, VirtualTime
-from tunneld.beside import SHORTEST_DIAL, Beside
+from tunneld import beside as module
+from tunneld.beside import Beside
 from tunneld.core.backoff import CHEAP, Limits
 from tunneld.core.lifecycle import Failure
 from tunneld.log import Repeats
@@ -77,17 +78,23 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_dial_is_started_anew_when_the_network_changes(beside: Beside, relay: Relay, time: VirtualTime) -> None:
-    """Not one that has just begun: changes come in rows, and a login that is cut short counts at the relay."""
+async def test_a_dial_is_started_anew_when_the_network_changes(
+    beside: Beside, relay: Relay, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has just begun is given a moment: changes come in rows, and the relay counts a login that is cut."""
+    monkeypatch.setattr(module, "SHORTEST_DIAL", 0.05)
     async with connecting(beside):
         await relay.dialled_again()
         beside.nudge()
+        beside.nudge()
         await turns()
         assert relay.dials == 1
-        time.advance(SHORTEST_DIAL)
-        beside.nudge()
         await relay.dialled_again()
         assert relay.dials == 2
+        time.advance(1)
+        beside.nudge()
+        await turns()
+        assert relay.dials == 3
 
 
 @pytest.mark.parametrize("failure", list(CHEAP))

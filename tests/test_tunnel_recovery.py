@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from tests.supervised import (
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.backoff import Limits
 from tunneld.core.lifecycle import Failure, State
-from tunneld.forwards import Forwards
+from tunneld.forwards import FREED, Forwards
 from tunneld.log import Repeats
 from tunneld.profile import Profile
 from tunneld.ssh.failure import SessionError
@@ -84,6 +85,26 @@ async def test_a_session_that_answers_no_more_is_replaced(
         status = tunnel.status()
         assert (status.state, status.sessions, status.silence) == (State.UP, 2, None)
         assert time.now == 1000
+
+
+async def test_an_optional_forward_gets_its_port_back_as_soon(
+    relay: Sshd, gate: Gate, journal: Journal, time: VirtualTime
+) -> None:
+    """Nobody waits for it; that its port's stale holder was ended ends its pause all the same."""
+    listen = free_port()
+    optional = replace(through(gate, relay, listen), forward=(forward(listen, required=False),))
+    async with running(optional, journal, time) as tunnel:
+        await journal.says("session_established")
+        await has_settled(relay)
+        gate.lose()
+        tunnel.nudge()
+        await journal.says("forward_refused")
+        await journal.says("takeover")
+        async with asyncio.timeout(10):
+            while tunnel.status().forwards[0].state != "listening":
+                time.advance(FREED / 10)
+                await asyncio.sleep(0.01)
+        assert time.now < 1000 + 1
 
 
 async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

@@ -203,6 +203,26 @@ async def test_a_new_required_forward_that_is_refused_ends_the_session(
             assert (await journal.says("session_lost"))["failure"] == "forward busy"
 
 
+async def test_a_change_does_not_wait_for_a_relay_that_fell_silent(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """It would be asked to close one forward and open another; the new session asks for what is wanted now."""
+    listen = free_port()
+    async with Gate(relay.port) as gate:
+        before = profile_of(
+            relay_of(relay, port=gate.port, known_hosts=relay.known_on(gate.port)), forward(free_port())
+        )
+        async with running(before, journal, time) as tunnel:
+            await journal.says("session_established")
+            with relay.frozen():
+                tunnel.nudge()
+                await journal.says("session_doubted")
+                async with asyncio.timeout(5):
+                    await tunnel.apply(replace(before, forward=(forward(listen),)))
+            await journal.says("session_established")
+            assert tunnel.status().forwards[0].listening == f"127.0.0.1:{listen}"
+
+
 async def test_changes_and_a_stop_may_come_at_any_moment(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
     """However they fall together, each is followed or overtaken, and nothing is left."""
     profile = profile_of(relay_of(relay), forward(free_port()))

@@ -15,7 +15,7 @@ from tunneld.log import Repeats
 from tunneld.ssh.failure import SessionError
 from tunneld.timing import Timing
 
-# Seconds that a dial is left alone when the network changes once more: changes come in rows.
+# Seconds that a dial is given when the network changes once more: changes come in rows.
 SHORTEST_DIAL = 1.0
 
 Dial = Callable[[float], Awaitable[asyncssh.SSHClientConnection]]
@@ -71,8 +71,7 @@ class Beside:
     def nudge(self) -> None:
         """The network is another one now: what was sent the old way will not be answered."""
         for wait, due in self._waits.items():
-            if self._timing.clock() >= due:
-                wait.interrupt()
+            wait.interrupt(max(0.0, due - self._timing.clock()))
 
     async def _pause(self, error: SessionError, seconds: float) -> None:
         """Until the next dial. A changed network ends it only where an attempt costs the relay nothing."""

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from tunneld.core.backoff import Backoff, Limits
 from tunneld.core.canary import Finding
 from tunneld.core.lifecycle import Failure
+from tunneld.interrupt import Interruptible
 from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward
 from tunneld.ssh.failure import SessionError
@@ -26,6 +27,12 @@ from tunneld.timing import Timing
 
 # Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
 FREEING = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+
+# Seconds until an optional forward, which nobody waits for, is asked for again then.
+FREED = 0.1
+
+# Seconds that a forward may be asked for before it is due: what a clock may lose in a sum.
+EARLY = 0.001
 
 # Seconds between two requests for a port that stays taken: one costs the relay a packet, and whoever waits is out.
 LONGEST_WAIT = 10.0
@@ -67,6 +74,7 @@ class Forwards:
         self._held = [self._hold(each) for each in wanted]
         self._takeover: Takeover | None = None
         self._refused = asyncio.Event()  # something new is to be asked again
+        self._pause = Interruptible()  # until one is asked for again
         self._turn = asyncio.Lock()  # a reload and a retry never touch one forward at once
 
     @property
@@ -100,6 +108,14 @@ class Forwards:
             await self._timing.sleep(wait)
             await self._ask_again([first])
 
+    def taken_over(self, takeover: Takeover) -> None:
+        """It is known who holds which port; if it was a stale session of ours, its ports are as good as free."""
+        self._takeover = takeover
+        if takeover.ended:
+            for held in self._held:
+                held.due = min(held.due, self._timing.clock() + FREED)
+            self._pause.interrupt()
+
     async def change(self, wanted: Iterable[Forward]) -> None:
         """Close what is no longer wanted and open what is new; the others and their connections go on.
 
@@ -130,9 +146,9 @@ class Forwards:
                 await self._refused.wait()
                 continue
             held = min(waiting, key=lambda each: each.due)
-            await self._timing.sleep(max(0.0, held.due - self._timing.clock()))
+            await self._pause.wait_for(self._timing.sleep(max(0.0, held.due - self._timing.clock())))
             async with self._turn:
-                if held in self._held and held.open is None:
+                if held in self._held and held.open is None and held.due - self._timing.clock() < EARLY:
                     await self._open(held)
 
     def _hold(self, forward: Forward) -> Held:

@@ -24,7 +24,7 @@ class Interruptible:
         finally:
             self._limit = None
 
-    def interrupt(self) -> None:
-        """End the await that is under way, if there is one."""
+    def interrupt(self, after: float = 0.0) -> None:
+        """End the await that is under way, if there is one, `after` so many seconds at most."""
         if self._limit is not None and self._limit.when() is None:
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit.reschedule(asyncio.get_running_loop().time() + after)

@@ -222,7 +222,7 @@ class Session:
             opened=self._canary.wake,
         )
         async with asyncio.TaskGroup() as beside:
-            taking_over = beside.create_task(_take_over(holder, news))
+            taking_over = beside.create_task(_take_over(holder, self._forwards, news))
             try:
                 await self._forwards.open(taking_over, news.hindered)
                 if not self._forwards.answered:
@@ -325,7 +325,8 @@ async def _held(holder: Holder) -> None:
     await asyncio.Event().wait()
 
 
-async def _take_over(holder: Holder, news: News) -> Takeover:
+async def _take_over(holder: Holder, forwards: Forwards, news: News) -> Takeover:
     takeover = await holder.start()
+    forwards.taken_over(takeover)
     news.taken_over(takeover)
     return takeover

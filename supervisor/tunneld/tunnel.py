@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import asyncssh
 from structlog.contextvars import bound_contextvars
@@ -132,13 +132,18 @@ class Tunnel:
         if profile == before or self._stopping:
             return
         self._adopt(profile)
-        if self._state is State.UP and self._session is not None and _same_session(before, profile):
+        session = self._session
+        if self._can_change(session) and _same_session(before, profile):
             self._log.info(event, session="kept")
-            self._session.accompany(None if self._shim is None else self._shim.run)
-            await self._session.change(profile.forward)
+            session.accompany(None if self._shim is None else self._shim.run)
+            await session.change(profile.forward)
         elif self._state not in ENDED:
             self._log.info(event, session="renewed")
             self._renew("the profile changed")
+
+    def _can_change(self, session: Session | None) -> TypeGuard[Session]:
+        """Whether there is a session that answers: the others would have a change wait for their relay."""
+        return self._state is State.UP and session is not None and session.silence is None
 
     def nudge(self) -> None:
         """This machine's network has changed, or it has slept: act at once, where an attempt costs nothing."""

@@ -16,6 +16,7 @@ GAUGE = Gauge(
     resident=1 << 26,
     heap=1 << 23,
     objects=200_000,
+    clock=0,
     kinds={"dict": 100},
     doing={},
 )

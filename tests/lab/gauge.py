@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 COMMON = 20  # kinds of objects with fewer instances are not listed
@@ -32,6 +33,7 @@ class Gauge:
     resident: int
     heap: int
     objects: int
+    clock: float  # the wall's, in seconds since 1970
     kinds: dict[str, int]
     doing: dict[str, int]  # what the tasks run
 
@@ -73,6 +75,7 @@ def count(number: int) -> Gauge:
         resident=int(resident[1]) * 1024,
         heap=info.uordblks + info.hblkhd,
         objects=sys.getallocatedblocks(),
+        clock=datetime.now(UTC).timestamp(),
         doing=dict(
             collections.Counter(str(getattr(task.get_coro(), "__qualname__", "?")) for task in asyncio.all_tasks())
         ),

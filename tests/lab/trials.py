@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tunneld.profile import Mode
 from tunneld.status import TunnelStatus
 
 A_DAY = 86_400  # seconds
+SOON = 60  # seconds; anything that is no day
 ACCEPTS_AGAIN = 1.2  # seconds: who finds no descriptor for a connection, asyncio or sshd, looks again after one
 
 Fault = Callable[[Lab], AbstractContextManager[None]]
@@ -212,6 +214,7 @@ def clock_steps(course: Course, *, seconds: float) -> None:
     for offset in (-A_DAY, A_DAY, 0):
         sessions = course.wait_up().sessions
         course.clock.set(offset)
+        assert abs(course.held().gauge.clock - datetime.now(UTC).timestamp() - offset) < SOON
         time.sleep(seconds)
         assert course.wait_up().sessions == sessions, "a session ended because the clock was set"
         end_sessions(course)

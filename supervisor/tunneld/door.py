@@ -85,10 +85,10 @@ class Door:
         _remove(self._folder)
 
 
-def root() -> str:
+def root(longest: int = LONGEST_ROOT) -> str:
     """Where temporary files go, if a Unix socket's path has room for it."""
     folder = os.environ.get("TMPDIR") or "/tmp"
-    return folder if len(os.fsencode(folder)) <= LONGEST_ROOT else "/tmp"
+    return folder if len(os.fsencode(folder)) <= longest else "/tmp"
 
 
 def sweep(folder: str, prefix: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -151,6 +152,19 @@ def test_the_far_end_is_told_where_to_meet(through: Way) -> None:
     assert answers(through.relay()[0])
     assert through.logins == 2
     assert jump.status() == {"host": "127.0.0.1", "says": f"its agent is at 127.0.0.1:{port}, 192.0.2.9:{port}"}
+
+
+@pytest.mark.parametrize("length", [46, 47, 70])
+def test_a_long_way_to_temporary_files_is_no_obstacle(
+    through: Way, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """ssh needs more room for its socket than the socket's own name."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short) / ("x" * (length - len(short) - 1))
+        folder.mkdir()
+        monkeypatch.setenv("TMPDIR", str(folder))
+        through.prepare("-J", "jump")
+        through.connect("stream-1000")
 
 
 def test_the_near_end_offers_it_too(through: Way) -> None:

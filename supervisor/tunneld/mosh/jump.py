@@ -44,6 +44,9 @@ MAX_ANSWER = 64 * 1024
 
 MAX_ADDRESSES = 4
 
+LONGEST_ROOT = 46
+"""Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
+
 
 class Found(NamedTuple):
     """The agent's ports by family, and under which addresses to try them."""
@@ -289,7 +292,7 @@ def _send(farewell: bytes, addresses: list[Address]) -> None:
 
 def _folder() -> str:
     """A folder for sockets that no other user enters; short, since their paths must be."""
-    folder = f"{root()}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
+    folder = f"{root(LONGEST_ROOT)}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
     os.mkdir(folder, 0o700)
     return folder
 

@@ -70,6 +70,8 @@ class Far:
         self._has_ended = False
         self._end: float | None = None
         self._door: Door | None = None
+        self._servers: list[Address] = []
+        self._relay: list[Address] = []
 
     def run(self, fds: tuple[int, int]) -> None:
         """Serve from the first stream on, until there is nothing more to do."""
@@ -89,28 +91,33 @@ class Far:
             self.pairing.close()
 
     def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
-        relay = body.get("relay")
+        relay, servers = body.get("relay"), body.get("stun")
         if kind == frame.SERVE and isinstance(relay, list):
             self._meet(_addresses(relay))
+        elif kind == frame.SERVE and isinstance(servers, list):
+            self._servers = _addresses(servers)
+            self._ask()
         elif kind == frame.SERVE and body.get("leave") is True:
             self._leave()
         else:
-            raise ProtocolError("a client asks for nothing but to meet, or to leave")
+            raise ProtocolError("a client asks to meet, to ask or to leave, and for nothing else")
 
     # UDP
 
     def _open_udp(self) -> None:
-        self.pairing.pair.asks(self._stun(), time.monotonic())
+        self._ask()
         self._seen_from(os.environ.get("SSH_CONNECTION", ""))
         self.pairing.open_udp()
 
     def _meet(self, relay: list[Address]) -> None:
         """A jump host's agent passes packets on, and says where it sees us."""
-        self.pairing.pair.asks([*self._stun(), *relay], time.monotonic())
+        self._relay = relay
+        self._ask()
         self.pairing.offer_also(Candidate("relay", address) for address in relay)
 
-    def _stun(self) -> list[Address]:
-        return _addresses(self._running.wanted.stun)
+    def _ask(self) -> None:
+        """STUN servers that the client names, and a jump host's agent: where do you see us?"""
+        self.pairing.pair.asks([*self._servers, *self._relay], time.monotonic())
 
     def _seen_from(self, ssh_connection: str) -> None:
         """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""

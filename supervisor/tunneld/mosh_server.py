@@ -54,7 +54,7 @@ SERVING = 8
 
 class Wanted:
     """What the client wants: `server` is a shell's words, `command` what runs in the terminal (None: a login shell),
-    `ports` "60001" or "60001:60010"; `udp` whether to try paths, `stun` servers to ask, each [numeric host, port]."""
+    `ports` "60001" or "60001:60010"; `udp` whether to try paths."""
 
     def __init__(
         self,
@@ -65,7 +65,6 @@ class Wanted:
         locale: dict[str, str] | None = None,
         ports: str | None = None,
         udp: bool = True,
-        stun: list[tuple[str, int]] | None = None,
     ) -> None:
         self.server = server or "mosh-server"
         self.command = command
@@ -73,7 +72,6 @@ class Wanted:
         self.locale = locale or {}
         self.ports = ports
         self.udp = udp
-        self.stun = stun or []
 
 
 class Running:

@@ -89,6 +89,7 @@ class Pairing:
         self._mapped: list[Candidate] = []
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
+        self.moved: Callable[[], None] = lambda: None  # called when the network is another one, or the machine slept
         self._is_looking = False
         self._slept = addresses.slept()
         self._signature: object = None
@@ -355,4 +356,5 @@ class Pairing:
         signature, slept = addresses.signature(), addresses.slept()
         if signature != self._signature or slept - self._slept > ASLEEP:
             self._apply(self.pair.moved(self._now()))
+            self.moved()
         self._signature, self._slept = signature, slept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,7 +52,7 @@ class Place:
     def windows(self) -> list[str]:
         """The windows of sessions that run."""
         folder = self.machine.directory / window.NAME
-        return sorted(os.listdir(folder)) if folder.exists() else []
+        return sorted(each.name for each in folder.glob("*.sock"))
 
     def paths(self, *options: str) -> str:
         """What `tunneld mosh --paths` says."""

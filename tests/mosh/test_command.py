@@ -40,7 +40,6 @@ def test_mosh_server_hears_of_the_locale_and_of_nothing_else() -> None:
         "ports": None,
         "server": "mosh-server",
         "udp": True,
-        "stun": [],
     }
 
 

@@ -70,7 +70,6 @@ def serve(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[
         "locale": {name: environment[name] for name in LOCALE if name in environment},
         "ports": order.ports,
         "udp": order.udp,
-        "stun": [list(server) for server in order.stun],
     }
 
 

@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterable, Mapping
 from itertools import chain, zip_longest
 
+from tunneld.mosh.hop import NONE
+
 PATIENCE = 10.0
 """Seconds for a connection; then ssh may try for as long as it likes."""
 
@@ -33,9 +35,6 @@ HURRY = 3.0
 HURRY_EVERY = 0.01
 """Seconds between two requests for that, each of which Linux forgets after a few packets (tcp(7))."""
 
-NOT_OURS = ("proxycommand", "proxyjump", "bindaddress", "bindinterface")
-"""Settings with which ssh does not just connect."""
-
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 _HELPER = (
@@ -48,10 +47,16 @@ _HELPER = (
 
 def is_direct(settings: Mapping[str, str]) -> bool:
     """Whether ssh would just connect to HostName and Port."""
-    master = settings.get("controlpath", "none")  # an ssh that is older says it unexpanded
-    has_master = master != "none" and ("%" in master or os.path.exists(master))
-    connects = all(settings.get(keyword, "none") == "none" for keyword in NOT_OURS)
-    return "hostname" in settings and connects and not has_master
+    master = settings.get("controlpath", NONE)  # an ssh that is older says it unexpanded
+    has_master = master != NONE and ("%" in master or os.path.exists(master))
+    is_bound = any(settings.get(keyword, NONE) != NONE for keyword in ("bindaddress", "bindinterface"))
+    return connects_to(settings) is not None and not has_master and not is_bound
+
+
+def connects_to(settings: Mapping[str, str]) -> str | None:
+    """The host that the first ssh talks to over TCP; None where a proxy does."""
+    is_ours = all(settings.get(keyword, NONE) == NONE for keyword in ("proxycommand", "proxyjump"))
+    return settings.get("hostname") if is_ours else None
 
 
 class Dial:

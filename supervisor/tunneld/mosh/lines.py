@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import time
@@ -10,13 +11,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tunneld.mosh.failure import SSH_FAILED
-from tunneld.mosh.keeping import Keeping, Seen
+from tunneld.mosh.keeping import SUSPECTED, Keeping, Seen
 from tunneld.mosh.line import Line
 from tunneld.pairing import Pairing
 from tunneld.ssh.bootstrap import NO_DOOR
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at all streams."""
+
+HASTE = 1.0
+"""Seconds for an answer after the network changed, and two round trips: TCP seldom survives another address."""
 
 GRACE = 3.0
 """Seconds for an ssh that was told to end."""
@@ -40,6 +44,7 @@ class Lines:
         self._dial = dial
         self._now = now
         self._keeping: Keeping | None = None
+        self._moved = -math.inf
         self._kept: dict[str, Kept] = {}
         self._greeted: set[str] = set()
         self._leaving: list[tuple[Line, float, bool]] = []
@@ -60,9 +65,10 @@ class Lines:
         self._look()
 
     def moved(self) -> None:
-        """The network is another one."""
+        """The network is another one: streams have to answer anew, and soon."""
+        self._moved = self._now()
         if self._keeping:
-            self._keeping.moved(self._now())
+            self._keeping.moved(self._moved)
 
     def lost(self, name: str) -> None:
         """The stream of this name has ended by itself."""
@@ -105,6 +111,8 @@ class Lines:
         carrier = self._pairing.pair.streams[kept.line.name]
         now = self._now()
         overdue = carrier.waited(now) - 2 * (carrier.rtt or 0)
+        if carrier.heard < self._moved:
+            overdue += SUSPECTED - HASTE
         return Seen(kept.line.name, carrier.greeted, overdue, now - kept.since)
 
     def drop(self, name: str) -> None:

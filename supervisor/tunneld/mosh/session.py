@@ -16,9 +16,11 @@ from tunneld.core.pair import SECRET, Pair
 from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command, terminal
+from tunneld.mosh.dial import connects_to
 from tunneld.mosh.failure import Ended, unexpected, unserved
 from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
+from tunneld.mosh.lookup import Lookup
 from tunneld.mosh.signals import Signals
 from tunneld.mosh.start import FIRST, Started, first_line, through
 from tunneld.mosh.window import Window, prepare
@@ -58,8 +60,10 @@ class Session:
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
         self._lines = Lines(self._pairing, self._dial_beside)
+        self._pairing.moved = self._lines.moved
         self._jump = started.jump
-        self._reflectors: tuple[Address, ...] = ()
+        self._lookup: Lookup | None = None
+        self._reflectors: list[Address] = []
         self._serving: dict[str, Any] | None = None
         self._noise: str | None = None
         self._client: subprocess.Popen[bytes] | None = None
@@ -185,10 +189,25 @@ class Session:
         }
 
     def _open_paths(self) -> None:
+        assert self._serving
         self._pairing.open_udp()
-        if self._serving and self._jump:
+        if self._jump:
             seen = str(self._serving.get("ssh_connection", ""))
             self._jump.begin(self._pairing, self._secret, ssh_connection=seen, stun=lambda: self._reflectors)
+        self._lookup = Lookup(connects_to(self._started.settings), self._order.stun)
+        self._pairing.watch(self._lookup.fd, self._found)
+
+    def _found(self) -> None:
+        """The names that paths need have been looked up."""
+        assert self._lookup
+        self._pairing.unwatch(self._lookup.fd)
+        hosts, self._reflectors = self._lookup.found
+        self._pairing.pair.sees_peer(hosts, time.monotonic())
+        relays = self._jump.addresses if self._jump else []
+        self._pairing.pair.asks([*self._reflectors, *relays], time.monotonic())
+        if self._reflectors:
+            for name in self._pairing.pair.streams:
+                self._pairing.say(name, frame.SERVE, {"stun": [list(each) for each in self._reflectors]})
 
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
@@ -243,6 +262,8 @@ class Session:
     def _end(self) -> None:
         if self._dial:
             self._dial.close()
+        if self._lookup:
+            self._lookup.close()
         for name in list(self._pairing.pair.streams):
             self._pairing.say(name, frame.SERVE, {"leave": True})
         self._pairing.run(lambda: True)

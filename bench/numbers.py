@@ -9,6 +9,7 @@ from typing import TypeVar
 
 median = statistics.median
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -46,7 +47,7 @@ def ratio(values: Sequence[float], peer: Sequence[float]) -> Ratio:
     return Ratio(median(each), min(each), max(each))
 
 
-def rotated(items: Mapping[str, T], by: int) -> list[tuple[str, T]]:
+def rotated(items: Mapping[K, T], by: int) -> list[tuple[K, T]]:
     """All of them, beginning with another one each round: nobody always goes first."""
     listed = list(items.items())
     start = by % len(listed)

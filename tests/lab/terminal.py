@@ -71,6 +71,18 @@ class Terminal:
         with self._news:
             return _plain(self._output[mark:])
 
+    def shown_since(self, mark: int) -> list[tuple[str, float]]:
+        """What each chunk showed after the mark, without control sequences, and when it came (monotonic, s)."""
+        shown, before = [], 0
+        with self._news:
+            for length, arrived in self._arrivals:
+                if length > mark:
+                    # From the mark on, as a control sequence may lie across two chunks.
+                    text = _plain(self._output[mark:length])
+                    shown.append((text[before:], arrived))
+                    before = len(text)
+        return shown
+
     def write(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 

@@ -1,0 +1,266 @@
+"""Keystroke echo of `tunneld mosh` beside mosh over a hand-made port forward and ssh, in the same run.
+
+    python -m bench.keystrokes [--json] [--quick] [--keys N] [--parts clean,loss5,prompt,moments] [--picture FILE]
+
+Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
+everything anew; then everybody types at the same time over the same links, each key when the one before is back.
+Eternal Terminal would be a peer, but Debian has no package of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from bench.homes import CONDITIONS, DIRECT, OURS, SSH, Condition, Homes, between_homes, faults, homes
+from bench.ingress import typed
+from bench.moments import Moment, comes_back, path_dies, roams
+from bench.numbers import median, quantile
+from bench.prompt import MOSH, WAYS, Prompts, prompts
+from bench.report import Arguments, Column, Table, emit, parser, progress
+from bench.report import Cell as Shown
+
+WARM_UP: Final = 30  # keys: what measures loss has measured it
+PROMPT, MOMENTS, UPGRADE = "prompt", "moments", "upgrade"
+PARTS: Final = (*(condition.name for condition in CONDITIONS), PROMPT, MOMENTS, UPGRADE)
+CLEAN: Final = CONDITIONS[0]
+UPGRADES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Arguments):
+    parts: Sequence[str]
+    keys: int  # for each subject in each condition
+    rounds: int  # of starts to the prompt
+    picture: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One subject's echoes in milliseconds."""
+
+    echoes: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return median(self.echoes)
+
+    def part(self, part: float) -> float:
+        return quantile(self.echoes, part)
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What a condition's subjects saw, and what carried tunneld mosh before and after."""
+
+    cells: Mapping[str, Cell]
+    used: str
+
+
+@dataclass(slots=True)
+class Found:
+    typed: dict[Condition, Typed] = field(default_factory=dict)
+    prompts: Prompts = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)  # seconds until UDP is used again
+    direct: list[float] = field(default_factory=list)  # seconds from start to a direct path
+    failed: dict[str, str] = field(default_factory=dict)  # by part, why
+
+
+def measure(place: Homes, condition: Condition, keys: int) -> Typed:
+    def types(name: str) -> tuple[str, Cell]:
+        chance = Random(name)
+        terminal = place.terminals[name]
+        typed(terminal, WARM_UP, chance)
+        return name, Cell(typed(terminal, keys, chance))
+
+    with faults(place.home.lab.laptop_link, condition), ThreadPoolExecutor(len(place.terminals)) as pool:
+        cells = dict(pool.map(types, place.terminals))
+    return Typed(cells, place.used)
+
+
+def upgrade(folder: Path, found: Found) -> None:
+    """From the start of the program until its datagrams have left the stream."""
+    with between_homes(folder, CLEAN) as home:
+        for _ in range(UPGRADES):
+            began = time.monotonic()
+            with home.mosh():
+                home.wait_direct()
+                found.direct.append(time.monotonic() - began)
+
+
+def moments(folder: Path, found: Found) -> None:
+    with between_homes(folder, CLEAN) as home:
+        found.moments += path_dies(home)
+        found.returns.append(comes_back(home))
+        found.moments += roams(home)
+
+
+def part(name: str, given: Wanted, folder: Path, found: Found) -> None:
+    if name == PROMPT:
+        with between_homes(folder, CLEAN) as home:
+            found.prompts = prompts(home, given.rounds)
+    elif name == MOMENTS:
+        moments(folder, found)
+    elif name == UPGRADE:
+        upgrade(folder, found)
+    else:
+        condition = next(each for each in CONDITIONS if each.name == name)
+        with homes(folder, condition) as place:
+            found.typed[condition] = measure(place, condition, given.keys)
+
+
+def measure_all(given: Wanted) -> Found:
+    """One part after the other; a part that breaks is named, and the others are measured."""
+    found = Found()
+    for name in given.parts:
+        progress(f"keystrokes: {name}")
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            try:
+                part(name, given, Path(folder), found)
+            except (AssertionError, TimeoutError) as error:
+                found.failed[name] = str(error).splitlines()[0][:300]
+    return found
+
+
+# What it is meant to reach
+
+
+def aims(found: Found) -> Table:
+    rows = [*_of_conditions(found.typed), *_of_starts(found), *_of_moments(found)]
+    shown = tuple((aim, value, bound, "yes" if value <= bound else "NO") for aim, value, bound in rows)
+    broken = "; ".join(f"{name} failed: {why}" for name, why in found.failed.items())
+    return Table("Aims", (Column("aim"), Column("measured"), Column("at most"), Column("met", "s")), shown, broken)
+
+
+Row = tuple[str, float, float]  # the aim, what was measured, what is allowed
+
+# By condition: the part of the echoes, whom it is compared with, and how many times that one's it may be at most.
+RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
+    "loss5": ((0.95, DIRECT, 0.8), (0.99, DIRECT, 0.5)),
+    "loss15": ((0.95, DIRECT, 0.5), (0.99, DIRECT, 0.4)),
+    "bursts": ((0.95, DIRECT, 1.0), (0.99, DIRECT, 1.0)),
+    "symmetric": ((0.95, DIRECT, 1.2),),
+    "blocked": ((0.95, SSH, 0.5),),
+}
+
+
+def _of_conditions(typed_in: Mapping[Condition, Typed]) -> Iterator[Row]:
+    for condition, seen in typed_in.items():
+        ours = seen.cells[OURS]
+        if condition is CLEAN:
+            yield f"{condition.title}: median, ms more than {DIRECT}", ours.median - seen.cells[DIRECT].median, 3.0
+        for share, peer, times in RATIOS.get(condition.name, ()):
+            measured = ours.part(share) / seen.cells[peer].part(share)
+            yield f"{condition.title}: p{share * 100:.0f}, times that of {peer}", measured, times
+
+
+def _of_starts(found: Found) -> Iterator[Row]:
+    if found.direct:
+        yield "seconds from the start to a direct path, median", median(found.direct), 2.0
+    for way in WAYS if found.prompts else ():
+        times = median(found.prompts[way, OURS]) / median(found.prompts[way, MOSH])
+        yield f"first prompt by {way}, times that of {MOSH}", times, 1.0
+
+
+def _of_moments(found: Found) -> Iterator[Row]:
+    for moment in found.moments:
+        if moment.who == OURS:
+            yield f"{moment.title}: keys lost", moment.lost, 0
+            if "dies" in moment.title:
+                yield f"{moment.title}: latest echo, s", moment.latest, 1.5
+            else:
+                yield f"{moment.title}: echo back, s", moment.back, 2.0
+    for seconds in found.returns:
+        yield "UDP comes back: used again, s", seconds, 60.0
+
+
+# Tables
+
+
+def distributions(found: Found) -> Table:
+    columns = (
+        Column("condition"),
+        Column("subject"),
+        *(Column(f"{share}, ms", ".0f") for share in ("median", "mean", "p90", "p95", "p99", "max")),
+        Column("keys", "d"),
+        Column("used", "s"),
+    )
+    rows: tuple[tuple[Shown, ...], ...] = tuple(
+        (
+            condition.title,
+            name,
+            cell.median,
+            math.fsum(cell.echoes) / len(cell.echoes),
+            *(cell.part(share) for share in (0.9, 0.95, 0.99, 1.0)),
+            len(cell.echoes),
+            seen.used if name == OURS else "-",
+        )
+        for condition, seen in found.typed.items()
+        for name, cell in seen.cells.items()
+    )
+    return Table("From a key to its echo", columns, rows)
+
+
+def starts(found: Found) -> Table:
+    rows = tuple(
+        (way, who, median(taken), min(taken), max(taken), len(taken)) for (way, who), taken in found.prompts.items()
+    )
+    columns = (Column("way"), Column("subject"), Column("median, s"), Column("least"), Column("most"), Column("n", "d"))
+    return Table("From the start to the first prompt", columns, rows)
+
+
+def faults_seen(found: Found) -> Table:
+    columns = ("fault", "subject", "echo back, s", "latest echo, s", "keys", "lost", "used then")
+    forms = ("s", "s", ".2f", ".2f", "d", "d", "s")
+    rows = tuple(
+        (each.title, each.who, each.back, each.latest, each.keys, each.lost, each.after) for each in found.moments
+    )
+    return Table("Typing through a fault", tuple(map(Column, columns, forms)), rows)
+
+
+def run(given: Wanted) -> list[Table]:
+    found = measure_all(given)
+    if given.picture is not None:
+        from bench.echoes import draw  # matplotlib is an extra
+
+        draw(given.picture, {each: seen.cells for each, seen in found.typed.items()})
+    tables = (aims(found), distributions(found), starts(found), faults_seen(found))
+    return [table for table in tables if table.rows or table.note]
+
+
+def wanted(argv: Sequence[str] | None = None) -> Wanted:
+    made = parser(__doc__ or "")
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--parts", type=_parts, default=PARTS, help=f"of {', '.join(PARTS)}; with commas")
+    made.add_argument("--keys", type=int, help="for each subject in each condition (default: 1000; --quick: 60)")
+    made.add_argument("--rounds", type=int, help="starts to the prompt of each (default: 11; --quick: 3)")
+    made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
+    given = vars(made.parse_args(argv))
+    given["keys"] = given["keys"] or (60 if given["quick"] else 1000)
+    given["rounds"] = given["rounds"] or (3 if given["quick"] else 11)
+    return Wanted(**given)
+
+
+def _parts(text: str) -> Sequence[str]:
+    unknown = ", ".join(sorted(set(text.split(",")) - set(PARTS)))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown}: not among {', '.join(PARTS)}")
+    return [name for name in PARTS if name in text.split(",")]
+
+
+def main() -> None:
+    given = wanted()
+    emit("keystrokes", run(given), given)
+
+
+if __name__ == "__main__":
+    main()

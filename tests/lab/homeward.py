@@ -1,0 +1,153 @@
+"""A laptop, and the host at home that its ssh knows as `pi-home`, in each of the ways in which people reach it.
+
+pi-home     through the relay as a jump host, whose port 2222 on loopback leads to pi's sshd
+pi-forward  the same port of a relay with GatewayPorts: no jump host is seen
+pi-mapped   the home router's own port 22, mapped by hand
+pi-lan      pi's own address
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.lab.client import FAR_END, READY, Person
+from tests.lab.machine import Machine, end, wait_until
+from tests.lab.net import Lab
+from tests.lab.product import TUNNELD, bound_ports
+from tests.lab.scene import Scene, scene
+from tests.lab.terminal import Terminal
+
+FORWARD: Final = 2222
+MAPPED: Final = "60.1.1.2"
+WAYS: Final = {
+    "pi-home": "HostName 127.0.0.1\nPort 2222\nProxyJump relay",
+    "pi-forward": "HostName relay\nPort 2222",
+    "pi-mapped": f"HostName {MAPPED}",
+    "pi-lan": "HostName 192.168.1.2",
+}
+
+Snapshot = Mapping[str, Any]  # tunneld.core.pair's
+
+
+@dataclass(frozen=True, slots=True)
+class Homeward:
+    """The scene, with a plain `ssh -R` for the tunnel: what tunneld holds is no concern of a client."""
+
+    scene: Scene
+
+    @property
+    def lab(self) -> Lab:
+        return self.scene.lab
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The guest's own run folder, where his sessions can be asked."""
+        folder = self.lab.laptop.directory / "run"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return {"RUNTIME_DIRECTORY": str(folder)}
+
+    def command(self, way: str = "pi-home", *options: str, far_end: Sequence[str] = FAR_END) -> list[str]:
+        """`tunneld mosh`, to a far end that echoes."""
+        return [*TUNNELD, "mosh", "-F", str(self.scene.guest.config), *options, way, "--", *far_end]
+
+    def mosh(self, way: str = "pi-home", *options: str, timeout: float = 30) -> Terminal:
+        """`tunneld mosh` at a prompt."""
+        terminal = Terminal(self.lab.laptop, self.command(way, *options), env=self.environment)
+        return ready(terminal, timeout=timeout)
+
+    def ssh(self, way: str = "pi-home") -> Terminal:
+        return self.scene.guest.ssh_terminal(way)
+
+    def snapshot(self) -> Snapshot | None:
+        """What `tunneld mosh --paths --json` says of the guest's one session; None when it cannot be asked."""
+        asked = self.lab.laptop.run([*TUNNELD, "mosh", "--paths", "--json"], check=False, env=self.environment)
+        return the_session(asked.stdout)
+
+    def wait_for(self, holds: Callable[[Snapshot], object], *, what: str, timeout: float = 20) -> Snapshot:
+        """The first snapshot for which `holds` is true.
+
+        Raises:
+            AssertionError: none within `timeout` seconds; with the last snapshot.
+        """
+        seen: list[Snapshot | None] = [None]
+
+        def asked() -> bool:
+            seen[:] = [self.snapshot()]
+            return seen[0] is not None and bool(holds(seen[0]))
+
+        try:
+            wait_until(asked, what=what, timeout=timeout, every=0.1)
+        except TimeoutError as late:
+            raise AssertionError(f"{late}; last seen: {json.dumps(seen[0], indent=1)}") from None
+        assert seen[0] is not None
+        return seen[0]
+
+    def wait_direct(self, *, timeout: float = 20) -> Snapshot:
+        """A path between the two machines themselves is in use."""
+        return self.wait_for(is_direct, what="a direct path is in use", timeout=timeout)
+
+    def wait_relayed(self, *, timeout: float = 20) -> Snapshot:
+        return self.wait_for(is_relayed, what="a relayed path is in use", timeout=timeout)
+
+    def wait_stream(self, *, timeout: float = 20) -> Snapshot:
+        return self.wait_for(is_on_stream, what="the stream is in use", timeout=timeout)
+
+
+def is_direct(seen: Snapshot) -> bool:
+    return bool(seen["in_use"]["carrier"] == "path" and seen["in_use"].get("kind") != "relay")
+
+
+def is_relayed(seen: Snapshot) -> bool:
+    return bool(seen["in_use"]["carrier"] == "path" and seen["in_use"].get("kind") == "relay")
+
+
+def is_on_stream(seen: Snapshot) -> bool:
+    return bool(seen["in_use"]["carrier"] == "stream")
+
+
+def the_session(text: str) -> Snapshot | None:
+    """The only session in what `--paths --json` printed."""
+    with contextlib.suppress(json.JSONDecodeError):
+        said = json.loads(text)
+        sessions = said.get("sessions", [said]) if isinstance(said, dict) else said
+        if len(sessions) == 1 and "in_use" in sessions[0]:
+            found: Snapshot = sessions[0]
+            return found
+    return None
+
+
+def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:
+    """The terminal, once the far end has said so; closed if it does not."""
+    try:
+        terminal.wait_for(READY, timeout=timeout)
+    except BaseException:
+        terminal.close()
+        raise
+    return terminal
+
+
+@contextlib.contextmanager
+def homeward(lab: Lab) -> Iterator[Homeward]:
+    """Servers, the tunnel, and the guest's configuration; every way but that of the mapped port is open."""
+    with scene(lab, visitors=True) as place, _tunnel(lab.pi, place.keeper):
+        place.guest.config.write_text(
+            place.guest.config.read_text()
+            + "".join(f"Host {name}\n{way}\nHostKeyAlias pi-home\n" for name, way in WAYS.items())
+        )
+        wait_until(lambda: FORWARD in bound_ports(lab.relay), what="the forward on the relay")
+        yield Homeward(place)
+
+
+@contextlib.contextmanager
+def _tunnel(pi: Machine, keeper: Person) -> Iterator[None]:
+    """`ssh -R` from pi, with a session, so that sshd does not hold small packets back."""
+    forward = f"0.0.0.0:{FORWARD}:127.0.0.1:22"
+    process = pi.popen(keeper.ssh("-o", "ExitOnForwardFailure=yes", "-R", forward, "relay", "sleep 100000"))
+    try:
+        yield
+    finally:
+        end(process)

@@ -33,7 +33,7 @@ SETTLE: Final = 10.0  # seconds for the best path to come into use; what is in u
 DIRECT, SSH, OURS = "mosh, port forward", "ssh by the relay", "tunneld mosh"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Condition:
     """`link`: faults of the laptop's link; `path`: what tunneld mosh is meant to use."""
 

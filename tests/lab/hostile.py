@@ -33,7 +33,15 @@ def payloads(chance: random.Random) -> Iterator[bytes]:
 
 
 def assail(
-    host: Host, address: str, ports: range, *, count: int, rate: float, sources: Sequence[str], sockets: int, seed: int
+    host: Host,
+    address: str,
+    ports: Sequence[int],
+    *,
+    count: int,
+    rate: float,
+    sources: Sequence[str],
+    sockets: int,
+    seed: int,
 ) -> int:
     """Send `count` hostile datagrams, `rate` a second, from `sockets` ports over the `sources` addresses.
 

@@ -51,8 +51,8 @@ def _commands(home: Homeward) -> Mapping[tuple[str, str], list[str]]:
         (BY_MAPPING, MOSH): _mosh(guest.ssh()),
         (BY_MAPPING, OURS): home.command("pi-mapped"),
         (BY_JUMP, SSH): guest.ssh("-tt", "pi-home", "--", shlex.join(FAR_END)),
-        # By a jump host, mosh must be told where the datagrams go.
-        (BY_JUMP, MOSH): _mosh(guest.ssh(*JUMP_WAY), "--experimental-remote-ip=local"),
+        # By a jump host, mosh must be told where the datagrams go, and that not only loopback listens for them.
+        (BY_JUMP, MOSH): _mosh(guest.ssh(*JUMP_WAY), "--experimental-remote-ip=local", "--bind-server=any"),
         (BY_JUMP, OURS): home.command("pi-home"),
     }
 

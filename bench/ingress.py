@@ -97,6 +97,7 @@ Cells = Mapping[tuple[str, bool], Cell]  # by subject, and whether a copy ran
 
 
 def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
+    """The echoes in ms, each key a while after the echo of the one before."""
     taken = []
     for _ in range(keys):
         taken.append(terminal.echo(timeout=30))

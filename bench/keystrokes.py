@@ -3,7 +3,7 @@
     python -m bench.keystrokes [--json] [--quick] [--keys N] [--parts clean,loss5,prompt,moments] [--picture FILE]
 
 Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
-everything anew; then everybody types at the same time over the same links, each key when the one before is back.
+everything anew; then everybody types at the same time over the same links, 9 keys a second.
 Eternal Terminal would be a peer, but Debian has no package of it.
 """
 
@@ -21,13 +21,14 @@ from random import Random
 from typing import Final
 
 from bench.homes import CONDITIONS, DIRECT, OURS, SSH, Condition, Homes, between_homes, faults, homes
-from bench.ingress import typed
 from bench.moments import Moment, comes_back, path_dies, roams
 from bench.numbers import median, quantile
 from bench.prompt import MOSH, WAYS, Prompts, prompts
 from bench.report import Arguments, Column, Table, emit, parser, progress
 from bench.report import Cell as Shown
+from tests.lab.terminal import Terminal
 
+PACE: Final = (0.1, 0.12)  # seconds from key to key, evenly; longer where the echo is not back yet
 WARM_UP: Final = 30  # keys: what measures loss has measured it
 PROMPT, MOMENTS, UPGRADE = "prompt", "moments", "upgrade"
 PARTS: Final = (*(condition.name for condition in CONDITIONS), PROMPT, MOMENTS, UPGRADE)
@@ -73,6 +74,15 @@ class Found:
     returns: list[float] = field(default_factory=list)  # seconds until UDP is used again
     direct: list[float] = field(default_factory=list)  # seconds from start to a direct path
     failed: dict[str, str] = field(default_factory=dict)  # by part, why
+
+
+def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
+    taken = []
+    for _ in range(keys):
+        due = time.monotonic() + chance.uniform(*PACE)
+        taken.append(terminal.echo(timeout=60))
+        time.sleep(max(0.0, due - time.monotonic()))
+    return taken
 
 
 def measure(place: Homes, condition: Condition, keys: int) -> Typed:

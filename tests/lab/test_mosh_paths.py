@@ -39,10 +39,19 @@ TO_SERVER, TO_CLIENT = b"\x00", b"\x80"  # how mosh's datagrams begin
 
 
 @contextmanager
-def homes(lab: Lab, *, pi: str = CONE, laptop: str = CONE) -> Iterator[Homeward]:
-    """80 ms, and NATs of these kinds."""
+def homes(
+    lab: Lab, *, pi: str = CONE, laptop: str = CONE, firewall: bool | None = None, wired: bool = False
+) -> Iterator[Homeward]:
+    """80 ms, and NATs of these kinds; none at all if it is said whether there is a `firewall` instead.
+
+    `wired`: there is a cable for the laptop at pi's home.
+    """
     for gateway, kind in (("homegw", pi), ("lapgw", laptop)):
         lab.set_nat(gateway, kind)
+    if firewall is not None:
+        route_without_nat(lab, firewall=firewall)
+    if wired:
+        wire_laptop_to_home(lab)
     for link in (lab.home_link, lab.laptop_link):
         link.set(delay=ONE_WAY)
     with homeward(lab) as home:
@@ -70,18 +79,15 @@ def test_a_symmetric_nat_gets_a_relayed_path(lab: Lab, pi: str, laptop: str) -> 
 @pytest.mark.parametrize("firewall", [False, True], ids=["open", "replies only"])
 def test_hosts_without_nat_get_a_direct_path(lab: Lab, firewall: bool) -> None:
     """Their own addresses are enough; a firewall that lets only replies in is punched from both sides."""
-    with homes(lab) as home:
-        route_without_nat(lab, firewall=firewall)
-        with home.mosh() as terminal:
-            seen = home.wait_direct(timeout=10)
-            assert "192.168.1.2" in seen["in_use"]["remote"]
-            terminal.echoes(3)
+    with homes(lab, firewall=firewall) as home, home.mosh() as terminal:
+        seen = home.wait_direct(timeout=10)
+        assert "192.168.1.2" in seen["in_use"]["remote"]
+        terminal.echoes(3)
 
 
 def test_two_machines_in_one_lan_speak_there(lab: Lab) -> None:
     """Although ssh goes out to the relay and back in, datagrams do not leave the house."""
-    with homes(lab) as home:
-        wire_laptop_to_home(lab)
+    with homes(lab, wired=True) as home:
         go_home(lab)
         with home.mosh() as terminal:
             home.wait_for(
@@ -185,37 +191,33 @@ def renumber_inside(lab: Lab) -> None:
 @pytest.mark.parametrize("move", [renumber_outside, renumber_inside, go_home])
 def test_a_move_costs_two_seconds_at_most(lab: Lab, move: Callable[[Lab], None]) -> None:
     """The router's address changes, of which nobody is told; the laptop's does; it enters the home's own LAN."""
-    with homes(lab) as home:
-        wire_laptop_to_home(lab)
-        with home.mosh() as terminal:
-            home.wait_direct()
-            with typing(terminal) as typist:
-                time.sleep(1)
-                move(lab)
-                moved = time.monotonic()
-                time.sleep(8)
-            late = typist.finish()
-            echoes = [press + took for press, took in zip(typist.pressed, late, strict=True) if press > moved]
-            assert min(echoes) - moved < BACK
-            home.wait_direct()
+    with homes(lab, wired=True) as home, home.mosh() as terminal:
+        home.wait_direct()
+        with typing(terminal) as typist:
+            time.sleep(1)
+            move(lab)
+            moved = time.monotonic()
+            time.sleep(8)
+        late = typist.finish()
+        echoes = [press + took for press, took in zip(typist.pressed, late, strict=True) if press > moved]
+        assert min(echoes) - moved < BACK
+        home.wait_direct()
 
 
 def test_a_laptop_goes_home_and_away_again(lab: Lab) -> None:
     """At home the LAN carries, outside the internet does, and the session is the same."""
-    with homes(lab) as home:
-        wire_laptop_to_home(lab)
-        with home.mosh() as terminal:
-            home.wait_direct()
-            for move, inside in ((go_home, True), (go_away, False)):
-                move(lab)
-                home.wait_for(
-                    lambda seen, inside=inside: (  # type: ignore[misc]
-                        is_direct(seen) and ("192.168.1.2" in seen["in_use"]["remote"]) is inside
-                    ),
-                    what=move.__name__,
-                    timeout=30,
-                )
-                terminal.echoes(5)
+    with homes(lab, wired=True) as home, home.mosh() as terminal:
+        home.wait_direct()
+        for move, inside in ((go_home, True), (go_away, False)):
+            move(lab)
+            home.wait_for(
+                lambda seen, inside=inside: (  # type: ignore[misc]
+                    is_direct(seen) and ("192.168.1.2" in seen["in_use"]["remote"]) is inside
+                ),
+                what=move.__name__,
+                timeout=30,
+            )
+            terminal.echoes(5)
 
 
 # Datagrams that nobody should have sent
@@ -226,8 +228,7 @@ def test_hostile_datagrams_reach_no_mosh_and_grow_nothing(lab: Lab) -> None:
 
     What either mosh hears is what the other one said, each datagram once, and a person types on.
     """
-    with homes(lab) as home, ExitStack() as stack:
-        route_without_nat(lab, firewall=False)
+    with homes(lab, firewall=False) as home, ExitStack() as stack:
         terminal = stack.enter_context(home.mosh())
         home.wait_direct()
         at_pi, at_laptop = (stack.enter_context(listening(host, "lo")) for host in (lab.pi, lab.laptop))

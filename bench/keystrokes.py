@@ -103,8 +103,8 @@ def upgrade(folder: Path, found: Found) -> None:
         for _ in range(UPGRADES):
             began = time.monotonic()
             with home.mosh():
-                home.wait_direct()
-                found.direct.append(time.monotonic() - began)
+                seen = home.wait_direct()
+                found.direct.append(time.monotonic() - seen["in_use"]["since"] - began)
 
 
 def moments(folder: Path, found: Found) -> None:

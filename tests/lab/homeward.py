@@ -110,14 +110,12 @@ def is_on_stream(seen: Snapshot) -> bool:
 
 
 def the_session(text: str) -> Snapshot | None:
-    """The only session in what `--paths --json` printed."""
-    with contextlib.suppress(json.JSONDecodeError):
-        said = json.loads(text)
-        sessions = said.get("sessions", [said]) if isinstance(said, dict) else said
-        if len(sessions) == 1 and "in_use" in sessions[0]:
-            found: Snapshot = sessions[0]
-            return found
-    return None
+    """The only session in what `--paths --json` printed, a line for each."""
+    lines = text.splitlines()
+    if len(lines) != 1:
+        return None
+    pair: Snapshot = json.loads(lines[0])["pair"]
+    return pair
 
 
 def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:

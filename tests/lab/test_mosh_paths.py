@@ -306,9 +306,9 @@ def assert_heard_what_was_said(at_pi: Ear, at_laptop: Ear) -> None:
 
 
 def outside_ports(host: Host) -> list[int]:
-    """The UDP ports of a host that others can reach."""
-    lines = host.run(["ss", "-Hlun"]).stdout.splitlines()
-    places = [line.split()[3].rpartition(":") for line in lines]
+    """The UDP ports of a host that others can reach, but for mosh-client's own, which it answers to loopback alone."""
+    lines = host.run(["ss", "-Hlunp"]).stdout.splitlines()
+    places = [line.split()[3].rpartition(":") for line in lines if "mosh-client" not in line]
     return sorted({int(port) for address, _, port in places if address.strip("[]") not in ("127.0.0.1", "::1")})
 
 

@@ -121,6 +121,14 @@ def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
     assert rendezvous.candidates() == (LAN, Candidate("visible", Address("203.0.113.9", 42000)))
 
 
+def test_what_ssh_shows_through_a_tunnel_is_not_tried() -> None:
+    """It is the relay's or the peer's own loopback, where programs of others listen."""
+    rendezvous = meeting()
+    rendezvous.sees_peer(["127.0.0.1", "::1", "fe80::1", "0.0.0.0", "pi"])
+    rendezvous.take({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
+    assert rendezvous.candidates() == ()
+
+
 def asked(rendezvous: Rendezvous, now: float) -> list[bytes]:
     return [data for _, _, data in rendezvous.questions(now)]
 

@@ -92,7 +92,8 @@ class Rendezvous:
     # The peer's
 
     def sees_peer(self, hosts: Iterable[str]) -> None:
-        self._hosts = tuple(dict.fromkeys(hosts))[:MAX_HOSTS]
+        """What is no address of another machine is left out: through a tunnel, SSH shows loopback."""
+        self._hosts = tuple(dict.fromkeys(filter(None, map(offer.reachable, hosts))))[:MAX_HOSTS]
 
     def take(self, body: dict[str, Any], now: float) -> bool:
         """An offer of the peer's came; False: it makes no sense, says nothing new, or they come too fast."""

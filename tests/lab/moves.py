@@ -17,8 +17,9 @@ HOME_LAN: Final = "192.168.1.3"  # the laptop's address when it is at home
 # The firewall of the patch of 2012: addresses are the hosts' own, and only what answers them comes in.
 REPLIES_ONLY: Final = NAT_RULES.replace('oifname "wan" masquerade {flags};', "")
 
-# Between the two homes; the relay is still there for both.
-BETWEEN_HOMES: Final = "ip saddr { 60.1.1.0/24, 60.2.2.0/24 } ip daddr { 60.1.1.0/24, 60.2.2.0/24 }"
+# Between the two homes, as seen with NAT and without; the relay is still there for both.
+_HOMES: Final = "{ 60.1.1.0/24, 60.2.2.0/24, 192.168.0.0/16 }"
+BETWEEN_HOMES: Final = f"ip saddr {_HOMES} ip daddr {_HOMES}"
 
 
 def route_without_nat(lab: Lab, *, firewall: bool) -> None:

@@ -17,6 +17,16 @@ HOME_LAN: Final = "192.168.1.3"  # the laptop's address when it is at home
 # The firewall of the patch of 2012: addresses are the hosts' own, and only what answers them comes in.
 REPLIES_ONLY: Final = NAT_RULES.replace('oifname "wan" masquerade {flags};', "")
 
+IPV6: Final = {
+    "pi": {"eth0": "2a00:1:1::2"},
+    "homegw": {"lan": "2a00:1:1::1", "wan": "2a00:0:1::2"},
+    "inet": {"home": "2a00:0:1::1", "laptop": "2a00:0:2::1"},
+    "lapgw": {"wan": "2a00:0:2::2", "lan": "2a00:1:2::1"},
+    "laptop": {"eth0": "2a00:1:2::2"},
+}
+BEHIND_IPV6: Final = {"pi": "2a00:1:1::1", "laptop": "2a00:1:2::1"}
+GATEWAYS_IPV6: Final = {"homegw": ("2a00:1:1::/64", "2a00:0:1::1"), "lapgw": ("2a00:1:2::/64", "2a00:0:2::1")}
+
 # Between the two homes, as seen with NAT and without; the relay is still there for both.
 _HOMES: Final = "{ 60.1.1.0/24, 60.2.2.0/24, 192.168.0.0/16 }"
 BETWEEN_HOMES: Final = f"ip saddr {_HOMES} ip daddr {_HOMES}"
@@ -52,6 +62,30 @@ def new_outside_address(lab: Lab, gateway: Gateway, address: str) -> None:
         f"ip route replace default via {ADJACENT[gateway]}\n"
         "conntrack -F"
     )
+
+
+def give_ipv6(lab: Lab) -> None:
+    """Global addresses for the two hosts, and firewalls that let only replies in; `forbid_udp` is about IPv4."""
+    for host, ports in IPV6.items():
+        lab.hosts[host].shell(
+            "cd /proc/sys/net/ipv6/conf\n"
+            "for each in */accept_dad; do echo 0 > $each; done\n"
+            + "".join(
+                f"echo 0 > {port}/disable_ipv6\nip address add {address}/64 dev {port}\n"
+                for port, address in ports.items()
+            )
+        )
+    for host, gateway in BEHIND_IPV6.items():
+        lab.hosts[host].shell(f"ip route add default via {gateway}")
+    for gateway, (network, adjacent) in GATEWAYS_IPV6.items():
+        lab.hosts[gateway].shell(
+            "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n"
+            f"ip route add default via {adjacent}\n"
+            f"nft -f - <<'END'\n{REPLIES_ONLY.format(flags='').replace('table ip ', 'table ip6 ')}END"
+        )
+        lab.hosts["inet"].shell(
+            f"echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\nip route add {network} via {adjacent[:-1]}2"
+        )
 
 
 def wire_laptop_to_home(lab: Lab) -> None:

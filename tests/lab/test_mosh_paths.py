@@ -16,6 +16,7 @@ from tests.lab.hostile import assail
 from tests.lab.moves import (
     allow_udp,
     forbid_udp,
+    give_ipv6,
     go_away,
     go_home,
     new_inside_address,
@@ -102,6 +103,17 @@ def test_a_mapped_ssh_port_is_hint_enough(lab: Lab) -> None:
         lab.map_port("homegw", protocol="tcp", ports="22", to=lab.pi.address)
         with home.mosh("pi-mapped") as terminal:
             home.wait_direct(timeout=10)
+            terminal.echoes(3)
+
+
+def test_ipv6_is_a_direct_path_where_ipv4_is_none(lab: Lab) -> None:
+    """Two symmetric NATs, and no UDP over IPv4 at all; the firewalls of IPv6 let only replies in."""
+    with homes(lab, pi=SYMMETRIC, laptop=SYMMETRIC) as home:
+        give_ipv6(lab)
+        forbid_udp(lab, "everywhere")
+        with home.mosh() as terminal:
+            seen = home.wait_direct(timeout=10)
+            assert "2a00:1:1::2" in seen["in_use"]["remote"]
             terminal.echoes(3)
 
 

@@ -17,6 +17,12 @@ HOME_LAN: Final = "192.168.1.3"  # the laptop's address when it is at home
 # The firewall of the patch of 2012: addresses are the hosts' own, and only what answers them comes in.
 REPLIES_ONLY: Final = NAT_RULES.replace('oifname "wan" masquerade {flags};', "")
 
+# ICMPv6 passes: neighbours find each other by it.
+IPV6_RULES: Final = (
+    REPLIES_ONLY.format(flags="")
+    .replace("table ip ", "table ip6 ")
+    .replace("    drop\n", "    meta l4proto icmpv6 accept\n    drop\n")
+)
 IPV6: Final = {
     "pi": {"eth0": "2a00:1:1::2"},
     "homegw": {"lan": "2a00:1:1::1", "wan": "2a00:0:1::2"},
@@ -81,7 +87,7 @@ def give_ipv6(lab: Lab) -> None:
         lab.hosts[gateway].shell(
             "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n"
             f"ip route add default via {adjacent}\n"
-            f"nft -f - <<'END'\n{REPLIES_ONLY.format(flags='').replace('table ip ', 'table ip6 ')}END"
+            f"nft -f - <<'END'\n{IPV6_RULES}END"
         )
         lab.hosts["inet"].shell(
             f"echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\nip route add {network} via {adjacent[:-1]}2"

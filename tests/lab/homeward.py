@@ -17,7 +17,7 @@ from typing import Any, Final
 from tests.lab.client import FAR_END, READY, Person
 from tests.lab.machine import Machine, end, wait_until
 from tests.lab.net import Lab
-from tests.lab.product import TUNNELD, bound_ports
+from tests.lab.product import TUNNELD, agents, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
 
@@ -45,10 +45,10 @@ class Homeward:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The guest's own run folder, where his sessions can be asked."""
+        """The guest's own run folder, for it should not matter who else tests here."""
         folder = self.lab.laptop.directory / "run"
         folder.mkdir(mode=0o700, exist_ok=True)
-        return {"RUNTIME_DIRECTORY": str(folder)}
+        return {"XDG_RUNTIME_DIR": str(folder)}
 
     def command(self, way: str = "pi-home", *options: str, far_end: Sequence[str] = FAR_END) -> list[str]:
         """`tunneld mosh`, to a far end that echoes."""
@@ -65,7 +65,9 @@ class Homeward:
     def snapshot(self) -> Snapshot | None:
         """What `tunneld mosh --paths --json` says of the guest's one session; None when it cannot be asked."""
         asked = self.lab.laptop.run([*TUNNELD, "mosh", "--paths", "--json"], check=False, env=self.environment)
-        return the_session(asked.stdout)
+        here = agents(self.lab.laptop)
+        sessions = [said for said in map(json.loads, asked.stdout.splitlines()) if said["pid"] in here]
+        return sessions[0]["pair"] if len(sessions) == 1 else None
 
     def wait_for(self, holds: Callable[[Snapshot], object], *, what: str, timeout: float = 20) -> Snapshot:
         """The first snapshot for which `holds` is true.
@@ -107,15 +109,6 @@ def is_relayed(seen: Snapshot) -> bool:
 
 def is_on_stream(seen: Snapshot) -> bool:
     return bool(seen["in_use"]["carrier"] == "stream")
-
-
-def the_session(text: str) -> Snapshot | None:
-    """The only session in what `--paths --json` printed, a line for each."""
-    lines = text.splitlines()
-    if len(lines) != 1:
-        return None
-    pair: Snapshot = json.loads(lines[0])["pair"]
-    return pair
 
 
 def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tunneld.core.path import DEATH, DOUBT, HELD_FOR_LOSS, NEEDED, TRIES, Address, Candidate, Path
-from tunneld.core.paths import MAX_FOUND, MAX_PATHS, Paths, choose
+from tunneld.core.paths import MAX_FOUND, MAX_PATHS, PATIENCE, Paths, choose
 
 NOW = 1000.0
 HERE = Address("192.0.2.1", 5000)
@@ -244,3 +244,19 @@ def test_a_family_is_tried_from_its_own_socket_alone() -> None:
     paths.open("six", 6, NOW)
     paths.open("four", 4, NOW)
     assert {(path.local, path.remote.family) for path in paths} == {("six", 6), ("four", 4)}
+
+
+def test_the_first_better_path_counts_at_once_and_later_ones_must_wait() -> None:
+    """The relay answers first, and the direct path a moment later; after that, each move doubles the wait."""
+    paths = Paths(Counter[str](), NOW)
+    paths.open("4", 4, NOW)
+    by_relay, far, near = (HERE._replace(port=port) for port in (1, 2, 3))
+    paths.offer([Candidate("relay", by_relay), Candidate("lan", far), Candidate("lan", near)], NOW)
+    known = {path.remote: path for path in paths}
+    used = []
+    for remote, rtt, when in ((by_relay, 0.02, 0.0), (far, 0.05, 0.1), (near, 0.03, 0.2)):
+        answers(known[remote], rtt, NOW + when)
+        paths.review(NOW + when + 0.001)
+        used.append(paths.current)
+    paths.review(NOW + 0.101 + PATIENCE)
+    assert [*used, paths.current] == [known[remote] for remote in (by_relay, far, far, near)]

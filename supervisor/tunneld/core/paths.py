@@ -30,7 +30,8 @@ BETTER_BY, BETTER_SHARE = 0.005, 0.9
 """A shorter round trip is better by 5 ms and by a tenth at least, or nobody feels it."""
 
 PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
-"""Seconds in use before a better path counts; doubled by each move to one, until the network changes."""
+"""Seconds in use before a better path counts, from the second move to one on; doubled by each, until the network
+changes. The first is free: the relay is often the first to answer, and the direct path comes a moment later."""
 
 TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
 """A fifth of the packets of the last seconds, of which there must be that many; surely so, not by chance."""
@@ -70,7 +71,7 @@ class Paths:
         self._offered: dict[Address, str] = {}
         self._probes = Rate(100, 100)
         self._finds = Rate(0.2, MAX_FOUND)
-        self._patience = PATIENCE
+        self._patience = 0.0
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._paths.values())
@@ -108,7 +109,7 @@ class Paths:
 
     def moved(self, now: float) -> None:
         """Nothing that was known holds any more."""
-        self._patience = PATIENCE
+        self._patience = 0.0
         for path in self:
             path.doubt_everything(now)
 
@@ -168,7 +169,7 @@ class Paths:
             return None
         reason = self._reason(former, chosen, now)
         if former and chosen and former.passes():
-            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+            self._patience = min(max(PATIENCE, 2 * self._patience), LONGEST_PATIENCE)
         self.current, self.since, self.why = chosen, now, reason
         return reason
 

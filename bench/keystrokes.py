@@ -23,7 +23,7 @@ from typing import Final
 from bench.homes import CONDITIONS, DIRECT, OURS, SSH, Condition, Homes, between_homes, faults, homes
 from bench.moments import Moment, comes_back, path_dies, roams
 from bench.numbers import median, quantile
-from bench.prompt import MOSH, WAYS, Prompts, prompts
+from bench.prompt import BY_JUMP, BY_MAPPING, MOSH, WAYS, Prompts, map_ports, prompts
 from bench.report import Arguments, Column, Table, emit, parser, progress
 from bench.report import Cell as Shown
 from tests.lab.terminal import Terminal
@@ -72,7 +72,7 @@ class Found:
     prompts: Prompts = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)  # seconds until UDP is used again
-    direct: list[float] = field(default_factory=list)  # seconds from start to a direct path
+    direct: dict[str, list[float]] = field(default_factory=dict)  # seconds from start to a direct path, by the way
     failed: dict[str, str] = field(default_factory=dict)  # by part, why
 
 
@@ -100,11 +100,14 @@ def measure(place: Homes, condition: Condition, keys: int) -> Typed:
 def upgrade(folder: Path, found: Found) -> None:
     """From the start of the program until its datagrams have left the stream."""
     with between_homes(folder, CLEAN) as home:
-        for _ in range(UPGRADES):
-            began = time.monotonic()
-            with home.mosh():
-                seen = home.wait_direct()
-                found.direct.append(time.monotonic() - seen["in_use"]["since"] - began)
+        map_ports(home)
+        for way, name in {BY_MAPPING: "pi-mapped", BY_JUMP: "pi-home"}.items():
+            for _ in range(UPGRADES):
+                began = time.monotonic()
+                with home.mosh(name):
+                    seen = home.wait_direct()
+                    taken = time.monotonic() - seen["in_use"]["since"] - began
+                    found.direct.setdefault(way, []).append(taken)
 
 
 def moments(folder: Path, found: Found) -> None:
@@ -174,8 +177,8 @@ def _of_conditions(typed_in: Mapping[Condition, Typed]) -> Iterator[Row]:
 
 
 def _of_starts(found: Found) -> Iterator[Row]:
-    if found.direct:
-        yield "seconds from the start to a direct path, median", median(found.direct), 2.0
+    for way, seconds in found.direct.items():
+        yield f"start to direct path by {way}, s", median(seconds), 2.0
     for way in WAYS if found.prompts else ():
         times = median(found.prompts[way, OURS]) / median(found.prompts[way, MOSH])
         yield f"first prompt by {way}, times that of {MOSH}", times, 1.0

@@ -26,7 +26,7 @@ Prompts = Mapping[tuple[str, str], list[float]]  # by the way and who
 
 def prompts(home: Homeward, rounds: int) -> Prompts:
     """All in turn, another one first each round; the first round is thrown away."""
-    _open(home)
+    map_ports(home)
     listed = _commands(home)
     found: dict[tuple[str, str], list[float]] = {key: [] for key in listed}
     for number in range(rounds + 1):
@@ -37,7 +37,7 @@ def prompts(home: Homeward, rounds: int) -> Prompts:
     return found
 
 
-def _open(home: Homeward) -> None:
+def map_ports(home: Homeward) -> None:
     """What mosh needs: ssh's port and its own, mapped by hand, and a name under which the server is trusted."""
     home.lab.map_port("homegw", protocol="tcp", ports="22", to=home.lab.pi.address)
     home.lab.map_port("homegw", protocol="udp", ports=PORTS.replace(":", "-"), to=home.lab.pi.address)

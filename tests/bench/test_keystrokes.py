@@ -68,7 +68,7 @@ def test_a_lost_key_misses_the_aim() -> None:
 
 def test_a_part_that_broke_is_named() -> None:
     """The others are shown all the same."""
-    table = aims(Found(direct=[1.5], failed={"loss5": "no prompt"}))
+    table = aims(Found(direct={BY_JUMP: [1.5]}, failed={"loss5": "no prompt"}))
     assert table.note == "loss5 failed: no prompt"
     assert len(table.rows) == 1
 

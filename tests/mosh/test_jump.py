@@ -25,11 +25,12 @@ from tunneld.core.path import Address, Candidate
 from tunneld.mosh import hop
 from tunneld.mosh import jump as jumps
 from tunneld.mosh.jump import Jump
+from tunneld.mosh.way import Way
 
 pytestmark = pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="OpenSSH is not installed")
 
 
-class Way:
+class Route:
     """A person, a jump host and a machine behind it, which is the same one; `end` is their side of a pair."""
 
     def __init__(self, sshd: Sshd, guest: Person, mark: str) -> None:
@@ -41,17 +42,19 @@ class Way:
         self.near.pairing.add_stream("first", *here)
         self.far.pairing.add_stream("first", *there)
         self.sessions: list[subprocess.Popen[bytes]] = []
+        self.way: Way
         self.jump: Jump | None = None
 
     def prepare(self, *options: str, ports: tuple[int, int] = (0, 0)) -> Jump:
         words = ["-F", str(self.guest.config), *options]
-        self.jump = Jump(words, hop.configuration([*words, "--", "dest"]), ports=ports)
+        self.way = Way(words, hop.configuration([*words, "--", "dest"]))
+        self.jump = Jump(self.way, ports=ports)
         return self.jump
 
     def connect(self, name: str = "first") -> subprocess.Popen[bytes]:
         """ssh to the machine behind, as the session would; it is through when this returns."""
         assert self.jump
-        words = ["ssh", "-T", *self.jump.options(name), "dest", "cat"]
+        words = ["ssh", "-T", *self.way.options(name), "dest", "cat"]
         self.sessions.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         session = self.sessions[-1]
         assert session.stdin
@@ -102,7 +105,7 @@ class Way:
 
 
 @contextlib.contextmanager
-def way(folder: Path, options: Mapping[str, str], *, config: str = "") -> Iterator[Way]:
+def way(folder: Path, options: Mapping[str, str], *, config: str = "") -> Iterator[Route]:
     machine = Machine("here", folder / "here")
     guest = person(machine, "guest")
     mark = f"WAY={folder}"
@@ -111,7 +114,7 @@ def way(folder: Path, options: Mapping[str, str], *, config: str = "") -> Iterat
         guest.trust(sshd.known_hosts("127.0.0.1"))
         hosts = f"Host dest jump\n  HostName 127.0.0.1\n  Port {sshd.port}\n"
         guest.config.write_text(f"{config}\n{hosts}{guest.config.read_text()}")
-        made = Way(sshd, guest, mark)
+        made = Route(sshd, guest, mark)
         try:
             yield made
         finally:
@@ -127,7 +130,7 @@ def loopback_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def through(tmp_path: Path) -> Iterator[Way]:
+def through(tmp_path: Path) -> Iterator[Route]:
     with way(tmp_path, {}) as made:
         yield made
 
@@ -140,7 +143,7 @@ def answers(address: Address) -> bool:
         return stun.read_response(sock.recv(2048)) == (b"0123456789ab", Address("127.0.0.1", sock.getsockname()[1]))
 
 
-def test_the_far_end_is_told_where_to_meet(through: Way) -> None:
+def test_the_far_end_is_told_where_to_meet(through: Route) -> None:
     """One login there does for both; the addresses are sshd's own, and the one that the far end sees."""
     jump = through.prepare("-J", "jump")
     through.connect()
@@ -156,7 +159,7 @@ def test_the_far_end_is_told_where_to_meet(through: Way) -> None:
 
 @pytest.mark.parametrize("length", [46, 47, 70])
 def test_a_long_way_to_temporary_files_is_no_obstacle(
-    through: Way, monkeypatch: pytest.MonkeyPatch, length: int
+    through: Route, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """ssh needs more room for its socket than the socket's own name."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
@@ -167,7 +170,7 @@ def test_a_long_way_to_temporary_files_is_no_obstacle(
         through.connect("stream-1000")
 
 
-def test_the_near_end_offers_it_too(through: Way) -> None:
+def test_the_near_end_offers_it_too(through: Route) -> None:
     """And asks it where it is seen; with the same word each end tells the other to go there."""
     through.prepare("-J", "jump")
     through.connect()
@@ -181,7 +184,7 @@ def test_the_near_end_offers_it_too(through: Way) -> None:
     assert [(each.kind, each.address) for each in offered] == [("relay", each) for each in through.relay()]
 
 
-def test_it_uses_the_ports_that_it_is_given(through: Way) -> None:
+def test_it_uses_the_ports_that_it_is_given(through: Route) -> None:
     """Those that a firewall there lets through."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("0.0.0.0", 0))
@@ -193,7 +196,7 @@ def test_it_uses_the_ports_that_it_is_given(through: Way) -> None:
     assert through.relay()[0].port == port
 
 
-def test_an_agent_needs_the_session_for_its_start_alone(through: Way) -> None:
+def test_an_agent_needs_the_session_for_its_start_alone(through: Route) -> None:
     """ssh dies, and packets still meet."""
     through.prepare("-J", "jump")
     session = through.connect()
@@ -240,7 +243,7 @@ def test_where_nothing_may_be_run_there_is_no_agent(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_a_jump_host_says_is_words_at_most(
-    through: Way, monkeypatch: pytest.MonkeyPatch, command: str, words: str
+    through: Route, monkeypatch: pytest.MonkeyPatch, command: str, words: str
 ) -> None:
     """Bounded, and fit for a terminal."""
     jump = through.prepare("-J", "jump")
@@ -251,7 +254,7 @@ def test_whatever_a_jump_host_says_is_words_at_most(
     through.run(lambda: words in jump.says)
 
 
-def test_a_jump_host_that_hangs_is_given_up(through: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jump_host_that_hangs_is_given_up(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it."""
     monkeypatch.setattr(jumps, "PATIENCE", 0.5)
     monkeypatch.setattr(hop, "command_there", lambda *way: ["sleep", "100"])
@@ -266,19 +269,20 @@ def test_where_the_login_cannot_be_shared_there_is_no_agent(tmp_path: Path) -> N
     with way(tmp_path, {"MaxSessions": "0"}) as through:
         jump = through.prepare("-J", "jump")
         session = subprocess.Popen(
-            ["ssh", "-T", *jump.options("first"), "dest", "cat"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ["ssh", "-T", *through.way.options("first"), "dest", "cat"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         through.sessions.append(session)
-        folder = Path(jump.options("first")[1].split("ControlPath=")[1].split("/first")[0])
         with contextlib.suppress(TimeoutError):
-            wait_until((folder / "first").exists, what="the hop", timeout=2)
+            wait_until(lambda: through.way.is_shared("first"), what="the hop", timeout=2)
         through.begin()
         through.run(lambda: jump.says.startswith("it does not") or "cannot be shared" in jump.says)
         assert not through.relay()
         assert through.logins <= 2
 
 
-def test_without_a_shared_connection_it_is_not_tried(through: Way) -> None:
+def test_without_a_shared_connection_it_is_not_tried(through: Route) -> None:
     """Such as one that died while its session began."""
     jump = through.prepare("-J", "jump")
     through.begin()
@@ -286,7 +290,7 @@ def test_without_a_shared_connection_it_is_not_tried(through: Way) -> None:
     assert through.logins == 0
 
 
-def test_an_agent_that_is_gone_is_started_again(through: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_is_gone_is_started_again(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its machine was rebooted, maybe: at once if it was of use, else not too often, since each one stays a while."""
     monkeypatch.setattr(jumps, "LOOK_EVERY", 0.05)
     path = {"kind": "relay", "state": "open"}
@@ -308,11 +312,11 @@ def test_an_agent_that_is_gone_is_started_again(through: Way, monkeypatch: pytes
     through.run(lambda: through.relay()[0] != second)
 
 
-def test_nothing_stays_behind(through: Way) -> None:
+def test_nothing_stays_behind(through: Route) -> None:
     """No socket, no folder, no thread that waits; an agent that nobody uses leaves by itself."""
     jump = through.prepare("-J", "jump")
     through.connect()
-    folder = Path(jump.options("first")[1].split("ControlPath=")[1].split("/first")[0])
+    folder = Path(through.way.socket("first")).parent
     assert (folder / "first").is_socket()
     assert folder.stat().st_mode & 0o777 == 0o700
     through.begin()
@@ -321,7 +325,7 @@ def test_nothing_stays_behind(through: Way) -> None:
     assert not folder.exists()
 
 
-def test_the_agent_goes_with_the_session(through: Way) -> None:
+def test_the_agent_goes_with_the_session(through: Route) -> None:
     """Its port may be one of few that a firewall lets through."""
     jump = through.prepare("-J", "jump")
     through.connect()
@@ -332,10 +336,10 @@ def test_the_agent_goes_with_the_session(through: Way) -> None:
     wait_until(lambda: not through.agents(), what="the agent's end")
 
 
-def test_without_a_jump_host_nothing_changes(through: Way) -> None:
+def test_without_a_jump_host_nothing_changes(through: Route) -> None:
     """ssh's words are the person's own."""
     jump = through.prepare("-v")
-    assert jump.options("first") == ("-F", str(through.guest.config), "-v")
+    assert through.way.options("first") == ("-F", str(through.guest.config), "-v")
     through.begin()
     through.near.step(0.02)
     assert jump.status() is None

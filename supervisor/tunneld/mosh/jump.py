@@ -10,14 +10,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tunneld.core import frame, packet
 from tunneld.core.offer import reachable
 from tunneld.core.path import Address, Candidate
-from tunneld.door import root
 from tunneld.mosh import hop
+from tunneld.mosh.way import Way
 from tunneld.pairing import FAMILIES, Pairing
 from tunneld.ssh import bootstrap
 
@@ -44,9 +44,6 @@ MAX_ANSWER = 64 * 1024
 
 MAX_ADDRESSES = 4
 
-LONGEST_ROOT = 46
-"""Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
-
 
 class Found(NamedTuple):
     """The agent's ports by family, and under which addresses to try them."""
@@ -61,28 +58,15 @@ class Found(NamedTuple):
 
 
 class Jump:
-    """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them; `ports` is the range that
-    the agent may use there.
+    """The agent at the first hop of a way, which it closes as well. `ports` is the range that it may use there.
 
     `addresses` are where it is, once that is known.
     """
 
-    def __init__(
-        self,
-        options: Sequence[str],
-        settings: Mapping[str, str],
-        *,
-        ports: tuple[int, int] = (0, 0),
-        said: Callable[[list[str]], dict[str, str]] = hop.configuration,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._options = tuple(options)
+    def __init__(self, way: Way, *, ports: tuple[int, int] = (0, 0), now: Callable[[], float] = time.monotonic) -> None:
+        self._way = way
         self._ports = ports
         self._now = now
-        self._hop: hop.Hop | None = None
-        self._folder = ""
-        self._finding = threading.Thread(target=self._find, args=(settings, said), name="jump", daemon=True)
-        self._finding.start()
         self._process: subprocess.Popen[bytes] | None = None
         self.addresses: list[Address] = []
         self._tried = 0.0
@@ -93,25 +77,17 @@ class Jump:
         self._waiting: socket.socket | None = None
         self.says = "its agent starts when the session runs"
 
-    def options(self, name: str, *, beside: bool = False) -> tuple[str, ...]:
-        """The options for the ssh that is to become the stream of this name; the first call waits for `ssh -G`."""
-        self._finding.join()
-        if self._hop is None:
-            return self._options
-        return tuple(hop.through(self._hop, self._options, f"{self._folder}/{name}", beside=beside))
-
     def begin(
         self, pairing: Pairing, secret: bytes, *, ssh_connection: str, stun: Callable[[], Iterable[Address]]
     ) -> None:
         """mosh-client runs: now there is time. `ssh_connection` is the far side's, `stun` what the pair asks anyway."""
-        self._finding.join()
-        if self._hop is None:
+        if self._way.hop is None:
             return
         self._pairing = pairing
         self._identities = packet.identities(secret)
         self._stun = stun
-        self._seen_there = [] if self._hop.others else ssh_connection.split()[:1]
-        if self._hop.asks:
+        self._seen_there = [] if self._way.hop.others else ssh_connection.split()[:1]
+        if self._way.hop.asks:
             self.says = "ssh_config has you asked for each use of its connection: no agent there"
             return
         self._pairing.call_at(self._now() + AFTER, self._start)
@@ -119,25 +95,16 @@ class Jump:
     def close(self) -> None:
         """The session is over."""
         self._is_closed = True
-        self._finding.join()
         if self._process and self._process.poll() is None:
             self._process.kill()
         if self._waiting:
             self._waiting.close()
         _send(self._farewell, self.addresses)
-        if self._folder:
-            _remove(self._folder)
+        self._way.close()
 
     def status(self) -> dict[str, Any] | None:
         """For `--paths`: None where no jump host is on the way."""
-        return {"host": self._hop.host, "says": self.says} if self._hop else None
-
-    def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
-        """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
-        found = hop.find(self._options, settings, said)
-        with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
-            self._folder = _folder() if found and not found.theirs else ""
-            self._hop = found
+        return {"host": self._way.hop.host, "says": self.says} if self._way.hop else None
 
     # The agent's start, which waits for others and so does not happen in the loop
 
@@ -155,11 +122,7 @@ class Jump:
 
     def _shared(self) -> str | None:
         """A stream whose first hop is alive."""
-        assert self._hop
-        if self._hop.theirs:
-            return ""
-        names = [name for name in self._pairing.pair.streams if os.path.exists(f"{self._folder}/{name}")]
-        return names[0] if names else None
+        return next(filter(self._way.is_shared, self._pairing.pair.streams), None)
 
     def _ask(self, name: str, answer: socket.socket) -> None:
         """In a thread: start the agent, look the jump host up, then wake the loop."""
@@ -168,10 +131,10 @@ class Jump:
             answer.send(b".")
 
     def _found(self, name: str) -> Found | str:
-        assert self._hop
+        assert self._way.hop
         names = (each.hex() for each in (*self._identities, self._farewell))
         program = bootstrap.meeting_program(SYNC, *names, *self._ports)
-        command = hop.command_there(self._hop, f"{self._folder}/{name}", bootstrap.command(program))
+        command = hop.command_there(self._way.hop, self._way.socket(name), bootstrap.command(program))
         status, output = self._run(command, program)
         report = _report(output)
         if report is None and status == -signal.SIGKILL:
@@ -181,7 +144,7 @@ class Jump:
         if "error" in report:
             return _last_line(str(report["error"]))
         ports = {family: _port(report, family) for family in (4, 6)}
-        return Found(ports, [*_server(report), *_resolved(self._hop.host), *self._seen_there])
+        return Found(ports, [*_server(report), *_resolved(self._way.hop.host), *self._seen_there])
 
     def _run(self, command: list[str], program: bytes) -> tuple[int, str]:
         """Its exit status and what it said. In a session of its own, without a terminal: it can ask nobody."""
@@ -288,18 +251,3 @@ def _send(farewell: bytes, addresses: list[Address]) -> None:
             socket.socket(FAMILIES[address.family], socket.SOCK_DGRAM) as sock,
         ):
             sock.sendto(farewell, tuple(address))
-
-
-def _folder() -> str:
-    """A folder for sockets that no other user enters; short, since their paths must be."""
-    folder = f"{root(LONGEST_ROOT)}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
-    os.mkdir(folder, 0o700)
-    return folder
-
-
-def _remove(folder: str) -> None:
-    """The folder, and sockets in it that an ssh left behind."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
-        os.rmdir(folder)

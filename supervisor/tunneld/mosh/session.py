@@ -18,6 +18,7 @@ from tunneld.errors import UnavailableError
 from tunneld.mosh import command, terminal
 from tunneld.mosh.dial import connects_to
 from tunneld.mosh.failure import Ended, unexpected, unserved
+from tunneld.mosh.jump import Jump
 from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
 from tunneld.mosh.lookup import Lookup
@@ -61,7 +62,7 @@ class Session:
         )
         self._lines = Lines(self._pairing, self._dial_beside)
         self._pairing.moved = self._lines.moved
-        self._jump = started.jump
+        self._jump = Jump(started.way, ports=started.order.relay_ports) if started.way else None
         self._lookup: Lookup | None = None
         self._reflectors: list[Address] = []
         self._serving: dict[str, Any] | None = None
@@ -119,7 +120,7 @@ class Session:
         self._end_dial()
         self._pairing.unwatch(self._first.errors)
         self._lines.drop(FIRST)
-        self._first = first_line(self._order, self._started.far, self._jump)
+        self._first = first_line(self._order, self._started.far, self._started.way)
         self._take_first()
 
     def _end_dial(self) -> None:
@@ -212,7 +213,7 @@ class Session:
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
         program = bootstrap.rejoin_program(str(self._serving["door"]), name)
-        order = through(self._order, self._jump, name, beside=True)
+        order = through(self._order, self._started.way, name, beside=True)
         argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
         return Line(name, argv), b""
 

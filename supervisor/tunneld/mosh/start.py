@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command, terminal, window
@@ -13,10 +13,8 @@ from tunneld.mosh.command import Order
 from tunneld.mosh.dial import Dial, is_direct
 from tunneld.mosh.hop import NONE, Asking
 from tunneld.mosh.line import Line
+from tunneld.mosh.way import Way
 from tunneld.ssh import bootstrap
-
-if TYPE_CHECKING:
-    from tunneld.mosh.jump import Jump
 
 FIRST = "first"
 """The first stream's name, at both ends."""
@@ -24,7 +22,7 @@ FIRST = "first"
 
 class Started(NamedTuple):
     """`environment` is mosh-client's, but for what comes from the far side; `far` the command that runs there;
-    `settings` are what ssh_config says; `jump` is the way through a jump host, if there is one; `dial` our connection,
+    `settings` are what ssh_config says; `way` is the one through a jump host, if there is one; `dial` our connection,
     where ssh would just make one."""
 
     order: Order
@@ -32,7 +30,7 @@ class Started(NamedTuple):
     environment: dict[str, str]
     far: str
     settings: dict[str, str]
-    jump: Jump | None
+    way: Way | None
     dial: Dial | None
 
 
@@ -47,25 +45,25 @@ def start(order: Order) -> Started:
     environment = {**os.environ, **terminal.charset(os.environ)}
     far = bootstrap.far_command(command.serve(order, colors=counting.colors(), environment=os.environ))
     settings = asking.settings()
-    jump, dial = _jump(order, settings), _dial(settings)
+    way, dial = _way(order, settings), _dial(settings)
     try:
-        line = first_line(order, far, jump, dial)
+        line = first_line(order, far, way, dial)
     except OSError as error:  # what is to run there may be longer than this system allows
         if dial:
             dial.close()
         raise _no_ssh(error) from None
-    return Started(order, line, environment, far, settings, jump, dial)
+    return Started(order, line, environment, far, settings, way, dial)
 
 
-def first_line(order: Order, far: str, jump: Jump | None, dial: Dial | None = None) -> Line:
+def first_line(order: Order, far: str, way: Way | None, dial: Dial | None = None) -> Line:
     """The one ssh that may ask the person; without `dial` it connects by itself."""
-    argv = command.ssh_command(through(order, jump, FIRST), far, dial.options if dial else ())
+    argv = command.ssh_command(through(order, way, FIRST), far, dial.options if dial else ())
     return Line(FIRST, argv, on_terminal=True)
 
 
-def through(order: Order, jump: Jump | None, name: str, *, beside: bool = False) -> Order:
+def through(order: Order, way: Way | None, name: str, *, beside: bool = False) -> Order:
     """The order, with a way for this stream that a jump host's agent can come by as well."""
-    return order._replace(ssh=jump.options(name, beside=beside)) if jump else order
+    return order._replace(ssh=way.options(name, beside=beside)) if way else order
 
 
 def _ask(order: Order) -> Asking:
@@ -80,12 +78,10 @@ def _no_ssh(error: OSError) -> UnavailableError:
     return UnavailableError(f"ssh cannot be run: {error.strerror}{hint}")
 
 
-def _jump(order: Order, settings: Mapping[str, str]) -> Jump | None:
+def _way(order: Order, settings: Mapping[str, str]) -> Way | None:
     if not order.udp or settings.get("proxyjump", NONE) == NONE:
         return None
-    from tunneld.mosh.jump import Jump  # it needs half of all that there is, and is seldom needed
-
-    return Jump(order.ssh, settings, ports=order.relay_ports)
+    return Way(order.ssh, settings)
 
 
 def _dial(settings: Mapping[str, str]) -> Dial | None:

@@ -1,0 +1,76 @@
+"""The way to DEST where it leads through a jump host: found while the session starts, with a place for its sockets.
+
+It is made before the first ssh, which waits for it: whatever else our agent there needs is imported later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from tunneld.door import root
+from tunneld.mosh import hop
+from tunneld.mosh.hop import Hop
+
+LONGEST_ROOT = 46
+"""Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
+
+
+class Way:
+    """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them."""
+
+    def __init__(
+        self,
+        options: Sequence[str],
+        settings: Mapping[str, str],
+        said: Callable[[list[str]], dict[str, str]] = hop.configuration,
+    ) -> None:
+        self._options = tuple(options)
+        self._hop: Hop | None = None
+        self._folder = ""
+        self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
+        self._finding.start()
+
+    @property
+    def hop(self) -> Hop | None:
+        """The first hop; None where there is none. Waits until ssh has said so."""
+        self._finding.join()
+        return self._hop
+
+    def options(self, name: str, *, beside: bool = False) -> tuple[str, ...]:
+        """The options for the ssh that is to become the stream of this name."""
+        if self.hop is None:
+            return self._options
+        return tuple(hop.through(self.hop, self._options, self.socket(name), beside=beside))
+
+    def socket(self, name: str) -> str:
+        """Where the first hop of this stream is shared."""
+        return f"{self._folder}/{name}"
+
+    def is_shared(self, name: str) -> bool:
+        """Whether it is, as far as one can see."""
+        return self.hop is not None and (self.hop.theirs or os.path.exists(self.socket(name)))
+
+    def close(self) -> None:
+        """Remove the folder, and sockets in it that an ssh left behind."""
+        self._finding.join()
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._folder) if self._folder else ():
+                os.unlink(f"{self._folder}/{name}")
+            os.rmdir(self._folder)
+
+    def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
+        """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
+        found = hop.find(self._options, settings, said)
+        with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
+            self._folder = _folder() if found and not found.theirs else ""
+            self._hop = found
+
+
+def _folder() -> str:
+    """A folder for sockets that no other user enters; short, since their paths must be."""
+    folder = f"{root(LONGEST_ROOT)}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
+    os.mkdir(folder, 0o700)
+    return folder

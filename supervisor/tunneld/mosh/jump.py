@@ -194,7 +194,7 @@ class Jump:
             return
         if any(map(_answers, self._pairing.pair.snapshot(self._now())["paths"])):
             self._was_well = True
-        elif self._now() - self._tried >= (0.0 if self._was_well else AGAIN):
+        elif not self._waiting and self._now() - self._tried >= (0.0 if self._was_well else AGAIN):
             self._start()
             return
         elif self.addresses:

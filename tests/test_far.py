@@ -79,7 +79,7 @@ class Client(End):
 
     def join(self, answer: dict[str, Any], name: str) -> subprocess.Popen[bytes]:
         """Start a stream through the door."""
-        return self.start(name, bootstrap.whole_command(bootstrap.rejoin_program(answer["door"], name)))
+        return self.start(name, bootstrap.whole_command(bootstrap.rejoin_program(answer["door"], name, answer["host"])))
 
     def hears(self, kind: int) -> dict[str, Any]:
         """Wait for a message of this kind."""
@@ -229,7 +229,7 @@ def lives(pid: int) -> bool:
 def test_a_session(any_place: Place) -> None:
     """A line typed, its echo, and an end that everybody hears of and that leaves nothing."""
     client, answer = any_place.session()
-    assert set(answer) == {"key", "pid", "family", "door", "ssh_connection"}
+    assert set(answer) == {"key", "pid", "family", "door", "host", "ssh_connection"}
     client.types("hello")
     client.sees("<hello>")
     client.types("bye")
@@ -590,9 +590,16 @@ def test_a_client_that_thinks_better_of_it(place: Place) -> None:
 def test_a_door_that_is_gone_is_told(place: Place) -> None:
     """The session has ended: trying again is of no use."""
     client = place.client()
-    process = client.join({"door": f"{place.folder}/nowhere/join"}, "again")
+    process = client.join({"door": f"{place.folder}/nowhere/join", "host": os.uname().nodename}, "again")
     assert process.wait(PATIENCE) == bootstrap.NO_DOOR
     assert process.stderr and process.stderr.read() == b""
+
+
+def test_another_machine_of_the_same_name_is_told(place: Place) -> None:
+    """A cluster's name leads to any of its machines: that there is no door says nothing about the session."""
+    client = place.client()
+    process = client.join({"door": f"{place.folder}/nowhere/join", "host": "login2"}, "again")
+    assert process.wait(PATIENCE) == bootstrap.ELSEWHERE
 
 
 # What goes wrong

@@ -114,6 +114,18 @@ def test_a_session_whose_agent_has_no_door_goes_on(tmp_path: Path) -> None:
         assert home.sshd.log.count("Accepted publickey") == 1
 
 
+def test_a_session_whose_door_was_removed_goes_on(home: Place) -> None:
+    """Somebody tidied up there: as long as anything leads to its agent, the session lives."""
+    with home.session("--no-udp") as terminal:
+        for pid in agents(home):
+            for door in Path("/tmp").glob(f"tunneld-far-{pid}-*"):
+                shutil.rmtree(door)
+        wait_until(lambda: home.sshd.log.count("Accepted publickey") == 2, what="a second connection")
+        wait_until(lambda: home.pair(terminal).get("in_use", {}).get("since", 0) > 6, what="six seconds")
+        terminal.echoes(3)
+        assert home.sshd.log.count("Accepted publickey") == 2
+
+
 def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
     """mosh-client does not stay on it with nobody to talk to."""
     code = (

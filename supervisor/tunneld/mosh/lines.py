@@ -14,7 +14,7 @@ from tunneld.mosh.failure import SSH_FAILED
 from tunneld.mosh.keeping import SUSPECTED, Keeping, Seen
 from tunneld.mosh.line import Line
 from tunneld.pairing import Pairing
-from tunneld.ssh.bootstrap import NO_DOOR
+from tunneld.ssh.bootstrap import ELSEWHERE, NO_DOOR
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at all streams."""
@@ -49,7 +49,7 @@ class Lines:
         self._greeted: set[str] = set()
         self._leaving: list[tuple[Line, float, bool]] = []
         self._serial = 0
-        self.is_homeless = False  # whether the far agent has ended
+        self._found_no_door = False
 
     def add(self, line: Line, program: bytes) -> None:
         """Make a stream of an ssh that has just been started; `program` is what it is to run there."""
@@ -78,6 +78,11 @@ class Lines:
         self._leaving.append((kept.line, self._now(), name not in self._greeted))
         if self._keeping and name in self._greeted:
             self._keeping.lost(lived=self._now() - kept.since, now=self._now())
+
+    @property
+    def is_homeless(self) -> bool:
+        """Whether the far agent has ended: nothing leads to it, where it was. Its door alone may have been removed."""
+        return self._found_no_door and not self._has_life()
 
     def close(self, patience: float) -> None:
         """End every ssh; those that go by themselves may, for so long."""
@@ -139,10 +144,16 @@ class Lines:
     def _judge(self, line: Line, status: int, failed: bool) -> None:
         line.drain()
         if failed and self._keeping:
-            self._fail(denied=status == SSH_FAILED and REFUSED in line.said)
-        self.is_homeless = self.is_homeless or status == NO_DOOR
+            is_no_use = status in (NO_DOOR, ELSEWHERE) and self._has_life()
+            self._fail(denied=is_no_use or (status == SSH_FAILED and REFUSED in line.said))
+        self._found_no_door = self._found_no_door or status == NO_DOOR
         self._greeted.discard(line.name)
         line.close()
+
+    def _has_life(self) -> bool:
+        """Whether anything leads to the far agent."""
+        in_use = self._pairing.pair.snapshot(self._now())["in_use"]["carrier"]
+        return in_use == "path" or any(self._seen(kept).is_well for kept in self._kept.values())
 
     def _fail(self, *, denied: bool) -> None:
         assert self._keeping

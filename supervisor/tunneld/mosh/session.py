@@ -212,7 +212,7 @@ class Session:
 
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
-        program = bootstrap.rejoin_program(str(self._serving["door"]), name)
+        program = bootstrap.rejoin_program(str(self._serving["door"]), name, str(self._serving.get("host")))
         order = through(self._order, self._started.way, name, beside=True)
         argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
         return Line(name, argv), b""

@@ -23,6 +23,9 @@ NO_PYTHON = 127
 NO_DOOR = 69
 """Exit status of a rejoin program whose far agent has ended (EX_UNAVAILABLE of sysexits.h)."""
 
+ELSEWHERE = 68
+"""Exit status of a rejoin program that finds itself on another machine (EX_NOHOST): one name may stand for several."""
+
 _IMPORT = re.compile(r"^from tunneld(?:\.([\w.]+))? import (?:\(([^)]*)\)|(.*))$", re.M)
 
 _WORDS_FOR_PEOPLE = re.compile(r'^([ ]*)""".*?"""\n|^[ ]*#[^\n]*\n', re.M | re.S)
@@ -113,10 +116,12 @@ def join_program(path: str, name: str) -> bytes:
     return _packed(_JOIN.format(path=path, words=repr(name.encode()), status=NO_DOOR))
 
 
-def rejoin_program(path: str, name: str) -> bytes:
-    """The same for a far agent, which also hears how this SSH session came. Exits with NO_DOOR when it has ended."""
+def rejoin_program(path: str, name: str, host: str) -> bytes:
+    """The same for a far agent on `host`, which also hears how this SSH session came. Exits with NO_DOOR when it has
+    ended."""
     words = f"{name.encode()!r} + b'\\0' + os.environb.get(b'SSH_CONNECTION', b'')"
-    return _packed(_JOIN.format(path=path, words=words, status=NO_DOOR))
+    status = f"{NO_DOOR} if os.uname().nodename == {host!r} else {ELSEWHERE}"
+    return _packed(_JOIN.format(path=path, words=words, status=status))
 
 
 def claim_program(*arguments: object) -> bytes:

@@ -82,7 +82,7 @@ class Door:
 
     def close(self) -> None:
         self.socket.close()
-        _remove(self._folder)
+        remove(self._folder)
 
 
 def root(longest: int = LONGEST_ROOT) -> str:
@@ -102,15 +102,16 @@ def sweep(folder: str, prefix: str) -> None:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             if is_ours:
-                _remove(f"{folder}/{name}")
+                remove(f"{folder}/{name}")
         except (OSError, OverflowError):
             continue
 
 
-def _remove(folder: str) -> None:
+def remove(folder: str) -> None:
+    """A folder of sockets, if it is there."""
     with contextlib.suppress(OSError):
-        os.unlink(f"{folder}/join")
-    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
         os.rmdir(folder)
 
 

@@ -325,6 +325,22 @@ def test_nothing_stays_behind(through: Route) -> None:
     assert not folder.exists()
 
 
+def test_what_a_killed_session_left_is_removed(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the next one; those of living processes are let be."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("TMPDIR", short)
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        stale, alive = (Path(short) / f"tunneld-jump-{pid}-0a0b0c" for pid in (gone.pid, os.getpid()))
+        for folder in (stale, alive):
+            folder.mkdir()
+            (folder / "first").touch()
+        through.prepare("-J", "jump")
+        assert through.way.hop
+        assert alive.exists()
+        assert not stale.exists()
+
+
 def test_the_agent_goes_with_the_session(through: Route) -> None:
     """Its port may be one of few that a firewall lets through."""
     jump = through.prepare("-J", "jump")

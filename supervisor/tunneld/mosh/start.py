@@ -49,6 +49,8 @@ def start(order: Order) -> Started:
     try:
         line = first_line(order, far, way, dial)
     except OSError as error:  # what is to run there may be longer than this system allows
+        if way:
+            way.close()
         if dial:
             dial.close()
         raise _no_ssh(error) from None

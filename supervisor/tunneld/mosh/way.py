@@ -10,9 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from tunneld.door import root
+from tunneld.door import remove, root, sweep
 from tunneld.mosh import hop
 from tunneld.mosh.hop import Hop
+
+PREFIX = "tunneld-jump-"
 
 LONGEST_ROOT = 46
 """Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
@@ -56,10 +58,8 @@ class Way:
     def close(self) -> None:
         """Remove the folder, and sockets in it that an ssh left behind."""
         self._finding.join()
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._folder) if self._folder else ():
-                os.unlink(f"{self._folder}/{name}")
-            os.rmdir(self._folder)
+        if self._folder:
+            remove(self._folder)
 
     def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
         """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
@@ -71,6 +71,8 @@ class Way:
 
 def _folder() -> str:
     """A folder for sockets that no other user enters; short, since their paths must be."""
-    folder = f"{root(LONGEST_ROOT)}/tunneld-jump-{os.getpid()}-{os.urandom(3).hex()}"
+    place = root(LONGEST_ROOT)
+    sweep(place, PREFIX)
+    folder = f"{place}/{PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
     os.mkdir(folder, 0o700)
     return folder

@@ -157,13 +157,13 @@ def test_the_far_end_is_told_where_to_meet(through: Route) -> None:
     assert jump.status() == {"host": "127.0.0.1", "says": f"its agent is at 127.0.0.1:{port}, 192.0.2.9:{port}"}
 
 
-@pytest.mark.parametrize("length", [46, 47, 70])
-def test_a_long_way_to_temporary_files_is_no_obstacle(
-    through: Route, monkeypatch: pytest.MonkeyPatch, length: int
+@pytest.mark.parametrize(("length", "letter"), [(46, "x"), (47, "x"), (70, "x"), (40, " "), (40, '"'), (40, "'")])
+def test_no_place_for_temporary_files_is_an_obstacle(
+    through: Route, monkeypatch: pytest.MonkeyPatch, length: int, letter: str
 ) -> None:
-    """ssh needs more room for its socket than the socket's own name."""
+    """ssh needs more room for its socket than the socket's own name, and takes neither blanks nor quotes in it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
-        folder = Path(short) / ("x" * (length - len(short) - 1))
+        folder = Path(short) / (letter * (length - len(short) - 1))
         folder.mkdir()
         monkeypatch.setenv("TMPDIR", str(folder))
         through.prepare("-J", "jump")

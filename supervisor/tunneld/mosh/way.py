@@ -19,6 +19,9 @@ PREFIX = "tunneld-jump-"
 LONGEST_ROOT = 46
 """Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
 
+SPECIAL = set(" \t\"'\\")
+"""What ssh would take for more than a letter of a path."""
+
 
 class Way:
     """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them."""
@@ -72,6 +75,8 @@ class Way:
 def _folder() -> str:
     """A folder for sockets that no other user enters; short, since their paths must be."""
     place = root(LONGEST_ROOT)
+    if set(place) & SPECIAL:
+        place = "/tmp"
     sweep(place, PREFIX)
     folder = f"{place}/{PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
     os.mkdir(folder, 0o700)

@@ -108,10 +108,11 @@ def sweep(folder: str, prefix: str) -> None:
 
 
 def remove(folder: str) -> None:
-    """A folder of sockets, if it is there."""
+    """A folder of sockets, if it is there; one that holds anything else is somebody's who gave it such a name."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
+            if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode):
+                os.unlink(f"{folder}/{name}")
         os.rmdir(folder)
 
 

@@ -326,19 +326,23 @@ def test_nothing_stays_behind(through: Route) -> None:
 
 
 def test_what_a_killed_session_left_is_removed(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the next one; those of living processes are let be."""
+    """By the next one; those of living processes are let be, and files that are no sockets."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         monkeypatch.setenv("TMPDIR", short)
         gone = subprocess.Popen(["true"])
         gone.wait()
-        stale, alive = (Path(short) / f"tunneld-jump-{pid}-0a0b0c" for pid in (gone.pid, os.getpid()))
-        for folder in (stale, alive):
+        names = (f"{gone.pid}-0a0b0c", f"{gone.pid}-mine", f"{os.getpid()}-0a0b0c")
+        stale, own, alive = (Path(short) / f"tunneld-jump-{name}" for name in names)
+        for folder in (stale, own, alive):
             folder.mkdir()
-            (folder / "first").touch()
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(folder / "first"))
+        (own / "thesis").touch()
         through.prepare("-J", "jump")
         assert through.way.hop
         assert alive.exists()
         assert not stale.exists()
+        assert os.listdir(own) == ["thesis"]
 
 
 def test_the_agent_goes_with_the_session(through: Route) -> None:

@@ -37,6 +37,8 @@ def settings(port: int) -> dict[str, str]:
         ({"proxycommand": "nc %h %p"}, False),
         ({"bindaddress": "192.0.2.9"}, False),
         ({"bindinterface": "wg0"}, False),
+        ({"nohostauthenticationforlocalhost": "no"}, True),
+        ({"nohostauthenticationforlocalhost": "yes"}, False),
         ({"controlpath": "/nonexistent/master"}, True),
         ({"controlpath": "/tmp"}, False),
         ({"controlpath": "~/.ssh/%C"}, False),

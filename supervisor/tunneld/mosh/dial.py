@@ -50,7 +50,8 @@ def is_direct(settings: Mapping[str, str]) -> bool:
     master = settings.get("controlpath", NONE)  # an ssh that is older says it unexpanded
     has_master = master != NONE and ("%" in master or os.path.exists(master))
     is_bound = any(settings.get(keyword, NONE) != NONE for keyword in ("bindaddress", "bindinterface"))
-    return connects_to(settings) is not None and not has_master and not is_bound
+    trusts_itself = settings.get("nohostauthenticationforlocalhost") == "yes"  # by an address that it would not see
+    return connects_to(settings) is not None and not (has_master or is_bound or trusts_itself)
 
 
 def connects_to(settings: Mapping[str, str]) -> str | None:

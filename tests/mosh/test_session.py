@@ -126,6 +126,16 @@ def test_a_session_whose_door_was_removed_goes_on(home: Place) -> None:
         assert home.sshd.log.count("Accepted publickey") == 2
 
 
+def test_a_further_connection_that_is_refused_is_not_tried_again(home: Place) -> None:
+    """Even where ssh_config keeps ssh quiet: a host takes many refused logins for an attack."""
+    home.guest.config.write_text(f"LogLevel QUIET\n{home.guest.config.read_text()}")
+    with home.session("--no-udp") as terminal:
+        home.guest.key.path.unlink()
+        wait_until(lambda: "Connection closed by authenticating user" in home.sshd.log, what="a refused login")
+        wait_until(lambda: home.pair(terminal).get("in_use", {}).get("since", 0) > 8, what="eight seconds")
+        assert home.sshd.log.count("Connection from") == 2
+
+
 def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
     """mosh-client does not stay on it with nobody to talk to."""
     code = (

@@ -26,6 +26,7 @@ BESIDE = (
     *("-o", "BatchMode=yes"),  # the terminal is mosh-client's: nobody could answer
     *("-o", "ControlPath=none"),  # a TCP connection of its own
     *("-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=1"),  # we are the ones who try again
+    *("-o", "LogLevel=ERROR"),  # we are the ones who want to know why not
 )
 """How later connections are made, beside the running session."""
 

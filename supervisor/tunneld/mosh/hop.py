@@ -111,7 +111,7 @@ def through(hop: Hop, options: Sequence[str], socket: str, *, beside: bool = Fal
     """
     if hop.theirs:
         return list(options)
-    quiet = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"] if beside else []
+    quiet = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"] if beside else []
     shares = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-o", f"ControlPath={_literal(socket)}", *quiet]
     command = _hop_command(hop, hop.target, shares)
     for target in hop.others:

@@ -103,6 +103,18 @@ def test_where_ssh_makes_no_jump_there_is_none(config: str, destination: str, op
     assert found(config, destination, *options) is None
 
 
+def test_the_first_hop_may_have_options_of_its_own(config: str) -> None:
+    """Whatever is in them, ssh and two shells read them as they were said."""
+    jump = found(config, "dest", "-J", "gate,second")
+    assert jump
+    helper = shlex.join(["python3", "-c", "print('100% $odd')"]).replace("%", "%%")
+    first = ["-o", f"ProxyCommand={helper}", "-o", "ProxyUseFdpass=yes"]
+    words = command_run(hop.through(jump, ["-F", config], "/s", first=first), "192.0.2.9", "22")
+    inner = next(word for word in words if word.startswith("ProxyCommand=")).removeprefix("ProxyCommand=")
+    made = shlex.split(re.sub("%([%hp])", lambda found: {"%": "%", "h": "second", "p": "22"}[found[1]], inner))
+    assert first[1] in made and first[3] in made
+
+
 @pytest.mark.parametrize("option", [("-J", "me@gate:2200"), ("-o", "ProxyJump=me@gate:2200")])
 def test_a_jump_is_the_same_jump_and_shared(config: str, option: tuple[str, str]) -> None:
     """As ssh itself would go, with our two words more; the file's odd name passes ssh's and the shell's reading."""

@@ -29,8 +29,8 @@ STAGGER = 0.25
 
 MOST_ADDRESSES = 16
 
-HURRY = 3.0
-"""Seconds for which acknowledgements are not delayed: a login takes less, or waits for a person."""
+HURRY = 5.0
+"""Seconds for which acknowledgements are not delayed: a login and the first screen take less, or wait for a person."""
 
 HURRY_EVERY = 0.01
 """Seconds between two requests for that, each of which Linux forgets after a few packets (tcp(7))."""
@@ -80,7 +80,6 @@ class Dial:
         self._door.listen(1)
         self._failed, self._failure = socket.socketpair()
         self.fd = self._failed.fileno()
-        self._over = threading.Event()
         threading.Thread(target=self._run, name="dial", daemon=True).start()
 
     @property
@@ -90,8 +89,7 @@ class Dial:
         return ("-o", f"ProxyCommand={helper}", "-o", "ProxyUseFdpass=yes")
 
     def close(self) -> None:
-        """ssh has logged in, or is not to any more."""
-        self._over.set()
+        """ssh has its connection, or is not to any more."""
         for each in (self._failed, self._failure, self._door):
             each.close()
         with contextlib.suppress(OSError):
@@ -111,12 +109,12 @@ class Dial:
             self._failure.close()
 
     def _hurry(self, connected: socket.socket) -> None:
-        """sshd's answer to our request for a session waits for our acknowledgement of what it said before."""
-        if not hasattr(socket, "TCP_QUICKACK"):
-            return
+        """sshd's answer to our request for a session waits for our acknowledgement of what it said before; that of a
+        jump host has no session for a while, and goes on so."""
         end = time.monotonic() + HURRY
-        while not self._over.wait(HURRY_EVERY) and time.monotonic() < end:
+        while hasattr(socket, "TCP_QUICKACK") and time.monotonic() < end:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            time.sleep(HURRY_EVERY)
 
 
 def addresses(host: str, port: str, family: int) -> list[tuple[int, tuple[object, ...]]]:

@@ -104,15 +104,18 @@ def configuration(words: list[str]) -> dict[str, str]:
         return {}
 
 
-def through(hop: Hop, options: Sequence[str], socket: str, *, beside: bool = False) -> list[str]:
+def through(
+    hop: Hop, options: Sequence[str], socket: str, *, beside: bool = False, first: Sequence[str] = ()
+) -> list[str]:
     """`options` for an ssh to the destination whose first hop is a connection that is shared at `socket`.
 
-    `beside`: nobody could answer a question of it.
+    `beside`: nobody could answer a question of it. `first` are more options for that hop.
     """
     if hop.theirs:
         return list(options)
     quiet = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"] if beside else []
     shares = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-o", f"ControlPath={_literal(socket)}", *quiet]
+    shares += map(_literal, first)
     command = _hop_command(hop, hop.target, shares)
     for target in hop.others:
         command = _hop_command(hop, target, ["-o", f"ProxyCommand={_literal(command)}", *quiet])

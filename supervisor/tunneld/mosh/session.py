@@ -23,7 +23,7 @@ from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
 from tunneld.mosh.lookup import Lookup
 from tunneld.mosh.signals import Signals
-from tunneld.mosh.start import FIRST, Started, first_line, through
+from tunneld.mosh.start import FIRST, Started, beside, first_line
 from tunneld.mosh.window import Window, prepare
 from tunneld.pairing import LOOPBACK, Pairing
 from tunneld.ssh import bootstrap
@@ -213,7 +213,7 @@ class Session:
     def _dial_beside(self, name: str) -> tuple[Line, bytes]:
         assert self._serving
         program = bootstrap.rejoin_program(str(self._serving["door"]), name, str(self._serving.get("host")))
-        order = through(self._order, self._started.way, name, beside=True)
+        order = beside(self._order, self._started.way, name)
         argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
         return Line(name, argv), b""
 

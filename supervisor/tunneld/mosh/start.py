@@ -22,8 +22,8 @@ FIRST = "first"
 
 class Started(NamedTuple):
     """`environment` is mosh-client's, but for what comes from the far side; `far` the command that runs there;
-    `settings` are what ssh_config says; `way` is the one through a jump host, if there is one; `dial` our connection,
-    where ssh would just make one."""
+    `settings` are what ssh_config says; `way` is the one through a jump host, if there is one; `dial` our connection
+    to the first machine on it, where ssh would just make one."""
 
     order: Order
     line: Line
@@ -45,7 +45,8 @@ def start(order: Order) -> Started:
     environment = {**os.environ, **terminal.charset(os.environ)}
     far = bootstrap.far_command(command.serve(order, colors=counting.colors(), environment=os.environ))
     settings = asking.settings()
-    way, dial = _way(order, settings), _dial(settings)
+    way = _way(order, settings)
+    dial = _dial(way.first if way else settings)
     try:
         line = first_line(order, far, way, dial)
     except OSError as error:  # what is to run there may be longer than this system allows
@@ -59,13 +60,15 @@ def start(order: Order) -> Started:
 
 def first_line(order: Order, far: str, way: Way | None, dial: Dial | None = None) -> Line:
     """The one ssh that may ask the person; without `dial` it connects by itself."""
-    argv = command.ssh_command(through(order, way, FIRST), far, dial.options if dial else ())
-    return Line(FIRST, argv, on_terminal=True)
+    connects = dial.options if dial else ()
+    if way:
+        order, connects = order._replace(ssh=way.options(FIRST, first=connects)), ()
+    return Line(FIRST, command.ssh_command(order, far, connects), on_terminal=True)
 
 
-def through(order: Order, way: Way | None, name: str, *, beside: bool = False) -> Order:
-    """The order, with a way for this stream that a jump host's agent can come by as well."""
-    return order._replace(ssh=way.options(name, beside=beside)) if way else order
+def beside(order: Order, way: Way | None, name: str) -> Order:
+    """The order for a stream that joins later, by a way that a jump host's agent can come by as well."""
+    return order._replace(ssh=way.options(name, beside=True)) if way else order
 
 
 def _ask(order: Order) -> Asking:

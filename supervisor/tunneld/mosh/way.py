@@ -34,6 +34,7 @@ class Way:
     ) -> None:
         self._options = tuple(options)
         self._hop: Hop | None = None
+        self._first: Mapping[str, str] = {}
         self._folder = ""
         self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
         self._finding.start()
@@ -44,11 +45,16 @@ class Way:
         self._finding.join()
         return self._hop
 
-    def options(self, name: str, *, beside: bool = False) -> tuple[str, ...]:
-        """The options for the ssh that is to become the stream of this name."""
+    @property
+    def first(self) -> Mapping[str, str]:
+        """What `ssh -G` says of the first hop, where it is we who make it."""
+        return self._first if self.hop and not self.hop.theirs else {}
+
+    def options(self, name: str, *, beside: bool = False, first: Sequence[str] = ()) -> tuple[str, ...]:
+        """The options for the ssh that is to become the stream of this name; `first` are more, for its first hop."""
         if self.hop is None:
             return self._options
-        return tuple(hop.through(self.hop, self._options, self.socket(name), beside=beside))
+        return tuple(hop.through(self.hop, self._options, self.socket(name), beside=beside, first=first))
 
     def socket(self, name: str) -> str:
         """Where the first hop of this stream is shared."""
@@ -66,7 +72,12 @@ class Way:
 
     def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
         """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
-        found = hop.find(self._options, settings, said)
+
+        def ask(words: list[str]) -> dict[str, str]:
+            self._first = answer = said(words)
+            return answer
+
+        found = hop.find(self._options, settings, ask)
         with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
             self._folder = _folder() if found and not found.theirs else ""
             self._hop = found

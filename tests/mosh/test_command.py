@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tunneld.mosh.command import Order, client_command, client_environment, serve, ssh_command
+import shutil
+
+import pytest
+
+from tunneld.mosh.command import Order, client_command, client_environment, serve, ssh_command, without_touch
+from tunneld.mosh.hop import configuration
 
 ORDER = Order("pi@home", ssh=("-p", "2222", "-o", "Compression=yes"))
 
@@ -23,6 +28,26 @@ def test_the_first_connection_may_ask_and_use_a_master() -> None:
     first, later = ssh_command(ORDER, "far"), ssh_command(ORDER, "far", beside=True)
     assert not {"BatchMode=yes", "ControlPath=none"} & set(first)
     assert {"BatchMode=yes", "ControlPath=none"} <= set(later)
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="OpenSSH is not installed")
+@pytest.mark.parametrize("options", [[], ["-o", "PubkeyAcceptedKeyTypes=+ssh-rsa"]])
+def test_no_later_connection_asks_for_a_touch(options: list[str]) -> None:
+    """All other kinds of keys are what ssh_config says."""
+    before = configuration([*options, "-F", "none", "home"])
+    after = configuration([*without_touch(before), *options, "-F", "none", "home"])
+    name = next(name for name in ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes") if name in before)
+    assert "sk-" in before[name]
+    assert after[name] == ",".join(kind for kind in before[name].split(",") if "sk-" not in kind)
+
+
+def test_where_security_keys_are_all_no_key_is_offered() -> None:
+    """An empty list would be an error."""
+    assert without_touch({"pubkeyacceptedalgorithms": "sk-ssh-ed25519@openssh.com"}) == (
+        "-o",
+        "PubkeyAuthentication=no",
+    )
+    assert without_touch({}) == without_touch({"pubkeyacceptedalgorithms": "ssh-ed25519"}) == ()
 
 
 def test_nothing_else_is_forwarded() -> None:

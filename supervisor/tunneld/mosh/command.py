@@ -62,6 +62,16 @@ def ssh_command(order: Order, far_command: str, also: Sequence[str] = (), *, bes
     return ["ssh", *FORWARDS_NOTHING, *IS_ITSELF, *later, *also, *order.ssh, "--", order.destination, far_command]
 
 
+def without_touch(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Options that leave out security keys, given what `ssh -G` says: one would blink beside the running session for
+    nobody, or get a touch that was meant for something else. BatchMode does not mind them."""
+    kinds = settings.get("pubkeyacceptedalgorithms", settings.get("pubkeyacceptedkeytypes", ""))
+    kept = ",".join(kind for kind in kinds.split(",") if "sk-" not in kind)
+    if kept == kinds:
+        return ()
+    return "-o", f"PubkeyAcceptedKeyTypes={kept}" if kept else "PubkeyAuthentication=no"
+
+
 def serve(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[str, Any]:
     """What the far agent is asked for. Everybody on that machine can read it, as they can mosh-server's arguments."""
     return {

@@ -214,7 +214,8 @@ class Session:
         assert self._serving
         program = bootstrap.rejoin_program(str(self._serving["door"]), name, str(self._serving.get("host")))
         order = beside(self._order, self._started.way, name)
-        argv = command.ssh_command(order, bootstrap.whole_command(program), beside=True)
+        quiet = command.without_touch(self._started.settings)
+        argv = command.ssh_command(order, bootstrap.whole_command(program), quiet, beside=True)
         return Line(name, argv), b""
 
     # What happens

@@ -31,7 +31,7 @@ STORY = [
     r"tunnel +has carried [1-9]\d* of mosh's datagrams to the host, and [1-9]\d* back",
     r"link +CUT:",
     r"person +types on:",
-    r"tunnel +DOWN: .* silent.*; tries again in",
+    r"tunnel +DOWN: .* silent.*; tries again at once",
     r"tunnel +dialing again",
     r"link +whole again",
     r"tunnel +UP:",

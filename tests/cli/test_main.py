@@ -195,3 +195,10 @@ def test_every_command_keeps_the_frames_promise(name: str) -> None:
     module.add(argparse.ArgumentParser())
     assert callable(module.run)
     assert main([name, "--help"]) == 0
+
+
+def test_a_full_disk_under_stderr_does_not_change_the_exit_code() -> None:
+    """The words are lost, and whoever started us still learns how it ended."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "tunneld", "status", "nobody"], stderr=full, check=False)
+    assert done.returncode == 69

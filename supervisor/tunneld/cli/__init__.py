@@ -11,6 +11,7 @@ A command lives in `tunneld/cli/NAME.py`, has a row in COMMANDS, and offers two 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return READER_GONE if _reader_is_gone() else _report(error)
     except Exception as error:
         return _report(error)
+    finally:
+        _forget_unsaid()
 
 
 def _run(argv: list[str]) -> int:
@@ -120,7 +123,17 @@ def _say(text: str) -> None:
         from tunneld.systemd.journal import is_journal
 
         text = f"<3>{text}" if is_journal(sys.stderr) else text  # an error's priority (sd-daemon(3))
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk: the exit code has to do
+        print(text, file=sys.stderr)
+
+
+def _forget_unsaid() -> None:
+    """Drop what stderr does not take (a full disk): Python would try again at exit, and fail with a code of its own."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _reader_is_gone() -> bool:

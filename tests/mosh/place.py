@@ -94,4 +94,9 @@ def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: t
 
 def children(pid: int, name: str) -> list[int]:
     """The processes of this name below another one."""
-    return [each for each in descendants(pid) if Path(f"/proc/{each}/comm").read_text().strip() == name]
+    found = []
+    for each in descendants(pid):
+        with contextlib.suppress(OSError):  # it has just ended
+            if Path(f"/proc/{each}/comm").read_text().strip() == name:
+                found.append(each)
+    return found

@@ -118,6 +118,7 @@ SESSION: dict[str, Any] = {
     "pid": 4711,
     "destination": "pi-home",
     "since": 200.0,
+    "ssh": {"failures": 2, "next_in": 12.3, "said": "ssh: connect to host pi port 22: Connection refused"},
     "pair": {
         "in_use": {"carrier": "path", "since": 190.0, "why": "it answers", **PATH},
         "streams": [
@@ -174,5 +175,6 @@ pi-home: process 4711, for 3 min 20 s
   streams   first     80 ms
             stream-1  81 ms          NO ANSWER for 4 s
             stream-2  is being made
+  ssh       2 attempts failed; next in 12 s; ssh says: ssh: connect to host pi port 22: Connection refused
   copies    each small datagram goes 2 times; 3.2 of 64 kbit/s spent on that
   lately    3 min 10 s ago  lan 192.168.1.7:40123: it answers"""

@@ -63,6 +63,7 @@ def test_failed_attempts_come_slower_and_slower() -> None:
         now += 100
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     keeping.failed(denied=False, now=now, chance=0)
+    assert keeping.pause(now) == LONGEST / 2
     assert keeping.decide([], now + LONGEST / 2).dials
 
 

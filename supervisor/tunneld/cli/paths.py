@@ -20,6 +20,9 @@ STATES = {
     "open": "open",
 }
 
+SOUND = ("open", "tried")
+"""States in which an earlier fault tells nothing."""
+
 RECENT = 6
 """Changes of the way that are told."""
 
@@ -48,6 +51,8 @@ def describe(session: dict[str, Any]) -> Iterator[str]:
     yield f"  in use    {_in_use(pair.get('in_use', {}))}"
     yield from _table("paths", map(_path, pair.get("paths", [])))
     yield from _table("streams", map(_stream, pair.get("streams", [])))
+    if session.get("ssh"):
+        yield f"  ssh       {_attempts(session['ssh'])}"
     if session.get("jump"):
         yield f"  jump      {session['jump'].get('host')}: {session['jump'].get('says')}"
     if "redundancy" in pair:
@@ -79,7 +84,7 @@ def _path(path: dict[str, Any]) -> list[str]:
     state = STATES.get(str(path.get("state")), str(path.get("state")))
     if path.get("held_for"):
         state += f" for {duration(path['held_for'])} more"
-    if path.get("fault"):
+    if path.get("fault") and path.get("state") not in SOUND:
         state += f": {path['fault']}"
     heard = f"heard {duration(path['heard_ago'])} ago" if path.get("heard_ago") is not None else ""
     measured = _measured(path) if path.get("rtt") is not None else ""
@@ -91,6 +96,11 @@ def _stream(stream: dict[str, Any]) -> list[str]:
         return [str(stream.get("name")), "is being made", ""]
     waits = f"NO ANSWER for {duration(stream['waited'])}" if stream.get("waited", 0) > 3 else ""
     return [str(stream.get("name")), _delay(stream), waits]
+
+
+def _attempts(ssh: dict[str, Any]) -> str:
+    failed = f"{counted(ssh.get('failures', 0), 'attempt')} failed; next in {duration(ssh.get('next_in', 0))}"
+    return f"{failed}; ssh says: {ssh['said']}" if ssh.get("said") else failed
 
 
 def _copies(redundancy: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ class Ended(Exception):
 def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
     """ssh ended before the far agent answered. `said` is on its standard error, `noise` on its standard output."""
     old = TOO_OLD.search(said)
-    words = _last_line(noise) or _last_line(said)
+    words = last_line(noise) or last_line(said)
     if status == SSH_FAILED:
         return Ended(status)
     if old:
@@ -62,7 +62,8 @@ HINTS = {
 """Sentences that can be better here than there, by the answer's code."""
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last words of a program, as far as they are fit for a terminal."""
     lines = [line for line in text.splitlines() if line.strip()]
     return _plain(lines[-1])[:LONGEST_WORDS] if lines else ""
 

@@ -78,6 +78,10 @@ class Keeping:
             self._next = now + SHORTEST
         return Decision(dials, tuple(drops))
 
+    def pause(self, now: float) -> float:
+        """Seconds until another one is made, if one is wanted."""
+        return max(0.0, self._next - now)
+
     def came(self) -> None:
         """A stream was greeted."""
         self.failures = 0

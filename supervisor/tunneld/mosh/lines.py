@@ -8,9 +8,9 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tunneld.mosh.failure import SSH_FAILED
+from tunneld.mosh.failure import SSH_FAILED, last_line
 from tunneld.mosh.keeping import SUSPECTED, Keeping, Seen
 from tunneld.mosh.line import Line
 from tunneld.pairing import Pairing
@@ -45,6 +45,7 @@ class Lines:
         self._now = now
         self._keeping: Keeping | None = None
         self._moved = -math.inf
+        self._said = ""  # the last words of the last ssh that failed
         self._kept: dict[str, Kept] = {}
         self._greeted: set[str] = set()
         self._leaving: list[tuple[Line, float, bool]] = []
@@ -69,6 +70,16 @@ class Lines:
         self._moved = self._now()
         if self._keeping:
             self._keeping.moved(self._moved)
+
+    def status(self) -> dict[str, Any] | None:
+        """For `--paths`: how attempts at another connection fare; None where the last one came."""
+        if not self._keeping or not self._keeping.failures:
+            return None
+        return {
+            "failures": self._keeping.failures,
+            "next_in": round(self._keeping.pause(self._now()), 1),
+            "said": self._said,
+        }
 
     def lost(self, name: str) -> None:
         """The stream of this name has ended by itself."""
@@ -145,6 +156,7 @@ class Lines:
         line.drain()
         if failed and self._keeping:
             is_no_use = status in (NO_DOOR, ELSEWHERE) and self._has_life()
+            self._said = last_line(line.said) or f"ssh ended with status {status}"
             self._fail(denied=is_no_use or (status == SSH_FAILED and REFUSED in line.said))
         self._found_no_door = self._found_no_door or status == NO_DOOR
         self._greeted.discard(line.name)

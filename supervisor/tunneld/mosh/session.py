@@ -186,6 +186,7 @@ class Session:
             "destination": self._order.destination,
             "since": round(now - self._began, 1),
             "jump": self._jump.status() if self._jump else None,
+            "ssh": self._lines.status(),
             "pair": self._pairing.pair.snapshot(now),
         }
 

@@ -174,9 +174,11 @@ class Session:
             yield
             return
         self._pairing.watch(window.fd, window.answer)
-        yield
-        self._pairing.unwatch(window.fd)
-        window.close()
+        try:
+            yield
+        finally:
+            self._pairing.unwatch(window.fd)
+            window.close()
 
     def _seen(self) -> dict[str, Any]:
         now = time.monotonic()

@@ -24,8 +24,9 @@ from tunneld.ssh import bootstrap
 SYNC = "TUNNELD-MEETING"
 """What the agent's line begins with."""
 
-AFTER = 0.5
-"""Seconds from the start of mosh-client to that of the agent: the first screen comes first."""
+AFTER = 0.05
+"""Seconds from the start of mosh-client to that of the agent: its first datagram is on its way, and has nobody beside
+it. Half a second would put off the direct path by as much, and the first screen comes no sooner for it."""
 
 PATIENCE = 15.0
 """Seconds for the agent to say where it is: one round trip, and the start of a Python."""

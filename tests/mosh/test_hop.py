@@ -107,8 +107,8 @@ def test_the_first_hop_may_have_options_of_its_own(config: str) -> None:
     """Whatever is in them, ssh and two shells read them as they were said."""
     jump = found(config, "dest", "-J", "gate,second")
     assert jump
-    helper = shlex.join(["python3", "-c", "print('100% $odd')"]).replace("%", "%%")
-    first = ["-o", f"ProxyCommand={helper}", "-o", "ProxyUseFdpass=yes"]
+    program = shlex.join(["python3", "-c", "print('100% $odd')"]).replace("%", "%%")
+    first = ["-o", f"ProxyCommand={program}", "-o", "ProxyUseFdpass=yes"]
     words = command_run(hop.through(jump, ["-F", config], "/s", first=first), "192.0.2.9", "22")
     inner = next(word for word in words if word.startswith("ProxyCommand=")).removeprefix("ProxyCommand=")
     made = shlex.split(re.sub("%([%hp])", lambda found: {"%": "%", "h": "second", "p": "22"}[found[1]], inner))

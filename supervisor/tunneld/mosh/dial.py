@@ -37,7 +37,7 @@ HURRY_EVERY = 0.01
 
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
-_HELPER = (
+_TAKER = (
     "import _socket,sys;d=_socket.socket(1,1);d.connect(sys.argv[1]);"
     "_socket.socket(fileno=1).sendmsg([b'.'],d.recvmsg(1,64)[1])"
 )
@@ -85,8 +85,8 @@ class Dial:
     @property
     def options(self) -> tuple[str, ...]:
         """ssh's, with which it takes the socket."""
-        helper = shlex.join([sys.executable, "-ISc", _HELPER, self._path]).replace("%", "%%")
-        return ("-o", f"ProxyCommand={helper}", "-o", "ProxyUseFdpass=yes")
+        taker = shlex.join([sys.executable, "-ISc", _TAKER, self._path]).replace("%", "%%")
+        return ("-o", f"ProxyCommand={taker}", "-o", "ProxyUseFdpass=yes")
 
     def close(self) -> None:
         """ssh has its connection, or is not to any more."""
@@ -99,10 +99,10 @@ class Dial:
         """In a thread of its own, since looking names up waits."""
         try:
             with connect(addresses(*self._place, self._family)) as connected:
-                with self._door.accept()[0] as helper:
+                with self._door.accept()[0] as taker:
                     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self._stays_alive)
-                    socket.send_fds(helper, [b"."], [connected.fileno()])
+                    socket.send_fds(taker, [b"."], [connected.fileno()])
                 with contextlib.suppress(OSError):  # ssh notices itself what there is to notice
                     self._hurry(connected)
         except (OSError, UnicodeError):

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -133,12 +134,12 @@ def serve(port: int, *, bind: str = "127.0.0.1", silence: float = 60) -> bytes:
 
 def relay_with(python: str, tmp_path: Path) -> Iterator[Relay]:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "tmp").mkdir()
     (tmp_path / "bin" / "python3").symlink_to(python)
-    made = Relay(tmp_path / "tmp", {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "TMPDIR": str(tmp_path / "tmp")})
-    yield made
-    for program in made.programs:
-        program.end()
+    with tempfile.TemporaryDirectory(prefix="agent-") as short:  # Unix sockets are made below it
+        made = Relay(Path(short), {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "TMPDIR": short})
+        yield made
+        for program in made.programs:
+            program.end()
 
 
 @pytest.fixture

@@ -568,6 +568,17 @@ def test_a_terminated_agent_takes_mosh_server_along(place: Place) -> None:
     wait_until(lambda: not lives(answer["pid"]))
 
 
+def test_a_killed_agent_takes_mosh_server_along(any_place: Place) -> None:
+    """The system does so when memory runs out; mosh-server would stay for ever, and the person's shell with it."""
+    client, answer = any_place.session()
+    client.types("hello")
+    client.sees("<hello>")
+    shell = list(descendants(answer["pid"]))
+    assert shell
+    os.kill(agent_of(answer), signal.SIGKILL)
+    wait_until(lambda: not any(map(lives, [answer["pid"], *shell])))
+
+
 def test_a_hang_up_does_nothing(place: Place) -> None:
     """The SSH session's end, by another way."""
     client, answer = place.session()

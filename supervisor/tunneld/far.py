@@ -28,6 +28,7 @@ from tunneld.core.frame import ProtocolError
 from tunneld.core.pair import Pair
 from tunneld.core.path import Address, Candidate
 from tunneld.door import Door
+from tunneld.guard import guard
 from tunneld.mosh_server import GREETING, Running
 from tunneld.pairing import FAMILIES, LOOPBACK, Pairing
 
@@ -258,6 +259,7 @@ def main(secret: bytes, running: Running) -> None:
         os.dup2(null, fd)
     os.close(null)
     os.chdir("/")
-    far = Far(secret, running)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    far.run(fds)
+    with guard(running.pid) if running.pid else contextlib.nullcontext():
+        far = Far(secret, running)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        far.run(fds)

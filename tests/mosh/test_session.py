@@ -171,6 +171,20 @@ def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
         terminal.wait_for(" icanon ")
 
 
+def test_a_killed_tunneld_leaves_no_mosh_client(home: Place) -> None:
+    """It would paint over the shell's screen for ever, and read what is typed there."""
+    with home.run(["bash", "--norc", "-i"]) as terminal:
+        terminal.write(f"{' '.join([*home.command(), NAME])}\r")
+        wait_until(home.windows, what="the session runs")
+        (client,) = children(terminal.process.pid, "mosh-client")
+        os.kill(int(home.windows()[0].partition(".")[0]), signal.SIGKILL)
+        wait_until(lambda: not is_alive(client), what="mosh-client ends", timeout=20)
+        terminal.write("echo still $((6 * 7)) here\r")
+        terminal.wait_for("still 42 here")
+        for pid in servers(home):  # it waits for its client, as with mosh
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_ssh_asks_its_questions_on_the_terminal(home: Place) -> None:
     """A host key that nobody knows yet, here; passwords and the touch of a security key are the same to us."""
     home.guest.known_hosts.write_text("")

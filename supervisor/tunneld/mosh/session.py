@@ -15,6 +15,7 @@ from tunneld.core import frame
 from tunneld.core.pair import SECRET, Pair
 from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
+from tunneld.guard import guard
 from tunneld.mosh import command, terminal
 from tunneld.mosh.dial import connects_to
 from tunneld.mosh.failure import Ended, unexpected, unserved
@@ -161,7 +162,7 @@ class Session:
         if self._order.udp:
             self._pairing.call_at(time.monotonic(), self._open_paths)
         self._look()
-        with self._open_window():
+        with guard(client.pid), self._open_window():
             self._pairing.run(lambda: client.poll() is not None)
         return client.returncode
 

@@ -15,7 +15,9 @@ import subprocess
 import termios
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -71,17 +73,12 @@ class Terminal:
         with self._news:
             return _plain(self._output[mark:])
 
-    def shown_since(self, mark: int) -> list[tuple[str, float]]:
-        """What each chunk showed after the mark, without control sequences, and when it came (monotonic, s)."""
-        shown, before = [], 0
+    def arrived(self, mark: int) -> list[tuple[bytes, float]]:
+        """Each chunk of the output after the mark as it came, and when (monotonic, s)."""
         with self._news:
-            for length, arrived in self._arrivals:
-                if length > mark:
-                    # From the mark on, as a control sequence may lie across two chunks.
-                    text = _plain(self._output[mark:length])
-                    shown.append((text[before:], arrived))
-                    before = len(text)
-        return shown
+            later = self._arrivals[bisect_right(self._arrivals, mark, key=itemgetter(0)) :]
+            starts = [mark, *(length for length, _ in later)]
+            return [(bytes(self._output[start:end]), when) for start, (end, when) in zip(starts, later, strict=False)]
 
     def write(self, keys: str) -> None:
         os.write(self._master, keys.encode())

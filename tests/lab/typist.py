@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.lab.screen import Screen
 from tests.lab.terminal import ALPHABET, Terminal
 
 PACE = 0.12  # seconds between keys: a quick typist
@@ -16,58 +16,88 @@ PACE = 0.12  # seconds between keys: a quick typist
 
 @dataclass(slots=True)
 class Typist:
-    """`pressed`: when each key was (monotonic, s). The keys run through the alphabet, again and again."""
+    """`pressed`: when each key was (monotonic, s). The keys run through the alphabet, again and again.
+
+    `pace`: seconds from a key to the next one. An echo counts where it belongs on the screen and nowhere else, since
+    mosh draws what changed, a row's last letter again where a line wraps, and words of its own when nobody answers.
+    """
 
     terminal: Terminal
+    pace: Callable[[], float] = lambda: PACE
     pressed: list[float] = field(default_factory=list)
-    _mark: int = 0
+    _echoed: list[float] = field(default_factory=list)
+    _screen: Screen = field(default_factory=Screen)
+    _seen: int = 0  # bytes of the terminal's output that are on the screen
+    _before: int = 0  # characters that had been put there when the first key was pressed
+    _first: int | None = None  # the first key's cell
+    _looking: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def type_until_told(self, pace: float) -> None:
-        self._mark = self.terminal.mark()
-        keys = itertools.cycle(ALPHABET)
+    def type(self, keys: int | None = None) -> None:
+        """So many more keys, or until told to stop."""
+        self.echoed()
+        if not self.pressed:
+            self._before = self._screen.put
+        last = None if keys is None else len(self.pressed) + keys
         due = time.monotonic()
-        while not self._stop.wait(max(0.0, due - time.monotonic())):
+        while len(self.pressed) != last and not self._stop.wait(max(0.0, due - time.monotonic())):
             self.pressed.append(time.monotonic())
-            self.terminal.write(next(keys))
-            due += pace
+            self.terminal.write(_key(len(self.pressed) - 1))
+            due += self.pace()
+            self.echoed()  # a little each time: all at the end would disturb who types beside
 
     def stop(self) -> None:
         self._stop.set()
 
     def echoed(self) -> list[float]:
-        """When each key's echo was shown, in their order; shorter than `pressed` while some have not come."""
-        wanted = itertools.cycle(ALPHABET)
-        expected = next(wanted)
-        found: list[float] = []
-        for shown, when in self.terminal.shown_since(self._mark):
-            for character in shown:
-                if character == expected and len(found) < len(self.pressed):
-                    found.append(when)
-                    expected = next(wanted)
-        return found
+        """When each key's echo was shown first, in their order; shorter than `pressed` while some have not come."""
+        with self._looking:
+            for chunk, when in self.terminal.arrived(self._seen):
+                self._seen += len(chunk)
+                self._show(chunk, when)
+            return self._echoed.copy()
 
     def finish(self, *, timeout: float = 30) -> list[float]:
         """Stop, wait for the last echo, and return how late each was, in seconds.
 
         Raises:
-            AssertionError: a key was lost.
+            AssertionError: a key was not back within `timeout` seconds.
         """
         self.stop()
-        deadline = time.monotonic() + timeout
-        while len(found := self.echoed()) < len(self.pressed):
-            if time.monotonic() > deadline:
-                shown = self.terminal.text_since(self._mark)[-300:]
-                raise AssertionError(f"{len(found)} of {len(self.pressed)} keys came back; shown last: {shown!r}")
+        while len(found := self.echoed()) < len(self.pressed) and time.monotonic() < self.pressed[-1] + timeout:
             time.sleep(0.05)
-        return [echo - press for echo, press in zip(found, self.pressed, strict=True)]
+        late = [echo - press for echo, press in zip(found, self.pressed, strict=False)]
+        lost = len(self.pressed) - sum(each <= timeout for each in late)
+        if lost:
+            rest = bytes(self._screen.cells[(self._first or 0) + len(found) :])
+            raise AssertionError(
+                f"{lost} of {len(self.pressed)} keys were not back within {timeout:g} s; "
+                f"where the next one ({_key(len(found))!r}) belongs: {rest[:60]!r}"
+            )
+        return late
+
+    def _show(self, chunk: bytes, when: float) -> None:
+        cursor = self._screen.place
+        self._screen.feed(chunk)
+        if self._first is None and self.pressed and self._screen.put > self._before:
+            self._first = cursor  # not where it was at the first key: the end of the prompt's line may come later
+        while (
+            self._first is not None
+            and len(self._echoed) < len(self.pressed)
+            and self._screen.cells[self._first + len(self._echoed)] == ord(_key(len(self._echoed)))
+        ):
+            self._echoed.append(when)
+
+
+def _key(number: int) -> str:
+    return ALPHABET[number % len(ALPHABET)]
 
 
 @contextmanager
 def typing(terminal: Terminal, *, pace: float = PACE) -> Iterator[Typist]:
     """Somebody types from here to the end of the block."""
-    typist = Typist(terminal)
-    thread = threading.Thread(target=typist.type_until_told, args=(pace,), name="typist")
+    typist = Typist(terminal, lambda: pace)
+    thread = threading.Thread(target=typist.type, name="typist")
     thread.start()
     try:
         yield typist

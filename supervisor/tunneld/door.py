@@ -7,7 +7,9 @@ file descriptors; the connection that it came by is kept, since its end tells th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import socket
 import stat
 from typing import NamedTuple
@@ -36,21 +38,21 @@ class Visitor(NamedTuple):
 
 
 class Door:
-    """`path` is where to knock, `socket` what to wait on."""
+    """`path` is where to knock, `socket` what to wait on, `folder` has room for other sockets."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, place: str | None = None) -> None:
         """The folder is named after `kind` ("agent"); those of killed processes of this kind are removed.
 
         Raises:
             OSError: there is no place for it.
         """
-        prefix = f"tunneld-{kind}-"
-        sweep(root(), prefix)
-        self._folder = f"{root()}/{prefix}{os.getpid()}-{os.urandom(4).hex()}"
-        self.path = f"{self._folder}/join"
+        prefix, place = f"tunneld-{kind}-", place or root()
+        sweep(place, prefix)
+        self.folder = f"{place}/{prefix}{os.getpid()}-{os.urandom(3).hex()}"
+        self.path = f"{self.folder}/join"
         self.socket = socket.socket(socket.AF_UNIX)
         try:
-            os.mkdir(self._folder, 0o700)
+            os.mkdir(self.folder, 0o700)
             self.socket.bind(self.path)
             self.socket.listen(WAITING)
         except BaseException:  # a signal may end the program here
@@ -82,7 +84,7 @@ class Door:
 
     def close(self) -> None:
         self.socket.close()
-        remove(self._folder)
+        remove(self.folder)
 
 
 def root(longest: int = LONGEST_ROOT) -> str:
@@ -91,29 +93,52 @@ def root(longest: int = LONGEST_ROOT) -> str:
     return folder if len(os.fsencode(folder)) <= longest else "/tmp"
 
 
-def sweep(folder: str, prefix: str) -> None:
-    """Remove what processes left behind that were killed. Other users may have put anything there."""
+def sweep(folder: str, prefix: str = "") -> None:
+    """Remove what killed processes left in `folder`: sockets, and folders of them, named PREFIX, a process and more.
+    Other users may have put anything there."""
     for name in os.listdir(folder):
-        pid = name[len(prefix) :].partition("-")[0]
-        if not name.startswith(prefix) or not pid.isdecimal():
-            continue
-        try:
-            is_ours = os.lstat(f"{folder}/{name}").st_uid == os.geteuid()
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            if is_ours:
-                remove(f"{folder}/{name}")
-        except (OSError, OverflowError):
-            continue
+        found = re.match(rf"{prefix}([0-9]{{1,9}})[.-]", name)
+        if found and _is_left(f"{folder}/{name}", int(found[1])):
+            remove(f"{folder}/{name}")
 
 
-def remove(folder: str) -> None:
-    """A folder of sockets, if it is there; one that holds anything else is somebody's who gave it such a name."""
+def remove(path: str) -> None:
+    """A socket, or a folder of them, if it is there; one that holds anything else is somebody's who gave it such a
+    name."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode):
-                os.unlink(f"{folder}/{name}")
-        os.rmdir(folder)
+        for sock in _sockets(path):
+            os.unlink(sock)
+        if os.path.isdir(path):
+            os.rmdir(path)
+
+
+def _is_left(path: str, pid: int) -> bool:
+    """Whether it is ours, and its process is neither here nor in a container that shares this place."""
+    with contextlib.suppress(OSError):
+        is_ours = os.lstat(path).st_uid == os.geteuid()
+        return is_ours and not _lives(pid) and not any(map(_is_listened_to, _sockets(path)))
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _sockets(path: str) -> list[str]:
+    paths = [f"{path}/{name}" for name in os.listdir(path)] if os.path.isdir(path) else [path]
+    return [each for each in paths if stat.S_ISSOCK(os.lstat(each).st_mode)]
+
+
+def _is_listened_to(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as knocking:
+        knocking.setblocking(False)
+        return knocking.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def _is_stream(fd: int) -> bool:

@@ -171,13 +171,47 @@ def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
         terminal.wait_for(" icanon ")
 
 
+def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:
+    """ssh has just been started; neither it nor a socket stays."""
+    code = (
+        "import os, sys; from tunneld.cli import main; from tunneld.mosh import start\n"
+        "first_line = start.first_line\n"
+        "def last_line(*words):\n"
+        "    line = first_line(*words)\n"
+        "    print('ssh is process', line.process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), 15)\n"
+        "    return line\n"
+        "start.first_line = last_line\nsys.exit(main(sys.argv[1:]))"
+    )
+    with home.run([sys.executable, "-c", code, *home.command()[3:], NAME]) as terminal:
+        assert status(terminal) == 128 + signal.SIGTERM
+        found = re.search(r"ssh is process (\d+)", terminal.text)
+        assert found
+        assert not is_alive(int(found[1]))
+        assert not os.listdir(home.machine.directory / window.NAME)
+
+
+def test_what_a_killed_start_left_is_removed(home: Place) -> None:
+    """Its socket for ssh, by the next session."""
+    home.guest.known_hosts.write_text("")
+    folder = home.machine.directory / window.NAME
+    with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
+        terminal.wait_for("Are you sure you want to continue connecting")
+        os.kill(terminal.process.pid, signal.SIGKILL)
+    left = os.listdir(folder)
+    assert len(left) == 1
+    with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
+        terminal.wait_for("Are you sure you want to continue connecting")
+        assert not set(left) & set(os.listdir(folder))
+
+
 def test_a_killed_tunneld_leaves_no_mosh_client(home: Place) -> None:
     """It would paint over the shell's screen for ever, and read what is typed there."""
     with home.run(["bash", "--norc", "-i"]) as terminal:
         terminal.write(f"{' '.join([*home.command(), NAME])}\r")
         wait_until(home.windows, what="the session runs")
         (client,) = children(terminal.process.pid, "mosh-client")
-        os.kill(int(home.windows()[0].partition(".")[0]), signal.SIGKILL)
+        os.kill(int(home.windows()[0].partition("-")[0]), signal.SIGKILL)
         wait_until(lambda: not is_alive(client), what="mosh-client ends", timeout=20)
         terminal.write("echo still $((6 * 7)) here\r")
         terminal.wait_for("still 42 here")

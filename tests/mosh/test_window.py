@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -74,4 +75,21 @@ def test_what_a_killed_session_left_is_passed_over(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(f"{window.prepare()}/1.sock")
     assert not list(window.look())
-    assert os.listdir(folder) == ["1.sock"]
+    assert os.listdir(folder) == ["1.sock"]  # its process lives
+
+
+def test_what_a_killed_session_left_is_removed_by_the_next(folder: Path) -> None:
+    """Whatever it listened at; only where its process is gone and nobody listens, which may be in another container."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    names = [f"{process.pid}-0a.sock", f"{process.pid}-0a.dial", f"{process.pid}-0b.sock", "notes"]
+    window.prepare()
+    sockets = [socket.socket(socket.AF_UNIX) for _ in names[:3]]
+    for sock, name in zip(sockets, names, strict=False):
+        sock.bind(f"{folder}/{name}")
+    sockets[2].listen()
+    (folder / "notes").touch()
+    window.prepare()
+    assert sorted(os.listdir(folder)) == names[2:]
+    for sock in sockets:
+        sock.close()

@@ -89,12 +89,14 @@ def run(args: argparse.Namespace) -> int:
 
         return show(args)
     order = order_of(args, os.environ.get("MOSH_PREDICTION_DISPLAY"))
+    from tunneld.mosh.signals import Signals
     from tunneld.mosh.start import start
 
-    started = start(order)
-    from tunneld.mosh.session import Session  # half of all that is imported: ssh connects meanwhile
+    with Signals() as signals:  # from here on there is something to clean up
+        started = start(order)
+        from tunneld.mosh.session import Session  # half of all that is imported: ssh connects meanwhile
 
-    return Session(started).run()
+        return Session(started, signals).run()
 
 
 def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:

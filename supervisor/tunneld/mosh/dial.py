@@ -71,11 +71,9 @@ class Dial:
         self._place = settings["hostname"], settings.get("port", "22")
         self._family = FAMILIES.get(settings.get("addressfamily", ""), socket.AF_UNSPEC)
         self._stays_alive = settings.get("tcpkeepalive") != "no"
-        self._path = os.path.join(folder, f"dial-{os.getpid()}")
+        self._path = os.path.join(folder, f"{os.getpid()}-{os.urandom(3).hex()}.dial")
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._door.settimeout(PATIENCE)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
         self._door.bind(self._path)
         self._door.listen(1)
         self._failed, self._failure = socket.socketpair()

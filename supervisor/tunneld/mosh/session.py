@@ -54,7 +54,7 @@ FAREWELL = 0.3
 class Session:
     """`run` gives the exit status. The terminal is mosh-client's from its start to its end, and ssh's before that."""
 
-    def __init__(self, started: Started) -> None:
+    def __init__(self, started: Started, signals: Signals) -> None:
         self._started = started
         self._order, self._first, self._dial = started.order, started.line, started.dial
         self._secret = os.urandom(SECRET)
@@ -73,7 +73,7 @@ class Session:
         self._over = ""
         self._over_at = math.inf
         self._was_over = False
-        self._signals = Signals(self._signalled)
+        self._signals = signals
 
     def run(self) -> int:
         """
@@ -81,21 +81,20 @@ class Session:
             UnavailableError: something is missing, here or there.
         """
         restore = terminal.saved()
-        with self._signals:
-            self._pairing.watch(self._signals.fd, self._signals.take)
-            try:
-                self._begin()
-                self._pairing.run(lambda: self._serving is not None or self._noise is not None)
-                client = self._start_client()
-                status = self._attend(client)
-            except Ended as ended:
-                return ended.status
-            finally:
-                if self._client and self._client.poll() is None:  # a fault of ours, and the terminal is still its own
-                    self._client.kill()
-                    self._client.wait()
-                    restore()
-                self._end()
+        self._pairing.watch(self._signals.fd, self._take_signals)
+        try:
+            self._begin()
+            self._pairing.run(lambda: self._serving is not None or self._noise is not None)
+            client = self._start_client()
+            status = self._attend(client)
+        except Ended as ended:
+            return ended.status
+        finally:
+            if self._client and self._client.poll() is None:  # a fault of ours, and the terminal is still its own
+                self._client.kill()
+                self._client.wait()
+                restore()
+            self._end()
         if status < 0:
             restore()
         if self._was_over:
@@ -147,7 +146,7 @@ class Session:
         if self._serving is None:
             status = self._first.end(LAST_WORDS)
             self._first.drain()
-            self._signals.take()  # ssh may have ended because of one that we have as well
+            self._take_signals()  # ssh may have ended because of one that we have as well
             raise unexpected(self._order.host, status, self._first.said, self._noise or "")
         if "key" not in self._serving:
             raise unserved(self._order.host, self._serving)
@@ -255,13 +254,14 @@ class Session:
         if not self._first.is_shown or not self._first.read_errors():
             self._pairing.unwatch(self._first.errors)
 
-    def _signalled(self, number: int) -> None:
-        if number == signal.SIGCHLD:
-            return  # `run` asks after each event who has ended
-        if self._client is None:
-            raise Ended(SIGNALLED + number)
-        if self._client.poll() is None:
-            self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
+    def _take_signals(self) -> None:
+        for number in self._signals.take():
+            if number == signal.SIGCHLD:
+                continue  # `run` asks after each event who has ended
+            if self._client is None:
+                raise Ended(SIGNALLED + number)
+            if self._client.poll() is None:
+                self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
 
     # The end
 

@@ -5,28 +5,25 @@ from __future__ import annotations
 import signal
 import socket
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:
-    """`fd` is readable when a signal came; `take` then calls `came` with the number of each, outside of any handler."""
+    """`fd` is readable when a signal came; `take` then gives the number of each."""
 
-    def __init__(self, came: Any) -> None:
-        self._came = came
+    def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
         for each in (self._reader, self._writer):
             each.setblocking(False)
         self.fd = self._reader.fileno()
 
-    def take(self) -> None:
+    def take(self) -> list[int]:
         try:
-            numbers = self._reader.recv(256)
+            return list(dict.fromkeys(self._reader.recv(256)))
         except BlockingIOError:
-            return
-        for number in dict.fromkeys(numbers):
-            self._came(number)
+            return []
 
     def __enter__(self) -> Self:
         self._waker = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)

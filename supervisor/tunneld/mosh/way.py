@@ -10,11 +10,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from tunneld.door import remove, root, sweep
+from tunneld.door import Door, root
 from tunneld.mosh import hop
 from tunneld.mosh.hop import Hop
-
-PREFIX = "tunneld-jump-"
 
 LONGEST_ROOT = 46
 """Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
@@ -35,7 +33,7 @@ class Way:
         self._options = tuple(options)
         self._hop: Hop | None = None
         self._first: Mapping[str, str] = {}
-        self._folder = ""
+        self._door: Door | None = None  # nobody comes in, but whoever knocks hears that its folder is in use
         self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
         self._finding.start()
 
@@ -58,7 +56,7 @@ class Way:
 
     def socket(self, name: str) -> str:
         """Where the first hop of this stream is shared."""
-        return f"{self._folder}/{name}"
+        return f"{self._door.folder}/{name}" if self._door else ""
 
     def is_shared(self, name: str) -> bool:
         """Whether it is, as far as one can see."""
@@ -67,8 +65,8 @@ class Way:
     def close(self) -> None:
         """Remove the folder, and sockets in it that an ssh left behind."""
         self._finding.join()
-        if self._folder:
-            remove(self._folder)
+        if self._door:
+            self._door.close()
 
     def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
         """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
@@ -79,16 +77,11 @@ class Way:
 
         found = hop.find(self._options, settings, ask)
         with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
-            self._folder = _folder() if found and not found.theirs else ""
+            self._door = Door("jump", _place()) if found and not found.theirs else None
             self._hop = found
 
 
-def _folder() -> str:
-    """A folder for sockets that no other user enters; short, since their paths must be."""
+def _place() -> str:
+    """Where a folder's path is short enough."""
     place = root(LONGEST_ROOT)
-    if set(place) & SPECIAL:
-        place = "/tmp"
-    sweep(place, PREFIX)
-    folder = f"{place}/{PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
-    os.mkdir(folder, 0o700)
-    return folder
+    return "/tmp" if set(place) & SPECIAL else place

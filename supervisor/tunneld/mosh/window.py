@@ -10,6 +10,8 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tunneld.door import sweep
+
 PATIENCE = 1.0
 """Seconds for a session's answer, which takes milliseconds."""
 
@@ -28,12 +30,10 @@ class Window:
             OSError: it cannot be made there.
         """
         self._say = say
-        self.path = os.path.join(folder, f"{os.getpid()}.sock")
+        self.path = os.path.join(folder, f"{os.getpid()}-{os.urandom(3).hex()}.sock")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._listener.setblocking(False)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)  # of a process that was killed, and had our number
             self._listener.bind(self.path)
             self._listener.listen(8)
         except BaseException:
@@ -61,7 +61,7 @@ def folders() -> list[str]:
 
 
 def prepare() -> str:
-    """The folder for a new window, for its owner alone.
+    """The folder for a new window, for its owner alone, and without what killed sessions left there.
 
     Raises:
         OSError: none can be made, or it is somebody else's.
@@ -74,6 +74,7 @@ def prepare() -> str:
             error = one
             continue
         if _is_private(folder):
+            sweep(folder)
             return folder
     raise error or PermissionError(f"{folders()[-1]} is somebody else's")
 

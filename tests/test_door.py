@@ -1,0 +1,66 @@
+"""What killed agents leave, and how a living one is told from them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sshd import descendants
+from tunneld import door
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {door.__file__.removesuffix("/tunneld/door.py")!r})
+from tunneld.door import Door
+door = Door("far")
+print(door.folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+class Owner:
+    """A process that has a door, in a PID namespace of its own if it is `apart`."""
+
+    def __init__(self, place: Path, *, apart: bool = False) -> None:
+        enter = ["unshare", "--pid", "--fork", "--kill-child"] if apart else []
+        self.process = subprocess.Popen(
+            [*enter, sys.executable, "-ISc", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"TMPDIR": str(place), "PATH": os.environ["PATH"]},
+        )
+        assert self.process.stdout
+        self.folder = Path(self.process.stdout.readline().decode().strip())
+
+    def kill(self) -> None:
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            os.kill(pid, 9)
+        self.process.communicate()
+
+
+def test_what_a_killed_agent_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Its folder, and the socket in it."""
+    one = Owner(tmp_path)
+    one.kill()
+    assert one.folder.exists()
+    two = Owner(tmp_path)
+    assert os.listdir(tmp_path) == [two.folder.name]
+    two.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_an_agent_in_another_container_is_let_be(tmp_path: Path) -> None:
+    """They may share /tmp, and see nothing of each other's processes."""
+    here = Owner(tmp_path)
+    there = Owner(tmp_path, apart=True)
+    assert here.folder.exists()
+    here.kill()
+    assert here.folder.exists()
+    there.kill()
+    last = Owner(tmp_path, apart=True)
+    assert not here.folder.exists()
+    last.kill()

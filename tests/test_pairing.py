@@ -236,6 +236,41 @@ def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) 
     assert set(refused) == {("4", nowhere)}  # EACCES: a broadcast
 
 
+def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram of mosh has left before the next one is read, a stream is written, or paths are judged anew."""
+    monkeypatch.setattr(addresses, "is_own_port", lambda family, port: True)
+    one, other = socket.socketpair()
+    client.pairing.add_stream("ssh", fd := one.detach(), fd)
+    client.step()
+    with mosh() as typing, mosh(4) as peer, other:
+        port = client.pairing.open_local(6)
+        packets: list[Packet] = []
+        noted: list[tuple[str, bytes]] = []
+
+        def note(what: str, nothing: Any) -> Any:
+            """What is done, and what the peer had before it."""
+            if what == "read" or noted:
+                noted.append((what, peer.recv(2000) if 0 < len(noted) < 3 else b""))
+            return nothing
+
+        def send(datagram: bytes, now: float) -> None:
+            note("read", None)
+            packets.append(Packet("4", Address(*peer.getsockname()), datagram))
+
+        def take(now: float) -> list[Packet]:
+            taken, packets[:] = packets.copy(), []
+            return taken
+
+        monkeypatch.setattr(client.pairing.pair, "send", send)
+        monkeypatch.setattr(client.pairing.pair, "packets", take)
+        monkeypatch.setattr(client.pairing.pair, "outgoing", lambda name, now: note("written", b""))
+        monkeypatch.setattr(client.pairing.pair, "tick", lambda now: note("judged", []))
+        typing.sendto(b"one", ("::1", port))
+        typing.sendto(b"two", ("::1", port))
+        client.step()
+        assert noted[:4] == [("read", b""), ("read", b"one"), ("written", b"two"), ("judged", b"")]
+
+
 # The loop
 
 

@@ -197,6 +197,7 @@ class Pairing:
                 now_there = self._selector.get_map().get(key.fd)
                 if now_there and now_there.data is key.data:  # not so when an earlier one of this round ended it
                     key.data(mask)
+            self._flush()  # what was heard leaves before anything is judged anew
             self._apply(self.pair.tick(self._now()))
             while self._alarms and self._alarms[0][0] <= self._now():
                 heapq.heappop(self._alarms)[2]()
@@ -221,9 +222,13 @@ class Pairing:
                 self._gather()
 
     def _flush(self) -> None:
+        self._depart()
         for stream in list(self._streams.values()):
             if self._streams.get(stream.name) is stream:  # an earlier one's last words may have dropped it
                 self._write(stream)
+
+    def _depart(self) -> None:
+        """Send what goes over UDP."""
         for packet in self.pair.packets(self._now()):
             if packet.local not in self._sockets:
                 continue
@@ -302,15 +307,18 @@ class Pairing:
                     continue
                 self._mosh = source
             self.pair.send(datagram, self._now())
+            self._depart()  # a person waits for it: neither for the next datagram, nor for a stream
 
     def _deliver(self, datagram: bytes) -> None:
         if self._local is None:
             return
-        with contextlib.suppress(OSError):  # mosh is not there yet, or no more: it would be lost as well
+        try:
             if self._mosh is None:
                 self._local.send(datagram)
             else:
                 self._local.sendto(datagram, self._mosh)
+        except OSError:
+            return  # mosh is not there yet, or no more: it would be lost as well
 
     def _open_udp(self, local: str, family: int) -> None:
         sock = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)

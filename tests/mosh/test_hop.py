@@ -84,7 +84,9 @@ def test_the_first_jump_host_is_found(
 ) -> None:
     """Wherever it is said, and as ssh reads it."""
     jump = found(config, destination, *options)
-    assert jump == Hop(target, others, host, ("-F", config), theirs=False, asks=False)
+    assert jump
+    assert jump == Hop(target, others, jump.settings, ("-F", config), theirs=False, asks=False)
+    assert jump.host == host
 
 
 @pytest.mark.parametrize(
@@ -148,6 +150,19 @@ def test_beside_a_session_no_hop_asks_anything(config: str) -> None:
     inner = command_run(outer[1:-4], "10.0.0.2", "22")
     for words in (outer, inner):
         assert "BatchMode=yes" in words
+
+
+def test_beside_a_session_no_hop_wants_a_touch(config: str) -> None:
+    """A security key would blink at night; the first connection may use it, and other keys stay what they are."""
+    jump = found(config, "dest", "-J", "gate,second")
+    assert jump
+    for beside in (True, False):
+        outer = command_run(hop.through(jump, ["-F", config], "/tmp/x/first", beside=beside), "dest", "22")
+        inner = command_run(outer[1:-4], "10.0.0.2", "22")
+        for words in (outer, inner):
+            kinds = effective(words[1:-4], words[-1])["pubkeyacceptedalgorithms"]
+            assert ("sk-" in kinds) is not beside
+            assert "ssh-ed25519" in kinds
 
 
 @pytest.mark.parametrize(

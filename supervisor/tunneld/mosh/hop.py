@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from tunneld.mosh.command import without_touch
+
 PATIENCE = 5.0
 """Seconds for ssh to say what it is configured for, which takes it five milliseconds."""
 
@@ -31,39 +33,49 @@ ALONE = (
 )
 
 
+QUIET = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR")
+"""Beside a running session, as for DEST."""
+
+
 class Hop(NamedTuple):
-    """The first machine on the way and those behind it, each as words for ssh. `host` is where the first one is.
+    """The first machine on the way and those behind it, each as words for ssh, and what `ssh -G` says of each of them.
 
     `theirs`: the person's own ssh_config shares its connection. `asks`: it asks them each time, so we do not.
     """
 
     target: tuple[str, ...]
     others: tuple[tuple[str, ...], ...]
-    host: str
+    settings: tuple[Mapping[str, str], ...]
     config: tuple[str, ...]
     theirs: bool
     asks: bool
 
+    @property
+    def host(self) -> str:
+        """Where the first one is."""
+        return self.settings[0].get("hostname", "")
+
 
 def find(
-    options: Sequence[str], settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]
+    options: Sequence[str], destined: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]
 ) -> Hop | None:
     """The jump host on the way that ssh would take with these options; None where there is none of ssh's own kind.
 
-    `settings` are what `ssh -G` says of the destination, and `said` answers so for other words (see `configuration`).
+    `destined` is what `ssh -G` says of the destination, and `said` answers so for other words (see `configuration`).
     """
-    jumps = [jump.strip() for jump in settings.get("proxyjump", NONE).split(",")]
+    jumps = [jump.strip() for jump in destined.get("proxyjump", NONE).split(",")]
     if jumps[0].lower() == NONE or any("%" in jump for jump in jumps):  # ssh knows more of a `%r` than we
         return None
     target, *others = map(_target, jumps)
     config = _config(options)
-    its = said([*config, *target])
+    settings = [said([*config, *each]) for each in (target, *others)]
+    its = settings[0]
     master, path = its.get("controlmaster", "no"), its.get("controlpath", NONE)
     is_there = "%" in path or os.path.exists(path)  # an ssh that is older says it unexpanded
     return Hop(
         target,
         tuple(others),
-        its.get("hostname", ""),
+        tuple(settings),
         config,
         theirs=path != NONE and (master in (*SHARED, *ASKED_FOR) or is_there),
         asks=path != NONE and master in ASKED_FOR,
@@ -113,12 +125,12 @@ def through(
     """
     if hop.theirs:
         return list(options)
-    quiet = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"] if beside else []
-    shares = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-o", f"ControlPath={_literal(socket)}", *quiet]
+    quiet = [[*QUIET, *without_touch(each)] if beside else [] for each in hop.settings]
+    shares = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-o", f"ControlPath={_literal(socket)}", *quiet[0]]
     shares += map(_literal, first)
     command = _hop_command(hop, hop.target, shares)
-    for target in hop.others:
-        command = _hop_command(hop, target, ["-o", f"ProxyCommand={_literal(command)}", *quiet])
+    for target, silent in zip(hop.others, quiet[1:], strict=True):
+        command = _hop_command(hop, target, ["-o", f"ProxyCommand={_literal(command)}", *silent])
     return ["-o", f"ProxyCommand={command}", *_without_jump(options)]
 
 

@@ -32,7 +32,6 @@ class Way:
     ) -> None:
         self._options = tuple(options)
         self._hop: Hop | None = None
-        self._first: Mapping[str, str] = {}
         self._door: Door | None = None  # nobody comes in, but whoever knocks hears that its folder is in use
         self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
         self._finding.start()
@@ -46,7 +45,7 @@ class Way:
     @property
     def first(self) -> Mapping[str, str]:
         """What `ssh -G` says of the first hop, where it is we who make it."""
-        return self._first if self.hop and not self.hop.theirs else {}
+        return self.hop.settings[0] if self.hop and not self.hop.theirs else {}
 
     def options(self, name: str, *, beside: bool = False, first: Sequence[str] = ()) -> tuple[str, ...]:
         """The options for the ssh that is to become the stream of this name; `first` are more, for its first hop."""
@@ -70,12 +69,7 @@ class Way:
 
     def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
         """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
-
-        def ask(words: list[str]) -> dict[str, str]:
-            self._first = answer = said(words)
-            return answer
-
-        found = hop.find(self._options, settings, ask)
+        found = hop.find(self._options, settings, said)
         with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
             self._door = Door("jump", _place()) if found and not found.theirs else None
             self._hop = found

@@ -114,7 +114,7 @@ def test_a_hostile_peer_makes_nothing_grow() -> None:
         candidates = [["lan", f"10.{number % 256}.0.{place}", 1 + number] for place in range(40)]
         offer = frame.message(frame.OFFER, {"round": number + 1, "ports": {"4": 1 + number}, "candidates": candidates})
         pair.receive("ssh", offer.encode() + Frame(frame.DATAGRAM, 1, number, b"x").encode(), now)
-        kind = chance.choice([packet.PROBE, packet.ANSWER, packet.DATAGRAM, 0x44, 0xFF])
+        kind = chance.choice([packet.PROBE, packet.ANSWER, packet.DATAGRAM, packet.ASKING, 0xFF])
         source = Address(f"10.1.{chance.randrange(256)}.1", 1 + chance.randrange(65535))
         pair.arrive("4", source, seal.close(kind, chance.randbytes(chance.choice([0, 3, 4, 10, 1476]))), now)
         pair.send(bytes(60), now)

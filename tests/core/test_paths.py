@@ -173,7 +173,7 @@ def test_paths_are_bounded_whatever_is_offered() -> None:
     paths = Paths(counts, NOW)
     paths.open("4", 4, NOW)
     for port in range(1, 1000):
-        paths.heard("4", HERE._replace(port=port), NOW + port, is_probe=True)
+        paths.heard("4", HERE._replace(port=port), NOW + port, asks=True)
         assert len(paths) <= MAX_FOUND
     assert sum(1 for path in paths if path.made > NOW + 900) == MAX_FOUND
     paths.offer([Candidate("lan", HERE._replace(port=port)) for port in range(1000, 1100)], NOW)
@@ -185,7 +185,7 @@ def test_new_addresses_of_the_peers_make_few_paths() -> None:
     """Eight at once, then one each five seconds: two NATs could go on inventing ports."""
     paths = Paths(Counter(), NOW)
     for step in range(300):
-        paths.heard("4", HERE._replace(port=1 + step), NOW + step / 10, is_probe=True)
+        paths.heard("4", HERE._replace(port=1 + step), NOW + step / 10, asks=True)
     assert len(paths) == MAX_FOUND
     assert paths._counts["paths_refused"] == 300 - MAX_FOUND - 5
 
@@ -218,7 +218,7 @@ def test_what_is_no_longer_offered_and_never_spoke_is_forgotten() -> None:
     paths = Paths(Counter(), NOW)
     paths.open("4", 4, NOW)
     paths.offer([Candidate("lan", HERE), Candidate("lan", HERE._replace(port=6))], NOW)
-    paths.heard("4", HERE, NOW, is_probe=True)
+    paths.heard("4", HERE, NOW, asks=True)
     paths.offer([], NOW)
     assert [path.kind for path in paths] == ["peer"]
     paths.review(NOW + 61)

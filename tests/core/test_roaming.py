@@ -172,15 +172,43 @@ def test_udp_that_appears_is_used_within_a_minute() -> None:
     assert carriers(net) == ["reflexive", "reflexive"]
 
 
-def test_a_path_that_died_in_silence_costs_one_key_half_a_second() -> None:
-    """Only the typist's end notices; what it sends over the stream says so, and the echo comes that way at once."""
+def test_a_path_that_died_in_silence_costs_one_key_less_than_half_a_second() -> None:
+    """Either end misses an answer after a round trip, long before it doubts the path, and takes the stream as well."""
     net = between(restricted(CLIENT), restricted(FAR))
     net.stands(11)
     for weather in net.weather.values():
         weather.is_blocked = True
     typist = Typist(net, EVERY)
     net.stands(5)
-    assert 0.5 < typist.ages[-1] < 0.65
+    assert 2 * ROUND_TRIP < typist.ages[-1] < 0.42
+
+
+def test_a_moment_of_darkness_costs_little_more_than_itself() -> None:
+    """200 ms each 5 s, and mosh would wait 220 ms before it sends again: no key is left to that."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(11)
+    dark = [(START + second, START + second + 0.2) for second in range(12, 132, 5)]
+    for weather in net.weather.values():
+        weather.dark = dark
+    typist = Typist(net, 120)
+    net.stands(125)
+    assert typist.lost == 0
+    assert typist.ages[-1] < 0.2 + ROUND_TRIP + 0.05
+    assert percentile(typist.ages, 0.99) < 0.25
+    assert all(end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < 20 for end in net.ends)
+
+
+@pytest.mark.parametrize("first", [0.03, 0.04, 0.045, 0.05])
+def test_a_key_that_leaves_in_the_light_goes_behind_those_of_the_dark(first: float) -> None:
+    """mosh drops what comes without its forerunner."""
+    net = between(restricted(CLIENT), restricted(FAR))
+    net.stands(11)
+    net.weather["up"].dark = [(net.now, net.now + 0.2)]
+    pressed = [first, first + 0.05, first + 0.1, 0.201]
+    for number, when in enumerate(pressed):
+        net.after(when, partial(net.sends, net.client, bytes([number])))
+    net.stands(1)
+    assert [datagram for _, datagram in net.far.got] == [bytes([number]) for number in range(len(pressed))]
 
 
 def test_a_peer_that_speaks_from_elsewhere_is_answered_on_the_stream_as_well() -> None:

@@ -53,12 +53,22 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._packets) + len(self._copies)
 
-    def send(self, path: Path, number: int, datagram: bytes, now: float) -> None:
-        """A datagram leaves on a path, with a probe by its side if that is due."""
-        if path.wants_company(now):
+    def send(self, path: Path, number: int, datagram: bytes, now: float) -> int:
+        """A datagram leaves on a path; the number of its packet, which the peer's answer will name.
+
+        A small one asks for an answer; a large one, which may not pass, has a small probe by its side now and then.
+        """
+        is_small = len(datagram) <= redundancy.SMALL
+        if not is_small and path.wants_company(now):
             self.probe(path, now)
         path.carries(len(datagram), self._paths.full, now)
-        self._close(path, packet.DATAGRAM, packet.datagram_body(number, datagram))
+        packet_number = self._seal.number
+        kind = packet.DATAGRAM
+        if is_small and path.answered is not None:
+            path.expect(packet_number, now)
+            kind = packet.ASKING
+        self._close(path, kind, packet.datagram_body(number, datagram))
+        return packet_number
 
     def probe(self, path: Path, now: float) -> None:
         if not self._paths.may_probe(now):
@@ -97,7 +107,8 @@ class Outbox:
         """Have the further copies of a datagram leave in time."""
         for place in range(1, self.copies(now)):
             if len(self._copies) < MAX_PACKETS:
-                heapq.heappush(self._copies, Copy(now + redundancy.SPACING[place], number, place, datagram))
+                when = now + redundancy.SPACING[place]
+                heapq.heappush(self._copies, Copy(when, number, place, datagram))
             else:
                 self._counts["copies_refused"] += 1
 
@@ -110,12 +121,15 @@ class Outbox:
         ripe = []
         while self._copies and self._copies[0].when <= now:
             copy = heapq.heappop(self._copies)
-            if self.budget.allows(len(copy.datagram) + packet.OVERHEAD + UDP_HEADERS, now):
+            if self.affords(copy.datagram, now):
                 ripe.append(copy)
-                self._counts["copies_out"] += 1
-            else:
-                self._counts["copies_over_budget"] += 1
         return ripe
+
+    def affords(self, datagram: bytes, now: float) -> bool:
+        """Whether the budget allows that this goes once more, now."""
+        is_allowed = self.budget.allows(len(datagram) + packet.OVERHEAD + UDP_HEADERS, now)
+        self._counts["copies_out" if is_allowed else "copies_over_budget"] += 1
+        return is_allowed
 
     def _close(self, path: Path, kind: int, body: bytes) -> None:
         if len(self._packets) >= MAX_PACKETS:

@@ -6,7 +6,8 @@ A packet is one UDP payload, all numbers big-endian:
 
     DATAGRAM  0x41  body: the datagram's sequence number u32, then the datagram
     PROBE     0x42  body: zeros, as many as the size that is tried asks for
-    ANSWER    0x43  body: the probe's number u48, and u32: how many packets have come on this path
+    ANSWER    0x43  body: that packet's number u48, and u32: how many packets have come on this path
+    ASKING    0x44  body: as DATAGRAM's; it wants an answer, as a probe does
 
 `identity` says whose packet it is and `number` counts that end's packets, on all paths together; `tag` is a keyed
 BLAKE2s (RFC 7693) over everything before it. Each direction has its own key and its own identity, both made of the 32
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from tunneld.core.flow import MAX_DATAGRAM, Seen
 
-DATAGRAM, PROBE, ANSWER = 0x41, 0x42, 0x43
+DATAGRAM, PROBE, ANSWER, ASKING = 0x41, 0x42, 0x43, 0x44
 
 SECRET = 32
 """Bytes that both ends share; they travel over SSH alone."""
@@ -129,7 +130,7 @@ def answer_body(number: int, received: int) -> bytes:
 
 
 def read_answer(body: bytes) -> tuple[int, int] | None:
-    """The probe's number, and how many packets had come; None when the body is not an answer's."""
+    """The number of what is answered, and how many packets had come; None when the body is not an answer's."""
     if len(body) != _NUMBER + 4:
         return None
     return int.from_bytes(body[:_NUMBER], "big"), int.from_bytes(body[_NUMBER:], "big")

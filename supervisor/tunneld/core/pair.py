@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Union
 
 from tunneld.core import frame, packet, redundancy, sight, stun
 from tunneld.core.carrier import StreamCarrier
+from tunneld.core.dispatch import DOUBT, Dispatch
 from tunneld.core.flow import MAX_DATAGRAM, Seen
 from tunneld.core.outbox import Outbox
 from tunneld.core.outbox import Packet as Packet
@@ -26,24 +27,13 @@ from tunneld.core.packet import SECRET as SECRET
 from tunneld.core.packet import Seal
 from tunneld.core.path import Address, Candidate
 from tunneld.core.paths import Paths
-from tunneld.core.queue import MAX_AGE, Waiting
 from tunneld.core.rendezvous import Rendezvous
-from tunneld.core.route import Route, is_new, route
 
 PING = 3.0
 """Seconds between two pings of a stream: mosh itself speaks as often, and a stream that died is noticed."""
 
 DEFAULT_BUDGET = 64.0
 """kbit/s that copies may cost: four of everything that a typist causes are 20."""
-
-MAX_RESCUED = 8
-"""Small datagrams that are sent again, on streams, when their path goes silent: the keystrokes of a second."""
-
-CALM, DOUBT = 0, 1
-"""Flow numbers of datagrams on a stream: whether their sender trusts the path that it uses, if any."""
-
-GRIEF = 5.0
-"""Seconds after the death of a path for which the peer is told so: it will have noticed by then."""
 
 BUSY = 4, 3.0
 """So many datagrams in so many seconds are somebody at work; mosh alone makes two."""
@@ -90,11 +80,10 @@ class Pair:
         self._paths = Paths(self.counts, now)
         self._rendezvous = Rendezvous(secret, now)
         self._outbox = Outbox(self._seal, self._paths, redundancy.Budget(budget, now), self.counts)
+        self._dispatch = Dispatch(self.streams, self._paths, self._outbox, self.counts, now)
         self._seen = Seen()
-        self._number = 0
-        self._now = self._began = now
+        self._now = now
         self._next_ping = now + PING
-        self._at_risk: deque[Waiting] = deque(maxlen=MAX_RESCUED)
         self._crossed: deque[float] = deque(maxlen=BUSY[0])
         self._must_offer = False
 
@@ -107,22 +96,7 @@ class Pair:
             return
         self.counts["datagrams_out"] += 1
         self._crossed.append(now)
-        self._fit(len(datagram), now)
-        waiting = Waiting(DOUBT if self._is_in_doubt(now) else CALM, self._number, datagram, now)
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        paths, streams, beside = self._route(len(datagram), now)
-        for stream in streams:
-            stream.offer(waiting)
-        for path in beside:
-            self._outbox.send(path, waiting.number, datagram, now)
-        for path in paths[:1]:
-            self._outbox.send(path, waiting.number, datagram, now)
-            if len(datagram) <= redundancy.SMALL:
-                self._outbox.plan(waiting.number, datagram, now)
-        if self._paths.current and not streams and len(datagram) <= redundancy.SMALL:
-            self._at_risk.append(waiting)
-        if not paths and not streams:
-            self.counts["datagrams_without_carrier"] += 1
+        self._dispatch.send(datagram, now)
 
     # Streams
 
@@ -148,7 +122,7 @@ class Pair:
         for received in self.streams[name].receive(data, now):
             if received.kind == frame.DATAGRAM:
                 events += self._pass_on(received.number, received.payload, now)
-                if received.flow == DOUBT and self._paths.current and not self._is_in_doubt(now):
+                if received.flow == DOUBT and self._paths.current and not self._dispatch.is_in_doubt(now):
                     self._paths.current.warn(now, by_peer=True)
             elif received.kind == frame.OFFER:
                 self._take_offer(frame.body(received), now)
@@ -184,25 +158,25 @@ class Pair:
         opened = self._seal.open(data)
         if opened is None:
             return []
-        path = self._paths.heard(local, remote, now, is_probe=opened.kind == packet.PROBE)
-        if opened.kind == packet.DATAGRAM:
+        is_question = opened.kind in (packet.PROBE, packet.ASKING)
+        path = self._paths.heard(local, remote, now, asks=is_question)
+        if is_question and path:
+            self._outbox.answer(path, opened.number)
+        if opened.kind in (packet.DATAGRAM, packet.ASKING):
             read = packet.read_datagram(opened.body)
             return self._pass_on(*read, now) if read else []
-        if opened.kind == packet.PROBE and path:
-            self._outbox.answer(path, opened.number)
-        elif opened.kind == packet.ANSWER:
+        if opened.kind == packet.ANSWER:
             answer = packet.read_answer(opened.body)
             if answer is None or not self._paths.take_answer(*answer, now):
                 self.counts["packets_unasked"] += 1
+            else:
+                self._dispatch.answered(answer[0])
             return self._review(now)
         return []
 
     def packets(self, now: float) -> list[Packet]:
         """What to send over UDP now. A packet that a socket does not take at once is dropped."""
-        for copy in self._outbox.ripe(now):
-            paths = self._route(len(copy.datagram), now).paths
-            if paths:
-                self._outbox.send(paths[copy.place % len(paths)], copy.number, copy.datagram, now)
+        self._dispatch.tick(now)
         for path in self._paths.to_probe(now, is_active=self._is_active(now)):
             self._outbox.probe(path, now)
         self._outbox.add([Packet(*question) for question in self._rendezvous.questions(now)])
@@ -249,10 +223,11 @@ class Pair:
         """When to call `tick`."""
         moments = [
             self._next_ping,
+            self._dispatch.due(),
             self._paths.due(self._now, is_active=self._is_active(self._now)),
             self._rendezvous.due(has_direct=self._paths.has_direct(self._now)),
         ]
-        return min([*moments, *self._outbox.due()])
+        return min(moments)
 
     def tick(self, now: float) -> list[Event]:
         """Do what is due."""
@@ -285,19 +260,6 @@ class Pair:
             "counts": dict(self.counts),
         }
 
-    # Sending
-
-    def _route(self, size: int, now: float) -> Route:
-        known = [path for path in self._paths if path.rtt is not None]
-        current, streams = self._paths.current, list(self.streams.values())
-        is_settling = current is not None and is_new(current, self._paths.since, now)
-        return route(size, now, current=current, is_new=is_settling, known=known, streams=streams)
-
-    def _fit(self, size: int, now: float) -> None:
-        """Paths must pass what mosh sends: over IPv4 that is a little more than over IPv6."""
-        if size > self._paths.full:
-            self._paths.grow(size, now)
-
     # Receiving
 
     def _pass_on(self, number: int, datagram: bytes, now: float) -> list[Event]:
@@ -310,13 +272,6 @@ class Pair:
         self.counts["datagrams_in"] += 1
         self._crossed.append(now)
         return [Deliver(datagram)]
-
-    def _is_in_doubt(self, now: float) -> bool:
-        """The path in use may have died, or the last one just did: the peer had better not rely on it either."""
-        current = self._paths.current
-        if current:
-            return current.is_our_doubt(now)
-        return self._paths.since > self._began and now - self._paths.since < GRIEF
 
     def _is_active(self, now: float) -> bool:
         count, seconds = BUSY
@@ -332,25 +287,13 @@ class Pair:
         if reason is not None:
             self.history.append((now, f"{sight.name(current)}: {reason}"))
         if reason is not None or not is_sure:
-            self._rescue(now)
+            self._dispatch.rescue(now)
         if reason is None or current:
             return []
         self._rendezvous.hurry(now)
         self._paths.start(now)
         self._say_offer(again=True)
         return [Gather(reason)]
-
-    def _rescue(self, now: float) -> None:
-        """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
-        at_risk = [waiting for waiting in self._at_risk if now - waiting.since < MAX_AGE]
-        self._at_risk.clear()
-        for waiting in at_risk:
-            paths, streams, beside = self._route(len(waiting.datagram), now)
-            for stream in streams:
-                stream.offer(waiting._replace(flow=DOUBT if self._is_in_doubt(now) else CALM))
-            for path in [*paths[:1], *beside]:
-                self._outbox.send(path, waiting.number, waiting.datagram, now)
-            self.counts["datagrams_rescued"] += 1
 
     def _take_offer(self, body: dict[str, Any], now: float) -> None:
         if self._rendezvous.take(body, now):

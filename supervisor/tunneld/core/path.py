@@ -30,7 +30,10 @@ URGENT_BEAT = 0.2
 """Seconds between two probes of a path in doubt, at most: ten of them must get lost before it counts as dead."""
 
 COMPANION = 0.25
-"""Seconds after the last probe from which a datagram has one by its side: what was lost is then known at once."""
+"""Seconds after the last question from which a large datagram has a probe by its side; a small one asks by itself."""
+
+LATE = 0.015
+"""Seconds, at least, by which an answer may exceed the usual round trip: two machines have something else to do."""
 
 DOUBT = 0.5
 """Seconds, or three round trips: mosh's banner comes after 6.5 s, but a person wonders after one."""
@@ -60,8 +63,8 @@ UNKNOWN_RTT = 0.5
 ROUND_TRIPS = 16
 """Round trips of which the shortest is compared with other paths': a queue that comes and goes is no reason to move."""
 
-MAX_ASKED = 32
-"""Probes whose answer is waited for: ten a second, for as long as DEATH."""
+MAX_ASKED = 128
+"""Questions whose answer is waited for: a typist's, four times each, for as long as DEATH."""
 
 
 class Address(NamedTuple):
@@ -113,6 +116,7 @@ class Path:
         self._strikes = 0
         self._asked: dict[int, _Asked] = {}
         self._trips: list[float] = []
+        self._swing = 0.0
         self._waiting_since: float | None = None
         self._warned: float | None = None
         self._is_peers_doubt = False
@@ -130,6 +134,11 @@ class Path:
     def best_rtt(self) -> float:
         """Seconds: the shortest of the last ROUND_TRIPS."""
         return min(self._trips, default=inf)
+
+    @property
+    def late(self) -> float:
+        """Seconds after which an answer that has not come is late (as in RFC 6298, but for the least)."""
+        return (self.rtt if self.rtt is not None else UNKNOWN_RTT) + max(LATE, 4 * self._swing)
 
     # Probes
 
@@ -157,7 +166,7 @@ class Path:
         return min(self._probed + beat, self._next_full)
 
     def wants_company(self, now: float) -> bool:
-        """A datagram leaves here now, and should have a probe by its side."""
+        """A large datagram leaves here now, and should have a probe by its side."""
         return self.answered is not None and now - self._probed >= COMPANION
 
     def ask(self, number: int, full: int, now: float) -> int:
@@ -168,19 +177,23 @@ class Path:
             self._next_full = now + (
                 1.0 if self.proven >= full else min(IDLE_BEAT, 0.1 * 2 ** min(self._full_tries, 8))
             )
-        else:
-            self._probed = now
-            if self._waiting_since is None:
-                self._waiting_since = now
         if self.answered is None:
             self._step += 1
         self.sent += 1
-        self._asked[number] = _Asked(now, self.sent, size)
-        if len(self._asked) > MAX_ASKED:
-            del self._asked[next(iter(self._asked))]
+        self.expect(number, now, size=size)
         if size and self._full_tries > FULL_TRIES and self.proven >= full:
             self.proven, self.fault = 0, "large packets do not pass"
         return size
+
+    def expect(self, number: int, now: float, *, size: int = 0) -> None:
+        """What leaves now as packet `number` wants an answer."""
+        if not size:
+            self._probed = now
+            if self._waiting_since is None:
+                self._waiting_since = now
+        self._asked[number] = _Asked(now, self.sent, size)
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
 
     def skip(self, now: float) -> None:
         """The probe that is due is left out."""
@@ -314,6 +327,7 @@ class Path:
         self.start(now)
 
     def _learn_rtt(self, trip: float) -> None:
+        self._swing += (abs(trip - self.rtt) - self._swing) / 4 if self.rtt is not None else trip / 2
         self.rtt = trip if self.rtt is None else self.rtt + (trip - self.rtt) / 8
         self._trips = [*self._trips, trip][-ROUND_TRIPS:]
 

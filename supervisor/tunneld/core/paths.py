@@ -113,10 +113,10 @@ class Paths:
         for path in self:
             path.doubt_everything(now)
 
-    def heard(self, local: str, remote: Address, now: float, *, is_probe: bool) -> Path | None:
-        """A packet of the peer's came: its path, for a probe a new one if need be; None when there is none."""
+    def heard(self, local: str, remote: Address, now: float, *, asks: bool) -> Path | None:
+        """A packet of the peer's came: its path, a new one if need be and it asks; None when there is none."""
         path = self._paths.get((local, remote))
-        if path is None and is_probe:
+        if path is None and asks:
             path = self._find(local, remote, now)
         if path is None:
             return None

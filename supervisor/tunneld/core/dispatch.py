@@ -1,0 +1,115 @@
+"""How mosh's datagrams leave: over paths, streams or both, in copies, and again when no answer comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tunneld.core.carrier import StreamCarrier
+from tunneld.core.choice import choose
+from tunneld.core.outbox import Outbox
+from tunneld.core.paths import Paths
+from tunneld.core.queue import MAX_AGE, Waiting
+from tunneld.core.redundancy import SMALL
+from tunneld.core.route import Route, is_new, route
+from tunneld.core.unanswered import Unanswered
+
+CALM, DOUBT = 0, 1
+"""Flow numbers of datagrams on a stream: whether their sender trusts the path that it uses, if any."""
+
+GRIEF = 5.0
+"""Seconds after the death of a path for which the peer is told so: it will have noticed by then."""
+
+
+class Dispatch:
+    """`streams`, `paths` and `outbox` are the pair's; `counts` says what became of datagrams."""
+
+    def __init__(
+        self, streams: dict[str, StreamCarrier], paths: Paths, outbox: Outbox, counts: Counter[str], now: float
+    ) -> None:
+        self._streams = streams
+        self._paths = paths
+        self._outbox = outbox
+        self._counts = counts
+        self._unanswered = Unanswered()
+        self._number = 0
+        self._began = now
+
+    def send(self, datagram: bytes, now: float) -> None:
+        """A new datagram leaves, behind those that are late: mosh wants them in their order."""
+        if self._unanswered.is_late():
+            self._go_again(now)
+        if len(datagram) > self._paths.full:  # over IPv4 mosh's are a little longer than over IPv6
+            self._paths.grow(len(datagram), now)
+        waiting = Waiting(DOUBT if self.is_in_doubt(now) else CALM, self._number, datagram, now)
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        paths, streams, beside = self._route(datagram, now)
+        for stream in streams:
+            stream.offer(waiting)
+        packets = [self._outbox.send(path, waiting.number, datagram, now) for path in [*beside, *paths[:1]]]
+        if paths and len(datagram) <= SMALL:
+            self._outbox.plan(waiting.number, datagram, now)
+            if self._paths.current and not streams:
+                self._unanswered.add(waiting, packets, now + paths[0].late)
+        if not paths and not streams:
+            self._counts["datagrams_without_carrier"] += 1
+
+    def answered(self, packet: int) -> None:
+        """The peer has had this packet."""
+        self._unanswered.answered(packet)
+
+    def due(self) -> float:
+        """When to call `tick`."""
+        return min([self._unanswered.due(), *self._outbox.due()])
+
+    def tick(self, now: float) -> None:
+        """Copies leave that are due, and what has no answer in time goes again."""
+        for copy in self._outbox.ripe(now):
+            paths = self._route(copy.datagram, now).paths
+            if paths:
+                path = paths[copy.place % len(paths)]
+                packet = self._outbox.send(path, copy.number, copy.datagram, now)
+                self._unanswered.went(copy.number, packet)
+        if self._unanswered.due() <= now:
+            self._go_again(now)
+
+    def rescue(self, now: float) -> None:
+        """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
+        for late in self._unanswered:
+            number, datagram, since = late.waiting.number, late.waiting.datagram, late.waiting.since
+            if late.is_helped or now - since >= MAX_AGE:
+                continue
+            late.is_helped = True
+            paths, streams, beside = self._route(datagram, now)
+            self._stream(late.waiting, streams, now)
+            late.packets.update(self._outbox.send(path, number, datagram, now) for path in [*paths[:1], *beside])
+            self._counts["datagrams_rescued"] += 1
+
+    def is_in_doubt(self, now: float) -> bool:
+        """The path in use may have died, or the last one just did: the peer had better not rely on it either."""
+        current = self._paths.current
+        if current:
+            return current.is_our_doubt(now)
+        return self._paths.since > self._began and now - self._paths.since < GRIEF
+
+    def _go_again(self, now: float) -> None:
+        """Over paths each time, as the budget allows, and over streams the first time."""
+        for late in self._unanswered.again(now):
+            datagram = late.waiting.datagram
+            paths, streams, _ = self._route(datagram, now)
+            if not late.is_helped:
+                ready = streams or choose(list(self._streams.values()), len(datagram), now)
+                self._stream(late.waiting, ready, now)
+                late.is_helped = bool(ready)
+            if paths and self._outbox.affords(datagram, now):
+                packet = self._outbox.send(paths[late.times % len(paths)], late.waiting.number, datagram, now)
+                late.packets.add(packet)
+
+    def _stream(self, waiting: Waiting, streams: list[StreamCarrier], now: float) -> None:
+        for stream in streams:
+            stream.offer(waiting._replace(flow=DOUBT if self.is_in_doubt(now) else CALM))
+
+    def _route(self, datagram: bytes, now: float) -> Route:
+        known = [path for path in self._paths if path.rtt is not None]
+        current, streams = self._paths.current, list(self._streams.values())
+        is_settling = current is not None and is_new(current, self._paths.since, now)
+        return route(len(datagram), now, current=current, is_new=is_settling, known=known, streams=streams)

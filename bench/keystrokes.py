@@ -1,9 +1,11 @@
 """Keystroke echo of `tunneld mosh` beside mosh over a hand-made port forward and ssh, in the same run.
 
-    python -m bench.keystrokes [--json] [--quick] [--keys N] [--parts clean,loss5,prompt,moments] [--picture FILE]
+    python -m bench.keystrokes [--json] [--quick] [--keys N] [--wait] [--parts clean,loss5,prompt] [--picture FILE]
 
 Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
-everything anew; then everybody types at the same time over the same links, 9 keys a second.
+everything anew; then everybody types at the same time over the same links, 9 keys a second, whatever comes back: who
+waits for each echo presses no key while one is missing, and so leaves out the very keys that would suffer with it
+(coordinated omission).
 Eternal Terminal would be a peer, but Debian has no package of it.
 """
 
@@ -20,20 +22,19 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.homes import CONDITIONS, DIRECT, OURS, SSH, Condition, Homes, between_homes, faults, homes
+from bench.cell import Cell, typed_on, waited
+from bench.homes import CONDITIONS, DIRECT, OURS, SSH, Condition, between_homes, faults, homes
 from bench.moments import Moment, comes_back, path_dies, roams
-from bench.numbers import median, quantile
+from bench.numbers import median
 from bench.prompt import BY_JUMP, BY_MAPPING, MOSH, WAYS, Prompts, map_ports, prompts
 from bench.report import Arguments, Column, Table, emit, parser, progress
 from bench.report import Cell as Shown
 from tests.lab.terminal import Terminal
 
-PACE: Final = (0.1, 0.12)  # seconds from key to key, evenly; longer where the echo is not back yet
-WARM_UP: Final = 30  # keys: what measures loss has measured it
 PROMPT, MOMENTS, UPGRADE = "prompt", "moments", "upgrade"
 PARTS: Final = (*(condition.name for condition in CONDITIONS), PROMPT, MOMENTS, UPGRADE)
 CLEAN: Final = CONDITIONS[0]
-UPGRADES: Final = 3
+UPGRADES: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +42,15 @@ class Wanted(Arguments):
     parts: Sequence[str]
     keys: int  # for each subject in each condition
     rounds: int  # of starts to the prompt
+    wait: bool  # for each echo before the next key
     picture: Path | None
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One subject's echoes in milliseconds."""
-
-    echoes: Sequence[float]
-
-    @property
-    def median(self) -> float:
-        return median(self.echoes)
-
-    def part(self, part: float) -> float:
-        return quantile(self.echoes, part)
-
-
-@dataclass(frozen=True, slots=True)
 class Typed:
-    """What a condition's subjects saw, and what carried tunneld mosh before and after."""
+    """What a condition's subjects saw, None where a key was lost, and what carried tunneld mosh before the first."""
 
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Cell | None]
     used: str
 
 
@@ -76,25 +64,21 @@ class Found:
     failed: dict[str, str] = field(default_factory=dict)  # by part, why
 
 
-def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
-    taken = []
-    for _ in range(keys):
-        due = time.monotonic() + chance.uniform(*PACE)
-        taken.append(terminal.echo(timeout=60))
-        time.sleep(max(0.0, due - time.monotonic()))
-    return taken
+def measure(
+    terminals: Mapping[str, Terminal], condition: Condition, given: Wanted, failed: dict[str, str]
+) -> Mapping[str, Cell | None]:
+    """Everybody types at the same time; whose key is lost, or whose program ends, has failed."""
+    types = waited if given.wait else typed_on
 
+    def cell(name: str) -> Cell | None:
+        try:
+            return Cell(types(terminals[name], given.keys, Random(name)))
+        except (AssertionError, OSError) as error:
+            failed[f"{condition.name}, {name}"] = _first_line(error)
+            return None
 
-def measure(place: Homes, condition: Condition, keys: int) -> Typed:
-    def types(name: str) -> tuple[str, Cell]:
-        chance = Random(name)
-        terminal = place.terminals[name]
-        typed(terminal, WARM_UP, chance)
-        return name, Cell(typed(terminal, keys, chance))
-
-    with faults(place.home.lab.laptop_link, condition), ThreadPoolExecutor(len(place.terminals)) as pool:
-        cells = dict(pool.map(types, place.terminals))
-    return Typed(cells, place.used)
+    with ThreadPoolExecutor(len(terminals)) as pool:
+        return dict(zip(terminals, pool.map(cell, terminals), strict=True))
 
 
 def upgrade(folder: Path, found: Found) -> None:
@@ -127,8 +111,8 @@ def part(name: str, given: Wanted, folder: Path, found: Found) -> None:
         upgrade(folder, found)
     else:
         condition = next(each for each in CONDITIONS if each.name == name)
-        with homes(folder, condition) as place:
-            found.typed[condition] = measure(place, condition, given.keys)
+        with homes(folder, condition) as place, faults(place.home.lab.laptop_link, condition):
+            found.typed[condition] = Typed(measure(place.terminals, condition, given, found.failed), place.used)
 
 
 def measure_all(given: Wanted) -> Found:
@@ -140,8 +124,12 @@ def measure_all(given: Wanted) -> Found:
             try:
                 part(name, given, Path(folder), found)
             except (AssertionError, TimeoutError) as error:
-                found.failed[name] = str(error).splitlines()[0][:300]
+                found.failed[name] = _first_line(error)
     return found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 # What it is meant to reach
@@ -149,12 +137,12 @@ def measure_all(given: Wanted) -> Found:
 
 def aims(found: Found) -> Table:
     rows = [*_of_conditions(found.typed), *_of_starts(found), *_of_moments(found)]
-    shown = tuple((aim, value, bound, "yes" if value <= bound else "NO") for aim, value, bound in rows)
+    shown = tuple((*row, "yes" if row[1] is not None and row[1] <= row[2] else "NO") for row in rows)
     broken = "; ".join(f"{name} failed: {why}" for name, why in found.failed.items())
     return Table("Aims", (Column("aim"), Column("measured"), Column("at most"), Column("met", "s")), shown, broken)
 
 
-Row = tuple[str, float, float]  # the aim, what was measured, what is allowed
+Row = tuple[str, float | None, float]  # the aim, what was measured, if it could be, and what is allowed
 
 # By condition: the part of the echoes, whom it is compared with, and how many times that one's it may be at most.
 RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
@@ -168,11 +156,13 @@ RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
 
 def _of_conditions(typed_in: Mapping[Condition, Typed]) -> Iterator[Row]:
     for condition, seen in typed_in.items():
-        ours = seen.cells[OURS]
+        ours, direct = seen.cells[OURS], seen.cells.get(DIRECT)
         if condition is CLEAN:
-            yield f"{condition.title}: median, ms more than {DIRECT}", ours.median - seen.cells[DIRECT].median, 3.0
+            more = ours.median - direct.median if ours and direct else None
+            yield f"{condition.title}: median, ms more than {DIRECT}", more, 3.0
         for share, peer, times in RATIOS.get(condition.name, ()):
-            measured = ours.part(share) / seen.cells[peer].part(share)
+            theirs = seen.cells[peer]
+            measured = ours.part(share) / theirs.part(share) if ours and theirs else None
             yield f"{condition.title}: p{share * 100:.0f}, times that of {peer}", measured, times
 
 
@@ -199,7 +189,7 @@ def _of_moments(found: Found) -> Iterator[Row]:
 # Tables
 
 
-def distributions(found: Found) -> Table:
+def distributions(found: Found, *, wait: bool) -> Table:
     columns = (
         Column("condition"),
         Column("subject"),
@@ -211,16 +201,20 @@ def distributions(found: Found) -> Table:
         (
             condition.title,
             name,
-            cell.median,
-            math.fsum(cell.echoes) / len(cell.echoes),
-            *(cell.part(share) for share in (0.9, 0.95, 0.99, 1.0)),
-            len(cell.echoes),
+            *(_figures(cell) if cell else (None,) * 6),
+            len(cell.echoes) if cell else 0,
             seen.used if name == OURS else "-",
         )
         for condition, seen in found.typed.items()
         for name, cell in seen.cells.items()
     )
-    return Table("From a key to its echo", columns, rows)
+    pace = "waits for each echo before the next key" if wait else "types on, whatever comes back"
+    return Table("From a key to its echo", columns, rows, f"Everybody {pace}." if rows else "")
+
+
+def _figures(cell: Cell) -> tuple[float, ...]:
+    mean = math.fsum(cell.echoes) / len(cell.echoes)
+    return cell.median, mean, *(cell.part(share) for share in (0.9, 0.95, 0.99, 1.0))
 
 
 def starts(found: Found) -> Table:
@@ -245,8 +239,9 @@ def run(given: Wanted) -> list[Table]:
     if given.picture is not None:
         from bench.echoes import draw  # matplotlib is an extra
 
-        draw(given.picture, {each: seen.cells for each, seen in found.typed.items()})
-    tables = (aims(found), distributions(found), starts(found), faults_seen(found))
+        whole = {each: {who: cell for who, cell in seen.cells.items() if cell} for each, seen in found.typed.items()}
+        draw(given.picture, whole)
+    tables = (aims(found), distributions(found, wait=given.wait), starts(found), faults_seen(found))
     return [table for table in tables if table.rows or table.note]
 
 
@@ -256,6 +251,7 @@ def wanted(argv: Sequence[str] | None = None) -> Wanted:
     made.add_argument("--parts", type=_parts, default=PARTS, help=f"of {', '.join(PARTS)}; with commas")
     made.add_argument("--keys", type=int, help="for each subject in each condition (default: 1000; --quick: 60)")
     made.add_argument("--rounds", type=int, help="starts to the prompt of each (default: 11; --quick: 3)")
+    made.add_argument("--wait", action="store_true", help="for each echo before the next key, as someone reading along")
     made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
     given = vars(made.parse_args(argv))
     given["keys"] = given["keys"] or (60 if given["quick"] else 1000)

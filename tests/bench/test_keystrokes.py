@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from bench import cell
+from bench.cell import Cell
 from bench.homes import CONDITIONS, DIRECT, OURS, SSH
-from bench.keystrokes import CLEAN, Cell, Found, Typed, aims, wanted
+from bench.keystrokes import CLEAN, Found, Typed, aims, distributions, measure, wanted
 from bench.moments import Moment
 from bench.prompt import BY_JUMP, BY_MAPPING, MOSH
 from tests.lab.conftest import able
+from tests.lab.showing import showing
 
 __all__ = ["able"]  # the lab's fixture: the bench runs where the lab does
 
@@ -40,6 +44,37 @@ def test_a_quick_run_shows_everybodys_echoes() -> None:
 def cells(**echoes: list[float]) -> Typed:
     names = {"direct": DIRECT, "ssh": SSH, "ours": OURS}
     return Typed({names[name]: Cell(values) for name, values in echoes.items()}, "direct")
+
+
+def test_a_key_is_waited_for_by_those_who_want_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is shown before the tenth key: who types on gets there, and the first keys are left out."""
+    monkeypatch.setattr(cell, "PACE", (0.01, 0.012))
+    monkeypatch.setattr(cell, "WARM_UP", 2)
+    monkeypatch.setattr(cell, "LOST", 0.5)
+    program = "kept = ''\nfor key in keys():\n    kept += key\n    if len(kept) == 10: show(kept); kept = ''\n"
+    with showing(tmp_path, program) as terminal:
+        late = cell.typed_on(terminal, 8, Random(1))
+    assert len(late) == 8
+    assert 60 < late[0] < 500  # ms: it waited for seven more
+    with showing(tmp_path, program) as terminal, pytest.raises(AssertionError):
+        cell.waited(terminal, 8, Random(1))
+
+
+def test_a_key_that_never_comes_back_fails_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, with whose it was; what the others saw is shown."""
+    monkeypatch.setattr(cell, "PACE", (0.01, 0.012))
+    monkeypatch.setattr(cell, "LOST", 0.5)
+    found = Found()
+    with (
+        showing(tmp_path / "loses", "for key in keys(): show(key.replace('z', ''))\n") as loses,
+        showing(tmp_path / "echoes", "for key in keys(): show(key)\n") as echoes,
+    ):
+        seen = measure({OURS: loses, DIRECT: echoes}, LOSS, wanted(["--keys", "10"]), found.failed)
+    found.typed[LOSS] = Typed(seen, "direct")
+    assert [(row[1], row[-2]) for row in distributions(found, wait=False).rows] == [(OURS, 0), (DIRECT, 10)]
+    table = aims(found)
+    assert [row[1:] for row in table.rows] == [(None, 0.8, "NO"), (None, 0.5, "NO")]
+    assert table.note.startswith(f"loss5, {OURS} failed: 15 of 40 keys were not back")
 
 
 def test_an_aim_is_a_ratio_to_the_peer_of_the_same_run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,31 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.lab.client import person
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.screen import Screen
+from tests.lab.showing import showing
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import COLUMNS, Terminal
 from tests.lab.typist import Typist
 
 QUICK = 0.02  # seconds from key to key
-
-
-@contextmanager
-def far_end(folder: Path, program: str) -> Iterator[Terminal]:
-    """A program of ours at the terminal, which shows what it likes: `keys()` yields what is typed, `show` writes."""
-    script = folder / "far_end.py"
-    script.write_text(
-        "import os, time, tty\n"
-        "tty.setraw(0)\n"
-        "def show(text): os.write(1, text.encode())\n"
-        "def keys():\n"
-        "    while key := os.read(0, 1).decode(): yield key\n"
-        "show('READY')\n" + program
-    )
-    with Terminal(Machine("here", folder), [sys.executable, "-I", "-S", script]) as terminal:
-        terminal.wait_for("READY")
-        yield terminal
 
 
 def typed(terminal: Terminal, keys: int, *, timeout: float = 5) -> list[float]:
@@ -54,14 +37,14 @@ def test_a_line_that_is_drawn_again_is_no_echo(tmp_path: Path) -> None:
         "    line += key\n"
         "    show(key)\n"
     )
-    with far_end(tmp_path, program) as terminal:
+    with showing(tmp_path, program) as terminal:
         assert min(typed(terminal, 30)) >= 0.1
 
 
 def test_keys_in_one_frame_have_its_time(tmp_path: Path) -> None:
     """Three are shown with the third: the first has waited longest."""
     program = "kept = ''\nfor key in keys():\n    kept += key\n    if len(kept) == 3: show(kept); kept = ''\n"
-    with far_end(tmp_path, program) as terminal:
+    with showing(tmp_path, program) as terminal:
         late = typed(terminal, 9)
     assert all(late[place] > late[place + 1] + QUICK / 2 for place in (0, 1, 3, 4, 6, 7))
 
@@ -71,14 +54,14 @@ def test_a_key_that_is_not_there_is_lost(tmp_path: Path, instead: str, lost: int
     """Swallowed, doubled or changed: those before it are counted, and none of those after it."""
     program = f"for key in keys(): show(key.replace('e', '{instead}'))\n"
     said = f"^{lost} of 10 keys were not back within"
-    with far_end(tmp_path, program) as terminal, pytest.raises(AssertionError, match=said):
+    with showing(tmp_path, program) as terminal, pytest.raises(AssertionError, match=said):
         typed(terminal, 10, timeout=0.5)
 
 
 def test_a_key_that_comes_too_late_is_lost(tmp_path: Path) -> None:
     """Even if somebody types on until it is there."""
     program = "for key in keys():\n    if key == 'e': time.sleep(0.4)\n    show(key)\n"
-    with far_end(tmp_path, program) as terminal, pytest.raises(AssertionError, match="keys were not back within"):
+    with showing(tmp_path, program) as terminal, pytest.raises(AssertionError, match="keys were not back within"):
         typed(terminal, 30, timeout=0.2)
 
 

@@ -9,9 +9,9 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.drawing import INK, WIDTH, bare, save
 from bench.fleet import Return
 from bench.numbers import by_step
-from bench.picture import INK, save
 
 STEP: Final = 0.5  # seconds
 LONGEST: Final = 40.0  # seconds after sshd listens that are shown
@@ -26,7 +26,7 @@ def draw(path: Path, returns: Sequence[Return]) -> None:
 
 
 def picture(returns: Sequence[Return]) -> Figure:
-    figure = Figure(figsize=(9.5, 0.9 + 1.65 * len(returns)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.65 * len(returns)), layout="constrained", facecolor="white")
     rows = figure.subplots(len(returns), sharex=True, squeeze=False)[:, 0]
     for axes, each in zip(rows, returns, strict=True):
         _row(axes, each)
@@ -61,5 +61,4 @@ def _scale(axes: Axes, share: Axes) -> None:
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in (axes, share):
-        side.tick_params(colors=INK, length=0, labelsize=9)
-        side.spines[:].set_visible(False)
+        bare(side, size=9)

@@ -19,7 +19,7 @@ from tests.lab.client import Person, person
 from tests.lab.machine import Machine, wait_until
 from tests.lab.sshd import Sshd
 from tests.sshd import SSHD, free_port
-from tests.test_pairing import SECRET, End, pipes, until
+from tests.test_pairing import SECRET, End, pipes
 from tunneld.core import stun
 from tunneld.core.path import Address, Candidate
 from tunneld.mosh import hop
@@ -69,7 +69,12 @@ class Route:
         self.jump.begin(self.near.pairing, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
 
     def run(self, is_so: Callable[[], object]) -> None:
-        until(is_so, self.near, self.far)
+        """Both ends, until this is true; whatever the agent's start waits for is told if it is not."""
+        give_up = time.monotonic() + jumps.PATIENCE + 5
+        while not is_so():
+            assert time.monotonic() < give_up, self.jump and self.jump.says
+            self.near.step()
+            self.far.step()
 
     def relay(self) -> list[Address]:
         """Where the far end is told to meet us."""

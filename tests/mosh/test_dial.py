@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tunneld.mosh.dial import Dial, addresses, connect, is_direct
+from tunneld.mosh.dial import Dial, addresses, connect, has_shell, is_direct
 from tunneld.mosh.hop import Asking
 
 PLAIN = {"hostname": "192.0.2.1", "port": "22", "controlpath": "none"}
@@ -85,6 +85,34 @@ def test_a_connection_that_comes_to_nothing_is_told(listener: socket.socket, tmp
     listener.close()
     with contextlib.closing(Dial(settings(port), str(tmp_path))) as dial:
         assert select.select([dial.fd], [], [], 10)[0]
+
+
+def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
+    """A ConnectTimeout that is shorter than ours; ssh's own attempt gets what is left of it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, contextlib.ExitStack() as stack:
+        for _ in range(4):  # its queue is full: the next one hears nothing
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(busy.getsockname())
+        port = busy.getsockname()[1]
+        short = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "1"}, str(tmp_path))))
+        usual = stack.enter_context(
+            contextlib.closing(Dial({**settings(port), "connecttimeout": "none"}, str(tmp_path)))
+        )
+        long = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "60"}, str(tmp_path))))
+        assert select.select([short.fd, usual.fd, long.fd], [], [], 5)[0] == [short.fd]
+        assert short.alone == ("-o", "ConnectTimeout=1")
+        assert usual.alone == ()
+        assert 50 < int(long.alone[1].partition("=")[2]) < 60
+
+
+@pytest.mark.parametrize(
+    ("shell", "usable"),
+    [("/bin/sh", True), ("", True), (None, True), ("/nonexistent/sh", False), ("/usr/sbin/nologin", False)],
+)
+def test_a_shell_that_runs_nothing_runs_no_taker(shell: str | None, usable: bool) -> None:
+    """ssh starts it with $SHELL, and without it connects as ever."""
+    assert has_shell({} if shell is None else {"SHELL": shell}) is usable
 
 
 def test_the_next_address_is_tried_when_one_refuses(listener: socket.socket) -> None:

@@ -255,6 +255,13 @@ def test_the_running_sessions_show_their_paths(home: Place) -> None:
         assert "UDP" not in terminal.text
 
 
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/nonexistent/sh"])
+def test_an_account_without_a_shell_here_will_do(home: Place, shell: str) -> None:
+    """Such as a service's: ssh would run a command of ours with it."""
+    with home.start(env={"SHELL": shell}):
+        wait_until(home.windows, what="the session runs")
+
+
 def test_ssh_says_itself_why_it_failed(home: Place) -> None:
     """Its words, its exit status, and none of ours."""
     with home.start("-P", "1") as terminal:

@@ -9,6 +9,7 @@ ssh does it alone, and says why in its own words.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import shlex
@@ -35,6 +36,8 @@ HURRY = 5.0
 HURRY_EVERY = 0.01
 """Seconds between two requests for that, each of which Linux forgets after a few packets (tcp(7))."""
 
+NO_SHELLS = ("nologin", "false")
+
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 _TAKER = (
@@ -60,6 +63,12 @@ def connects_to(settings: Mapping[str, str]) -> str | None:
     return settings.get("hostname") if is_ours else None
 
 
+def has_shell(environment: Mapping[str, str]) -> bool:
+    """Whether ssh can run a ProxyCommand. It does so in $SHELL, and that of an account for a service runs nothing."""
+    shell = environment.get("SHELL") or "/bin/sh"
+    return os.access(shell, os.X_OK) and os.path.basename(shell) not in NO_SHELLS
+
+
 class Dial:
     """A connection under way. `fd` is readable when it has come to nothing."""
 
@@ -70,6 +79,9 @@ class Dial:
         """
         self._place = settings["hostname"], settings.get("port", "22")
         self._family = FAMILIES.get(settings.get("addressfamily", ""), socket.AF_UNSPEC)
+        limit = settings.get("connecttimeout", "")
+        self._limit = float(limit) if limit.isdecimal() else math.inf
+        self._began = time.monotonic()
         self._stays_alive = settings.get("tcpkeepalive") != "no"
         self._path = os.path.join(folder, f"{os.getpid()}-{os.urandom(3).hex()}.dial")
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,6 +98,12 @@ class Dial:
         taker = shlex.join([sys.executable, "-ISc", _TAKER, self._path]).replace("%", "%%")
         return ("-o", f"ProxyCommand={taker}", "-o", "ProxyUseFdpass=yes")
 
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """ssh's, with which it tries itself: what is left of the time that the person gives it."""
+        left = self._limit - (time.monotonic() - self._began)
+        return () if left == math.inf else ("-o", f"ConnectTimeout={max(1, round(left))}")
+
     def close(self) -> None:
         """ssh has its connection, or is not to any more."""
         for each in (self._failed, self._failure, self._door):
@@ -96,7 +114,7 @@ class Dial:
     def _run(self) -> None:
         """In a thread of its own, since looking names up waits."""
         try:
-            with connect(addresses(*self._place, self._family)) as connected:
+            with connect(addresses(*self._place, self._family), min(PATIENCE, self._limit)) as connected:
                 with self._door.accept()[0] as taker:
                     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self._stays_alive)

@@ -117,10 +117,12 @@ class Session:
 
     def _dial_alone(self) -> None:
         """We do not get through: ssh shall try, and say why not."""
+        assert self._dial
+        connects = self._dial.alone
         self._end_dial()
         self._pairing.unwatch(self._first.errors)
         self._lines.drop(FIRST)
-        self._first = first_line(self._order, self._started.far, self._started.way)
+        self._first = first_line(self._order, self._started.far, self._started.way, connects)
         self._take_first()
 
     def _end_dial(self) -> None:

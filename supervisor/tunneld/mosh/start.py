@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command, terminal, window
 from tunneld.mosh.command import Order
-from tunneld.mosh.dial import Dial, is_direct
+from tunneld.mosh.dial import Dial, has_shell, is_direct
 from tunneld.mosh.hop import NONE, Asking
 from tunneld.mosh.line import Line
 from tunneld.mosh.way import Way
@@ -48,7 +48,7 @@ def start(order: Order) -> Started:
     way = _way(order, settings)
     dial = _dial(way.first if way else settings)
     try:
-        line = first_line(order, far, way, dial)
+        line = first_line(order, far, way, dial.options if dial else ())
     except OSError as error:  # what is to run there may be longer than this system allows
         if way:
             way.close()
@@ -58,9 +58,8 @@ def start(order: Order) -> Started:
     return Started(order, line, environment, far, settings, way, dial)
 
 
-def first_line(order: Order, far: str, way: Way | None, dial: Dial | None = None) -> Line:
-    """The one ssh that may ask the person; without `dial` it connects by itself."""
-    connects = dial.options if dial else ()
+def first_line(order: Order, far: str, way: Way | None, connects: Sequence[str]) -> Line:
+    """The one ssh that may ask the person; `connects` are options for the connection to the first machine."""
     if way:
         order, connects = order._replace(ssh=way.options(FIRST, first=connects)), ()
     return Line(FIRST, command.ssh_command(order, far, connects), on_terminal=True)
@@ -91,5 +90,5 @@ def _way(order: Order, settings: Mapping[str, str]) -> Way | None:
 
 def _dial(settings: Mapping[str, str]) -> Dial | None:
     with contextlib.suppress(OSError):
-        return Dial(settings, window.prepare()) if is_direct(settings) else None
+        return Dial(settings, window.prepare()) if is_direct(settings) and has_shell(os.environ) else None
     return None

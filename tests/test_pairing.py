@@ -211,17 +211,38 @@ def test_a_sleep_is_noticed(client: End, machine: dict[str, Any]) -> None:
     assert [name for name, _ in client.noted] == ["offer", "moved", "offer"]
 
 
+def test_a_stop_that_nobody_tells_of_is_noticed(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was stopped, say: a look is late, by more than a busy machine makes it."""
+    its_own = client.pairing._now
+    for late, is_noted in ((2.0, False), (6.0, True)):
+        monkeypatch.setattr(client.pairing, "_now", lambda late=late: its_own() + late)
+        client.step(0.1)
+        assert ("moved" in [name for name, _ in client.noted]) is is_noted
+
+
 def test_sockets_may_be_closed_and_opened_again(client: End, machine: dict[str, Any]) -> None:
-    """Nobody looks meanwhile, and one looks afterwards."""
+    """A change meanwhile matters to streams, and there is nothing to offer; afterwards nothing is new."""
     client.pairing.close_udp()
     assert {name for name, _ in client.noted[1:]} == {"shut"}
     client.noted.clear()
     machine["own"] = ["198.51.100.7"]
     client.step(0.1)
-    assert not client.noted
+    assert [name for name, _ in client.noted] == ["moved"]
     client.pairing.open_udp()
     client.step(0.1)
-    assert [name for name, _ in client.noted] == ["offer"]
+    assert [name for name, _ in client.noted] == ["moved", "offer"]
+
+
+def test_the_network_may_be_watched_without_sockets(machine: dict[str, Any]) -> None:
+    """Streams have to answer anew after a sleep, whether or not there is UDP."""
+    end = End(is_client=True)
+    end.pairing.moved = lambda: end.noted.append(("moved", None))
+    end.pairing.watch_network()
+    end.step(0.1)
+    assert not end.noted
+    machine["slept"] = 60.0
+    until(lambda: end.noted, end)
+    end.pairing.close()
 
 
 def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,10 @@ LOOK_EVERY = 1.0
 ASLEEP = 2.0
 """Seconds that a machine must have slept to count: NATs and peers have noticed nothing before."""
 
+LATE = 3.0
+"""Seconds by which a look must be late to count as sleep that the system does not tell of: the process was stopped, or
+a virtual machine paused. A busy machine is late as well, but not by that much."""
+
 FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
 """A socket that takes nothing now (ENOBUFS: macOS's word for it): the packet is lost, and nothing is wrong."""
 
@@ -90,8 +94,8 @@ class Pairing:
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self.moved: Callable[[], None] = lambda: None  # called when the network is another one, or the machine slept
-        self._is_looking = False
-        self._slept = addresses.slept()
+        self._looked: float | None = None
+        self._slept = 0.0
         self._signature: object = None
 
     # Streams
@@ -153,11 +157,8 @@ class Pairing:
         for family in FAMILIES:
             with contextlib.suppress(OSError):
                 self._open_udp(str(family), family)
-        self._signature = addresses.signature()
+        self.watch_network()
         self._gather()
-        if not self._is_looking:
-            self._is_looking = True
-            self.call_at(self._now() + LOOK_EVERY, self._look)
 
     def close_udp(self) -> None:
         """Close them, and give up the paths that used them."""
@@ -171,6 +172,11 @@ class Pairing:
         """Addresses that this machine does not have by itself, instead of former ones: a router's mapping, a relay."""
         self._mapped = list(candidates)
         self._gather()
+
+    def watch_network(self) -> None:
+        """Notice from now on when this machine's addresses or routes are others, or when it slept."""
+        if self._looked is None:
+            self._note(self._now())
 
     # What else there is to wait for
 
@@ -357,12 +363,13 @@ class Pairing:
 
     def _look(self) -> None:
         """See whether this machine's addresses or routes are others now, or whether it slept."""
-        self._is_looking = bool(self._sockets)
-        if not self._sockets:
-            return
-        self.call_at(self._now() + LOOK_EVERY, self._look)
-        signature, slept = addresses.signature(), addresses.slept()
-        if signature != self._signature or slept - self._slept > ASLEEP:
-            self._apply(self.pair.moved(self._now()))
+        now, looked, slept, signature = self._now(), self._looked, self._slept, self._signature
+        self._note(now)
+        assert looked is not None
+        if self._signature != signature or self._slept - slept > ASLEEP or now - looked - LOOK_EVERY > LATE:
+            self._apply(self.pair.moved(now))
             self.moved()
-        self._signature, self._slept = signature, slept
+
+    def _note(self, now: float) -> None:
+        self._looked, self._slept, self._signature = now, addresses.slept(), addresses.signature()
+        self.call_at(now + LOOK_EVERY, self._look)

@@ -1,7 +1,8 @@
-/* Shifts the wall clock of a program that is started with this in LD_PRELOAD.
+/* Shifts the clocks of a program that is started with this in LD_PRELOAD.
 
-   The file that CLOCK_OFFSET names holds the offset, a long of seconds, and may change at any time. The other clocks
-   (CLOCK_MONOTONIC, CLOCK_BOOTTIME) stay as they are, as when somebody sets a machine's time. */
+   The file that CLOCK_OFFSET names holds two longs of seconds, which may change at any time. The wall clock differs from
+   the true time by the first, as when somebody sets a machine's time. CLOCK_MONOTONIC has stood still for the second, as
+   in a machine's sleep (clock_getres(2)), in which CLOCK_BOOTTIME goes on. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,16 +12,20 @@
 #include <time.h>
 #include <unistd.h>
 
-static const long none = 0;
-static const volatile long *offset = &none;
+struct shifts {
+    long wall, asleep;
+};
 
-__attribute__((constructor)) static void find_offset(void)
+static const struct shifts none = {0, 0};
+static const volatile struct shifts *shift = &none;
+
+__attribute__((constructor)) static void find_shifts(void)
 {
     const char *path = getenv("CLOCK_OFFSET");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    void *shared = file < 0 ? MAP_FAILED : mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+    void *shared = file < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct shifts), PROT_READ, MAP_SHARED, file, 0);
     if (shared != MAP_FAILED)
-        offset = shared;
+        shift = shared;
     if (file >= 0)
         close(file);
 }
@@ -29,7 +34,9 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 {
     int failed = syscall(SYS_clock_gettime, clock, now);
     if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE || clock == CLOCK_TAI))
-        now->tv_sec += *offset;
+        now->tv_sec += shift->wall;
+    if (!failed && (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_COARSE || clock == CLOCK_MONOTONIC_RAW))
+        now->tv_sec -= shift->asleep;
     return failed;
 }
 
@@ -37,7 +44,7 @@ int gettimeofday(struct timeval *restrict now, void *restrict zone)
 {
     int failed = syscall(SYS_gettimeofday, now, zone);
     if (!failed && now)
-        now->tv_sec += *offset;
+        now->tv_sec += shift->wall;
     return failed;
 }
 

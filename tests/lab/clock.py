@@ -1,4 +1,4 @@
-"""A wall clock of a program's own, which a test may set; the machine's is nobody's to touch."""
+"""Clocks of a program's own, which a test may shift; the machine's are nobody's to touch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("clock.c")
-SECONDS = struct.Struct("l")  # the machine's own long, as in SOURCE
+SHIFTS = struct.Struct("ll")  # seconds: the machine's own longs, as in SOURCE
 
 
-class WallClock:
-    """For programs that are started with `environment`. The others of their clocks are true."""
+class Clocks:
+    """For programs that are started with `environment`: a wall clock that somebody sets, and a sleep to wake from."""
 
     def __init__(self, folder: Path) -> None:
         """Built in `folder`, which exists. Needs gcc."""
         self._shim = folder / "clock.so"
-        self._offset = folder / "clock.offset"
+        self._shifts = folder / "clock.offset"
+        self._wall = self._asleep = 0
         subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", self._shim, SOURCE], check=True)
-        self.set(0)
+        self._write()
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return {"LD_PRELOAD": str(self._shim), "CLOCK_OFFSET": str(self._offset)}
+        return {"LD_PRELOAD": str(self._shim), "CLOCK_OFFSET": str(self._shifts)}
 
     def set(self, offset: int) -> None:
-        """Have it differ from the true time by so many seconds, from now on."""
-        self._offset.touch()
-        with self._offset.open("r+b") as file:  # in place, for it is mapped
-            file.write(SECONDS.pack(offset))
+        """Have the wall clock differ from the true time by so many seconds, from now on."""
+        self._wall = offset
+        self._write()
+
+    def slept(self, seconds: int) -> None:
+        """The machine was asleep for the last so many seconds. Who ran meanwhile sees a clock go back."""
+        self._asleep += seconds
+        self._write()
+
+    def _write(self) -> None:
+        self._shifts.touch()
+        with self._shifts.open("r+b") as file:  # in place, for it is mapped
+            file.write(SHIFTS.pack(self._wall, self._asleep))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab import gauge
-from tests.lab.clock import WallClock
+from tests.lab.clock import Clocks
 from tests.lab.crowd import Way
 from tests.lab.gauge import Gauge
 from tests.lab.machine import wait_until
@@ -125,7 +125,7 @@ class Course:
     spare: Sshd | None  # a second relay
     daemon: Daemon
     names: NameServer
-    clock: WallClock
+    clock: Clocks
     report: Path
 
     @property
@@ -256,7 +256,7 @@ def course(folder: Path, *, mode: Mode | None = None) -> Iterator[Course]:
         options = {"SetEnv": f"HOME={lab.relay.directory / 'home'}", "MaxStartups": "1000"}
         place = stack.enter_context(scene(lab, options=options))
         spare = None if mode is None else stack.enter_context(_spare(place))
-        clock, report = WallClock(folder), folder / "gauge.json"
+        clock, report = Clocks(folder), folder / "gauge.json"
         daemon = Daemon(
             lab.pi,
             _profile(place, mode),

@@ -54,9 +54,12 @@ class Homeward:
         """`tunneld mosh`, to a far end that echoes."""
         return [*TUNNELD, "mosh", "-F", str(self.scene.guest.config), *options, way, "--", *far_end]
 
-    def mosh(self, way: str = "pi-home", *options: str, timeout: float = 30) -> Terminal:
-        """`tunneld mosh` at a prompt."""
-        terminal = Terminal(self.lab.laptop, self.command(way, *options), env=self.environment)
+    def mosh(
+        self, way: str = "pi-home", *options: str, timeout: float = 30, more: Mapping[str, str] | None = None
+    ) -> Terminal:
+        """`tunneld mosh` at a prompt; `more` is of its environment."""
+        environment = {**self.environment, **(more or {})}
+        terminal = Terminal(self.lab.laptop, self.command(way, *options), env=environment)
         return ready(terminal, timeout=timeout)
 
     def ssh(self, way: str = "pi-home") -> Terminal:
@@ -135,9 +138,9 @@ def homeward(lab: Lab) -> Iterator[Homeward]:
 
 @contextlib.contextmanager
 def _tunnel(pi: Machine, keeper: Person) -> Iterator[None]:
-    """`ssh -R` from pi, with a session, so that sshd does not hold small packets back."""
-    forward = f"0.0.0.0:{FORWARD}:127.0.0.1:22"
-    process = pi.popen(keeper.ssh("-o", "ExitOnForwardFailure=yes", "-R", forward, "relay", "sleep 100000"))
+    """`ssh -R` from pi, with a session, so that sshd does not hold small packets back; it outlives its NAT's memory."""
+    forward = ("-o", "ExitOnForwardFailure=yes", "-R", f"0.0.0.0:{FORWARD}:127.0.0.1:22")
+    process = pi.popen(keeper.ssh("-o", "ServerAliveInterval=2", *forward, "relay", "sleep 100000"))
     try:
         yield
     finally:

@@ -160,10 +160,15 @@ def size_of(pid: int) -> Size:
 
 def agents(machine: Machine) -> list[int]:
     """The process ids of the Python programs that run on a host which has none but our agents."""
+    return running(machine, "python")
+
+
+def running(machine: Machine, name: str) -> list[int]:
+    """The process ids of the programs on a host whose file's name begins so."""
     found = []
-    for pid in _pids(machine):
+    for pid in processes(machine):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
+            if Path(f"/proc/{pid}/exe").readlink().name.startswith(name):
                 found.append(pid)
     return sorted(found)
 
@@ -174,7 +179,8 @@ def bound_ports(machine: Machine) -> set[int]:
     return {int(line.split()[4].rpartition(":")[2]) for line in lines}
 
 
-def _pids(machine: Machine) -> Iterator[int]:
+def processes(machine: Machine) -> Iterator[int]:
+    """The process ids of all that runs in a host's network."""
     with machine.entered():
         ours = os.readlink("/proc/thread-self/ns/net")
     for entry in Path("/proc").iterdir():

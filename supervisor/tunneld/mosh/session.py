@@ -160,8 +160,7 @@ class Session:
 
     def _attend(self, client: subprocess.Popen[bytes]) -> int:
         """Drive the pair until mosh-client has ended; its status, negative for a signal."""
-        if self._order.udp:
-            self._pairing.call_at(time.monotonic(), self._open_paths)
+        self._pairing.call_at(time.monotonic(), self._open_paths if self._order.udp else self._pairing.watch_network)
         self._look()
         with guard(client.pid), self._open_window():
             self._pairing.run(lambda: client.poll() is not None)

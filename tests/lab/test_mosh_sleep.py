@@ -1,0 +1,94 @@
+"""`tunneld mosh` on a laptop that sleeps: soon after it wakes the session is there, whatever the world forgot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab.asleep import asleep, end_ssh, forget_flows, lose_ssh
+from tests.lab.clock import Clocks
+from tests.lab.homeward import Snapshot, homeward, is_direct
+from tests.lab.moves import new_outside_address
+from tests.lab.net import Lab
+from tests.lab.product import agents, running
+
+pytestmark = pytest.mark.lab
+
+ONE_WAY = 0.02  # seconds, on each link: 80 ms there and back
+SLEEP = 12  # seconds: the far end has given up all paths, and tries again ever less often
+BANNER = 6.5  # seconds without an answer after which mosh says so
+# None of these keys is in what is on the screen: mosh may repaint it, with its banner.
+BEFORE, AFTER = "XVZ", "QJW"
+
+
+def move(lab: Lab) -> None:
+    new_outside_address(lab, "lapgw", "60.2.2.3")
+
+
+def stay(lab: Lab) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("way", "is_told", "wake_up", "lose"),
+    [
+        (("pi-home",), True, stay, end_ssh),
+        (("pi-home",), True, move, lose_ssh),
+        (("pi-mapped",), False, move, lose_ssh),
+        (("pi-mapped", "--no-udp"), True, stay, lose_ssh),
+    ],
+    ids=["where it was", "elsewhere", "untold", "no UDP"],
+)
+def test_a_laptop_wakes_into_its_session(
+    lab: Lab, way: tuple[str, ...], is_told: bool, wake_up: Callable[[Lab], None], lose: Callable[[Lab], None]
+) -> None:
+    """No flow and no SSH connection outlives its sleep, of which the system tells or not; the far program does.
+
+    Keys of before and after come back before mosh would wonder. Its own clock tells mosh of sleep: where that went on,
+    it wonders at once.
+    """
+    for link in (lab.home_link, lab.laptop_link):
+        link.set(delay=ONE_WAY)
+    lab.map_port("homegw", protocol="tcp", ports="22", to=lab.pi.address)
+    clocks = Clocks(lab.directory)
+    with homeward(lab) as home, home.mosh(*way, more=clocks.environment) as terminal:
+        before = home.wait_for(lambda seen: has_all(seen, way), what="two streams, and a path")
+        there = agents(lab.pi), running(lab.pi, "mosh-server")
+        mark = terminal.mark()
+        lab.laptop_link.cut()
+        terminal.write(BEFORE)
+        home.wait_for(lambda seen: said(seen) > said(before), what="the last key of before was sent")
+        with asleep(lab):
+            fell_asleep = time.monotonic()
+            lose(lab)
+            forget_flows(lab)
+            wake_up(lab)
+            time.sleep(SLEEP)
+            if is_told:
+                clocks.slept(round(time.monotonic() - fell_asleep))
+        woke = time.monotonic()
+        terminal.write(AFTER)
+        for key in BEFORE + AFTER:
+            assert terminal.wait_for(key, since=mark, timeout=30) - woke < BANNER
+        assert ("Last contact" in terminal.text_since(mark)) is not is_told
+        after = home.wait_for(lambda seen: has_all(seen, way) and not names(seen) & names(before), what="all anew")
+        assert "the network changed" in [change["what"] for change in after["history"]]
+        terminal.echoes(3)
+        assert (agents(lab.pi), running(lab.pi, "mosh-server")) == there
+
+
+def has_all(seen: Snapshot, way: tuple[str, ...]) -> bool:
+    """Two streams, and a direct path unless there is no UDP on this way."""
+    has_streams = len(seen["streams"]) == 2 and all(stream["greeted"] for stream in seen["streams"])
+    return has_streams and (is_direct(seen) or "--no-udp" in way)
+
+
+def names(seen: Snapshot) -> set[str]:
+    return {stream["name"] for stream in seen["streams"]}
+
+
+def said(seen: Snapshot) -> int:
+    count: int = seen["counts"]["datagrams_out"]
+    return count

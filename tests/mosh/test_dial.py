@@ -96,9 +96,7 @@ def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
             waiting.connect_ex(busy.getsockname())
         port = busy.getsockname()[1]
         short = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "1"}, str(tmp_path))))
-        usual = stack.enter_context(
-            contextlib.closing(Dial({**settings(port), "connecttimeout": "none"}, str(tmp_path)))
-        )
+        usual = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "0"}, str(tmp_path))))
         long = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "60"}, str(tmp_path))))
         assert select.select([short.fd, usual.fd, long.fd], [], [], 5)[0] == [short.fd]
         assert short.alone == ("-o", "ConnectTimeout=1")

@@ -79,8 +79,8 @@ class Dial:
         """
         self._place = settings["hostname"], settings.get("port", "22")
         self._family = FAMILIES.get(settings.get("addressfamily", ""), socket.AF_UNSPEC)
-        limit = settings.get("connecttimeout", "")
-        self._limit = float(limit) if limit.isdecimal() else math.inf
+        limit = settings.get("connecttimeout", NONE)
+        self._limit = (limit.isdecimal() and float(limit)) or math.inf  # 0 is none as well
         self._began = time.monotonic()
         self._stays_alive = settings.get("tcpkeepalive") != "no"
         self._path = os.path.join(folder, f"{os.getpid()}-{os.urandom(3).hex()}.dial")

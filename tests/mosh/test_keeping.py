@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tunneld.mosh.keeping import DENIED, DIALLING, LIVED, LONGEST, MOST, SHORTEST, SLOW, SUSPECTED, Keeping, Seen
+from tunneld.mosh.keeping import (
+    DENIED,
+    DIALLING,
+    LIVED,
+    LONGEST,
+    LONGEST_DENIED,
+    MOST,
+    SHORTEST,
+    SLOW,
+    SUSPECTED,
+    Keeping,
+    Seen,
+)
 
 
 def well(name: str) -> Seen:
@@ -83,6 +95,27 @@ def test_an_account_that_refuses_us_is_left_in_peace() -> None:
     keeping.failed(denied=True, now=0, chance=0)
     assert not keeping.decide([], now=DENIED / 2 - 1).dials
     assert keeping.decide([], now=DENIED / 2).dials
+
+
+def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
+    """Up to half an hour; a stream that came, or another network, is a fresh start; who waits waits less."""
+    keeping, pauses = Keeping(since=0), []
+    for _ in range(5):
+        keeping.failed(denied=True, now=0, chance=1)
+        pauses.append(keeping.pause(now=0))
+    assert pauses == [DENIED, 2 * DENIED, 4 * DENIED, LONGEST_DENIED, LONGEST_DENIED]
+    keeping.stranded(now=10)
+    assert keeping.pause(now=10) == DENIED
+    keeping.stranded(now=20)
+    assert keeping.pause(now=20) == DENIED - 10
+    keeping.moved(now=30)
+    assert keeping.decide([], now=30).dials
+    keeping.failed(denied=True, now=30, chance=1)
+    assert keeping.pause(now=30) == DENIED
+    keeping.failed(denied=True, now=30, chance=1)
+    keeping.came()
+    keeping.failed(denied=True, now=30, chance=1)
+    assert keeping.pause(now=30) == DENIED
 
 
 def test_another_network_is_tried_at_once() -> None:

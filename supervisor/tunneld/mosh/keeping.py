@@ -29,8 +29,9 @@ LIVED = 10.0
 SHORTEST, LONGEST = 1.0, 30.0
 """Seconds between two attempts: doubling, with half of it left to chance."""
 
-DENIED = 300.0
-"""Seconds until an account that refused us is asked again: people lock those out who insist."""
+DENIED, LONGEST_DENIED = 300.0, 1800.0
+"""Seconds until an account that refused us is asked again, doubling as well: people lock those out who insist (five in
+ten minutes is fail2ban's own limit, five in an hour a usual one)."""
 
 
 class Seen(NamedTuple):
@@ -61,6 +62,7 @@ class Keeping:
     def __init__(self, since: float, wanted: int = WANTED) -> None:
         self.wanted = wanted
         self.failures = 0
+        self._denials = 0
         self._next = since
 
     def decide(self, streams: Iterable[Seen], now: float) -> Decision:
@@ -84,7 +86,7 @@ class Keeping:
 
     def came(self) -> None:
         """A stream was greeted."""
-        self.failures = 0
+        self.failures = self._denials = 0
 
     def lost(self, *, lived: float, now: float) -> None:
         """A stream that was well has ended: another one at once, if that is no pattern."""
@@ -94,10 +96,18 @@ class Keeping:
     def failed(self, *, denied: bool, now: float, chance: float) -> None:
         """An attempt came to nothing; `chance` is from 0 to 1."""
         self.failures += 1
-        pause = DENIED if denied else min(LONGEST, SHORTEST * 2.0 ** min(self.failures - 1, 5))
+        self._denials += denied
+        if denied:
+            pause = min(LONGEST_DENIED, DENIED * 2.0 ** min(self._denials - 1, 5))
+        else:
+            pause = min(LONGEST, SHORTEST * 2.0 ** min(self.failures - 1, 5))
         self._next = now + pause * (0.5 + 0.5 * chance)
+
+    def stranded(self, now: float) -> None:
+        """Nothing carries any more, and a person waits."""
+        self._next = min(self._next, now + DENIED)
 
     def moved(self, now: float) -> None:
         """The network is another one: what failed there says nothing."""
-        self.failures = 0
+        self.failures = self._denials = 0
         self._next = now

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tunneld.mosh.failure import SSH_FAILED, last_line
-from tunneld.mosh.keeping import SUSPECTED, Keeping, Seen
+from tunneld.mosh.keeping import DENIED, SUSPECTED, Keeping, Seen
 from tunneld.mosh.line import Line
 from tunneld.pairing import Pairing
 from tunneld.ssh.bootstrap import ELSEWHERE, NO_DOOR
@@ -113,6 +113,8 @@ class Lines:
             if name not in self._greeted and self._pairing.pair.streams[name].greeted:
                 self._greeted.add(name)
                 self._keeping.came()
+        if self._keeping.pause(self._now()) > DENIED and not self._has_life():
+            self._keeping.stranded(self._now())
         decision = self._keeping.decide(map(self._seen, self._kept.values()), self._now())
         for name in decision.drops:
             self.drop(name)

@@ -7,7 +7,7 @@ has ended.
 
     SERVING  {"key": "4NeCCgvZFe2RnPgrcU1PQw", "pid": 4712, "family": 6, "ssh_connection": "203.0.113.9 50000 ..."}
              or {"error": "a sentence", "code": "no-mosh-server"}, from the first stage; then from the second
-             {"door": "/tmp/tunneld-far-4711-9f86d081/join", "host": "pi"}, or {"door": null, "why": "..."}
+             {"door": "/tmp/tunneld-far-4711-9f86d0/join", "host": "pi"}, or {"door": null, "why": "..."}
     SERVE    from the client: {"leave": true}, or {"relay": [["192.0.2.1", 40111], ...]}: places where packets may meet
     REPORT   {"ssh_connection": "..."} on a stream that joined; {"ended": true} on all when mosh-server has ended
 """

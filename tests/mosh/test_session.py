@@ -210,9 +210,9 @@ def test_a_killed_tunneld_leaves_no_mosh_client(home: Place) -> None:
     with home.run(["bash", "--norc", "-i"]) as terminal:
         terminal.write(f"{' '.join([*home.command(), NAME])}\r")
         wait_until(home.windows, what="the session runs")
-        (client,) = children(terminal.process.pid, "mosh-client")
+        (client,), ssh = children(terminal.process.pid, "mosh-client"), ssh_of(terminal)
         os.kill(int(home.windows()[0].partition("-")[0]), signal.SIGKILL)
-        wait_until(lambda: not is_alive(client), what="mosh-client ends", timeout=20)
+        wait_until(lambda: not any(map(is_alive, [client, *ssh])), what="mosh-client and ssh end", timeout=20)
         terminal.write("echo still $((6 * 7)) here\r")
         terminal.wait_for("still 42 here")
         for pid in servers(home):  # it waits for its client, as with mosh

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from tunneld.core import frame, packet
 from tunneld.core.offer import reachable
 from tunneld.core.path import Address, Candidate
-from tunneld.mosh import hop
+from tunneld.mosh import hop, lookup
+from tunneld.mosh.failure import last_line
 from tunneld.mosh.way import Way
 from tunneld.pairing import FAMILIES, Pairing
 from tunneld.ssh import bootstrap
@@ -141,11 +142,12 @@ class Jump:
         if report is None and status == -signal.SIGKILL:
             return f"it did not run our agent within {PATIENCE:g} s"
         if report is None:
-            return f"it does not run our agent ({_last_line(output) or f'exit status {status}'})"
+            return f"it does not run our agent ({last_line(output) or f'exit status {status}'})"
         if "error" in report:
-            return _last_line(str(report["error"]))
+            return last_line(str(report["error"]))
         ports = {family: _port(report, family) for family in (4, 6)}
-        return Found(ports, [*_server(report), *_resolved(self._way.hop.host), *self._seen_there])
+        resolved = [each.host for each in lookup.addresses(self._way.hop.host, 0)]  # a cloud's machine does not know it
+        return Found(ports, [*_server(report), *resolved, *self._seen_there])
 
     def _run(self, command: list[str], program: bytes) -> tuple[int, str]:
         """Its exit status and what it said. In a session of its own, without a terminal: it can ask nobody."""
@@ -227,21 +229,6 @@ def _server(report: dict[str, Any]) -> list[str]:
     """The address at which its sshd was reached."""
     words = str(report.get("ssh_connection", "")).split()
     return [words[2].partition("%")[0]] if len(words) == 4 else []
-
-
-def _resolved(host: str) -> list[str]:
-    """The addresses of this name: a machine in a cloud does not know its own."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
-        return []
-    return [str(each[4][0]).partition("%")[0] for each in found]
-
-
-def _last_line(text: str) -> str:
-    """For people, whoever wrote it."""
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
 
 
 def _send(farewell: bytes, addresses: list[Address]) -> None:

@@ -41,16 +41,6 @@ class Relay:
 
 
 @pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def time() -> VirtualTime:
-    return VirtualTime()
-
-
-@pytest.fixture
 def relay() -> Relay:
     return Relay()
 

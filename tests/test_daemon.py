@@ -15,19 +15,12 @@ from typing import Any
 import pytest
 
 from tests.sshd import Sshd, descendants, free_port
-from tests.supervised import echoing, has_settled, is_free, line, running_relay, sockets
+from tests.supervised import echoing, has_settled, is_free, line, sockets
 from tests.virtual import Journal
 from tunneld.daemon import Daemon
 from tunneld.profile import Profile, load, load_all
 from tunneld.status import TunnelStatus, from_json
 from tunneld.tunnel import Tunnel
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,23 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.datagrams import Inbox, inbox
 from tests.sshd import Sshd, free_port
-from tests.supervised import running_relay
 from tests.test_daemon import command, status_of, tunneld, write_profile
 from tunneld.report import BEAT
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from tests.sshd import Sshd, descendants, free_port
-from tests.supervised import forward, profile_of, relay_of, running, running_relay
+from tests.supervised import forward, profile_of, relay_of, running
 from tests.virtual import Journal, VirtualTime
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
 
 
 async def test_an_hour_of_flapping_is_a_page(relay: Sshd) -> None:

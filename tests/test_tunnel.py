@@ -23,7 +23,6 @@ from tests.supervised import (
     profile_of,
     relay_of,
     running,
-    running_relay,
     taken,
 )
 from tests.virtual import Journal, VirtualTime
@@ -33,23 +32,6 @@ from tunneld.profile import Backoff, Direction, Keepalive, Mosh, PortRange, Rela
 from tunneld.session import Session
 from tunneld.ssh.failure import SessionError
 from tunneld.tunnel import address_of
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
-
-
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def time() -> VirtualTime:
-    return VirtualTime()
 
 
 def end_sessions(relay: Sshd) -> None:

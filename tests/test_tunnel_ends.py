@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,6 @@ from tests.supervised import (
     nothing_left,
     profile_of,
     relay_of,
-    running_relay,
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld import session
@@ -30,13 +29,6 @@ from tunneld.core.lifecycle import State
 from tunneld.profile import Direction, Mosh, PortRange, Profile, TcpAddress
 from tunneld.ssh.dial import dial
 from tunneld.tunnel import Tunnel
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
 
 
 class Run:

@@ -21,7 +21,6 @@ from tests.supervised import (
     profile_of,
     relay_of,
     running,
-    running_relay,
     taken,
 )
 from tests.virtual import Journal, VirtualTime
@@ -36,27 +35,10 @@ from tunneld.timing import Timing
 
 
 @pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
-
-
-@pytest.fixture
 async def gate(relay: Sshd) -> AsyncIterator[Gate]:
     """The way to it."""
     async with Gate(relay.port) as made:
         yield made
-
-
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def time() -> VirtualTime:
-    return VirtualTime()
 
 
 def through(gate: Gate, relay: Sshd, listen: int, to: int = 9) -> Profile:

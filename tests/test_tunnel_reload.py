@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,30 +23,12 @@ from tests.supervised import (
     profile_of,
     relay_of,
     running,
-    running_relay,
     taken,
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.lifecycle import State
 from tunneld.profile import Backoff, Keepalive, Mosh, PortRange
 from tunneld.ssh.dial import dial
-
-
-@pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Sshd]:
-    """A relay that runs a plain OpenSSH server."""
-    async with running_relay(tmp_path / "relay") as server:
-        yield server
-
-
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def time() -> VirtualTime:
-    return VirtualTime()
 
 
 async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

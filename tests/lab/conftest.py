@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import booted, requirements
+from tests.lab import booted, coturn, requirements
 from tests.lab.net import Lab
 
 
@@ -20,6 +20,11 @@ def able() -> None:
 @pytest.fixture(scope="session")
 def able_to_boot(able: None) -> None:
     _require(booted.missing())
+
+
+@pytest.fixture(scope="session")
+def able_to_reflect(able: None) -> None:
+    _require(coturn.missing())
 
 
 def _require(missing: tuple[str, ...]) -> None:

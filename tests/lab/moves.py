@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from tests.lab.net import NAT_RULES, Lab
+from tests.lab.net import Lab, nat_rules
 
 Gateway = Literal["homegw", "lapgw"]
 ADJACENT: Final = {"homegw": "60.1.1.1", "lapgw": "60.2.2.1"}  # the internet, as each gateway sees it
@@ -15,13 +15,11 @@ BEHIND: Final = {"homegw": ("192.168.1.0/24", "60.1.1.2"), "lapgw": ("192.168.2.
 HOME_LAN: Final = "192.168.1.3"  # the laptop's address when it is at home
 
 # The firewall of the patch of 2012: addresses are the hosts' own, and only what answers them comes in.
-REPLIES_ONLY: Final = NAT_RULES.replace('oifname "wan" masquerade {flags};', "")
+REPLIES_ONLY: Final = nat_rules(None)
 
 # ICMPv6 passes: neighbours find each other by it.
-IPV6_RULES: Final = (
-    REPLIES_ONLY.format(flags="")
-    .replace("table ip ", "table ip6 ")
-    .replace("    drop\n", "    meta l4proto icmpv6 accept\n    drop\n")
+IPV6_RULES: Final = REPLIES_ONLY.replace("table ip ", "table ip6 ").replace(
+    "    drop\n", "    meta l4proto icmpv6 accept\n    drop\n"
 )
 IPV6: Final = {
     "pi": {"eth0": "2a00:1:1::2"},
@@ -42,7 +40,7 @@ def route_without_nat(lab: Lab, *, firewall: bool) -> None:
     """Both hosts have addresses that everybody can route to; with a firewall, only replies reach them."""
     for gateway, (network, via) in BEHIND.items():
         lab.hosts["inet"].shell(f"ip route replace {network} via {via}")
-        rules = REPLIES_ONLY.format(flags="") if firewall else ""
+        rules = REPLIES_ONLY if firewall else ""
         lab.hosts[gateway].shell(f"nft flush ruleset\nnft -f - <<'END'\n{rules}END\nconntrack -F")
 
 

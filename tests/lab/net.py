@@ -55,12 +55,13 @@ NAMES: Final = {"pi": "192.168.1.2", "relay": "60.9.9.2", "laptop": "192.168.2.2
 
 CONE: Final = ""  # masquerade keeps the source port: a port-restricted cone
 SYMMETRIC: Final = "random,fully-random"  # a fresh port per flow
+RENUMBERING: Final = "to :10000-19999"  # another port than the source's, and the same toward everybody
 
 # What a home router does: outgoing is masqueraded, new connections from outside are dropped, mapped ones pass.
 NAT_RULES: Final = """
 table ip nat {{
   chain prerouting {{ type nat hook prerouting priority dstnat; }}
-  chain postrouting {{ type nat hook postrouting priority srcnat; oifname "wan" masquerade {flags}; }}
+  chain postrouting {{ type nat hook postrouting priority srcnat; {masquerade} }}
 }}
 table ip filter {{
   chain input {{ type filter hook input priority filter; jump from_outside; }}
@@ -74,7 +75,15 @@ table ip filter {{
 }}
 """
 
+# Only what has ports can be given another one.
+MASQUERADE: Final = 'oifname "wan" meta l4proto {{ tcp, udp }} masquerade {kind}; oifname "wan" masquerade;'
+
 _numbers = itertools.count()
+
+
+def nat_rules(kind: str | None) -> str:
+    """A router's; None: without NAT, addresses are the hosts' own and only what answers them comes in."""
+    return NAT_RULES.format(masquerade="" if kind is None else MASQUERADE.format(kind=kind))
 
 
 class Host(Machine):
@@ -156,8 +165,8 @@ class Lab:
         return self.hosts["laptop"]
 
     def set_nat(self, gateway: str, kind: str) -> None:
-        """Give `homegw` or `lapgw` another kind of NAT (`CONE`, `SYMMETRIC`); it forgets every flow."""
-        rules = NAT_RULES.format(flags=kind)
+        """Give `homegw` or `lapgw` another kind of NAT (`CONE`, for example); it forgets every flow."""
+        rules = nat_rules(kind)
         self.hosts[gateway].shell(f"nft flush ruleset\nnft -f - <<'END'\n{rules}END\nconntrack -F")
 
     def map_port(self, gateway: str, *, protocol: str, ports: str, to: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.lab import namespace
 from tests.lab.client import Person, person
 from tests.lab.machine import wait_until
-from tests.lab.net import CONE, SYMMETRIC, Lab
+from tests.lab.net import CONE, RENUMBERING, SYMMETRIC, Lab
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
 from tests.lab.udp import PORT, outside_address, receive, reflector, round_trips, udp_socket
@@ -111,7 +111,17 @@ def test_a_symmetric_nat_has_a_port_for_each_destination(lab: Lab) -> None:
     assert len({*seen, f"60.1.1.2:{port}"}) == 3
 
 
-@pytest.mark.parametrize("kind", [CONE, SYMMETRIC])
+def test_a_renumbering_nat_has_one_other_port_for_every_destination(lab: Lab) -> None:
+    """What one place sees holds for all, and nobody can guess it."""
+    lab.set_nat("homegw", RENUMBERING)
+    with reflector(lab.relay), reflector(lab.hosts["inet"]), udp_socket(lab.pi) as asking:
+        seen = {outside_address(asking, there) for there in (RELAY, INET)}
+        port = asking.getsockname()[1]
+    assert len(seen) == 1
+    assert f"60.1.1.2:{port}" not in seen
+
+
+@pytest.mark.parametrize("kind", [CONE, SYMMETRIC, RENUMBERING])
 def test_nobody_comes_in_from_outside_uninvited(lab: Lab, kind: str) -> None:
     """A datagram to the router's public address reaches neither it nor the host, unless a port is mapped."""
     lab.set_nat("homegw", kind)

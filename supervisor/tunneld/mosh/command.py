@@ -22,13 +22,15 @@ IS_ITSELF = (
 )
 """What ssh_config may say for people who work in ssh itself."""
 
-BESIDE = (
+QUIET = (
     *("-o", "BatchMode=yes"),  # the terminal is mosh-client's: nobody could answer
-    *("-o", "ControlPath=none"),  # a TCP connection of its own
     *("-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=1"),  # we are the ones who try again
     *("-o", "LogLevel=ERROR"),  # we are the ones who want to know why not
 )
-"""How later connections are made, beside the running session."""
+"""How later connections are made, beside the running session, at each machine on the way."""
+
+BESIDE = (*QUIET, "-o", "ControlPath=none")
+"""And at DEST: a TCP connection of its own."""
 
 
 class Order(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from tunneld.mosh.command import without_touch
+from tunneld.mosh.command import FORWARDS_NOTHING, IS_ITSELF, QUIET, without_touch
 
 PATIENCE = 5.0
 """Seconds for ssh to say what it is configured for, which takes it five milliseconds."""
@@ -26,15 +26,8 @@ NONE = "none"
 SHARED = ("true", "yes", "auto")
 ASKED_FOR = ("ask", "autoask")
 
-ALONE = (
-    *("-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes"),
-    *("-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no"),
-    *("-o", "ControlMaster=no", "-o", "ProxyCommand=false"),  # through the connection that is there, or not at all
-)
-
-
-QUIET = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR")
-"""Beside a running session, as for DEST."""
+ALONE = (*FORWARDS_NOTHING, *IS_ITSELF, "-o", "BatchMode=yes", "-o", "ProxyCommand=false")
+"""A command through the connection that is there, or not at all."""
 
 
 class Hop(NamedTuple):

@@ -278,11 +278,12 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
             note("read", None)
             packets.append(Packet("4", Address(*peer.getsockname()), datagram))
 
-        def take(now: float) -> list[Packet]:
+        def take(*_: float) -> list[Packet]:
             taken, packets[:] = packets.copy(), []
             return taken
 
         monkeypatch.setattr(client.pairing.pair, "send", send)
+        monkeypatch.setattr(client.pairing.pair, "ready", take)
         monkeypatch.setattr(client.pairing.pair, "packets", take)
         monkeypatch.setattr(client.pairing.pair, "outgoing", lambda name, now: note("written", b""))
         monkeypatch.setattr(client.pairing.pair, "tick", lambda now: note("judged", []))

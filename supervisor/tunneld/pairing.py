@@ -21,7 +21,7 @@ from tunneld import addresses, mosh_server
 from tunneld.core import frame
 from tunneld.core.flow import MAX_DATAGRAM
 from tunneld.core.frame import ProtocolError
-from tunneld.core.pair import Deliver, Event, Gather, Message, Pair
+from tunneld.core.pair import Deliver, Event, Gather, Message, Packet, Pair
 from tunneld.core.path import Address, Candidate
 
 LOOPBACK = mosh_server.LOOPBACK
@@ -228,14 +228,13 @@ class Pairing:
                 self._gather()
 
     def _flush(self) -> None:
-        self._depart()
+        self._depart(self.pair.packets(self._now()))
         for stream in list(self._streams.values()):
             if self._streams.get(stream.name) is stream:  # an earlier one's last words may have dropped it
                 self._write(stream)
 
-    def _depart(self) -> None:
-        """Send what goes over UDP."""
-        for packet in self.pair.packets(self._now()):
+    def _depart(self, packets: list[Packet]) -> None:
+        for packet in packets:
             if packet.local not in self._sockets:
                 continue
             try:
@@ -313,7 +312,7 @@ class Pairing:
                     continue
                 self._mosh = source
             self.pair.send(datagram, self._now())
-            self._depart()  # a person waits for it: neither for the next datagram, nor for a stream
+            self._depart(self.pair.ready())  # a person waits for it: neither for the next datagram, nor for a stream
 
     def _deliver(self, datagram: bytes) -> None:
         if self._local is None:

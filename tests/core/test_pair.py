@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 
-from tests.core.internet import FAR, START, Internet, home, office
+from tests.core.internet import CLIENT, FAR, START, Internet, home, office
 from tunneld.core import frame, packet, stun
 from tunneld.core.frame import Frame
 from tunneld.core.packet import Seal
@@ -124,6 +124,20 @@ def test_a_hostile_peer_makes_nothing_grow() -> None:
         assert len(pair._paths) <= 32
     assert sent < 100 + 100 * 30 + 3000  # probes, and an answer to each packet that asked for one
     assert len(json.dumps(pair.snapshot(now))) < 32_768
+
+
+def test_a_datagram_is_ready_at_once() -> None:
+    """Before anything that is due: it can be taken by itself, and is not given again."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(5)
+    client, far = net.client.pair, net.far.pair
+    client.asks([Address("192.0.2.3", 3478)], net.now)
+    client.send(b"key", net.now)
+    (key,) = client.ready()
+    assert far.arrive("4", Address(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]
+    (question,) = client.packets(net.now)
+    assert stun.is_stun(question.data)
 
 
 def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:

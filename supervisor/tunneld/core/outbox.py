@@ -48,10 +48,12 @@ class Outbox:
         self._paths = paths
         self._counts = counts
         self._packets: list[Packet] = []
+        self._answers: list[tuple[Path, bytes]] = []
         self._copies: list[Copy] = []
+        self._unplanned: list[tuple[int, bytes, float]] = []
 
     def __len__(self) -> int:
-        return len(self._packets) + len(self._copies)
+        return len(self._packets) + len(self._answers) + len(self._copies) + len(self._unplanned)
 
     def send(self, path: Path, number: int, datagram: bytes, now: float) -> int:
         """A datagram leaves on a path; the number of its packet, which the peer's answer will name.
@@ -79,9 +81,11 @@ class Outbox:
         self._close(path, packet.PROBE, packet.probe_body(size) if size else b"")
 
     def answer(self, path: Path, number: int) -> None:
-        """The answer to the peer's packet `number`."""
-        path.sent += 1
-        self._close(path, packet.ANSWER, packet.answer_body(number, path.received))
+        """The answer to the peer's packet `number`. It is sealed when that has been passed on."""
+        if len(self._answers) < MAX_PACKETS:
+            self._answers.append((path, packet.answer_body(number, path.received)))
+        else:
+            self._counts["packets_untaken"] += 1
 
     def add(self, packets: list[Packet]) -> None:
         """Something that is not for the peer."""
@@ -89,6 +93,10 @@ class Outbox:
 
     def take(self) -> list[Packet]:
         """What is to be sent now."""
+        for path, body in self._answers:
+            path.sent += 1
+            self._close(path, packet.ANSWER, body)
+        self._answers.clear()
         packets, self._packets = self._packets, []
         return packets
 
@@ -104,20 +112,20 @@ class Outbox:
         return redundancy.copies(share, uncertain=is_unmeasured or is_new(path, self._paths.since, now))
 
     def plan(self, number: int, datagram: bytes, now: float) -> None:
-        """Have the further copies of a datagram leave in time."""
-        for place in range(1, self.copies(now)):
-            if len(self._copies) < MAX_PACKETS:
-                when = now + redundancy.SPACING[place]
-                heapq.heappush(self._copies, Copy(when, number, place, datagram))
-            else:
-                self._counts["copies_refused"] += 1
+        """Have the further copies of a datagram leave in time. How many is worked out when the first has left."""
+        if len(self._unplanned) < MAX_PACKETS:
+            self._unplanned.append((number, datagram, now))
+        else:
+            self._counts["copies_refused"] += 1
 
     def due(self) -> list[float]:
         """When the next copy wants to leave, if there is one."""
+        self._plan()
         return [copy.when for copy in self._copies[:1]]
 
     def ripe(self, now: float) -> list[Copy]:
         """The copies that leave now; those that the budget does not allow are gone."""
+        self._plan()
         ripe = []
         while self._copies and self._copies[0].when <= now:
             copy = heapq.heappop(self._copies)
@@ -130,6 +138,16 @@ class Outbox:
         is_allowed = self.budget.allows(len(datagram) + packet.OVERHEAD + UDP_HEADERS, now)
         self._counts["copies_out" if is_allowed else "copies_over_budget"] += 1
         return is_allowed
+
+    def _plan(self) -> None:
+        for number, datagram, now in self._unplanned:
+            for place in range(1, self.copies(now)):
+                if len(self._copies) < MAX_PACKETS:
+                    when = now + redundancy.SPACING[place]
+                    heapq.heappush(self._copies, Copy(when, number, place, datagram))
+                else:
+                    self._counts["copies_refused"] += 1
+        self._unplanned.clear()
 
     def _close(self, path: Path, kind: int, body: bytes) -> None:
         if len(self._packets) >= MAX_PACKETS:

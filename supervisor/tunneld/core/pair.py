@@ -174,6 +174,10 @@ class Pair:
             return self._review(now)
         return []
 
+    def ready(self) -> list[Packet]:
+        """What `send` has just made for UDP, for whoever is in a hurry; `packets` gives it as well."""
+        return self._outbox.take()
+
     def packets(self, now: float) -> list[Packet]:
         """What to send over UDP now. A packet that a socket does not take at once is dropped."""
         self._dispatch.tick(now)

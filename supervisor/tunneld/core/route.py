@@ -46,6 +46,8 @@ def route(
     `is_new`: the current path was chosen a moment ago; `known`: all paths that have ever answered.
     """
     is_small = size <= SMALL
+    if current is not None and _is_enough(current, size, now, streams) and not is_new:
+        return Route([current, *_aside(current, known, now)], [])
     ready = choose(streams, size, now)
     if current is None:
         is_in_time = bool(ready) and not ready[0].is_late(now)
@@ -57,9 +59,13 @@ def route(
         return Route([current], ready, _others(current, known, now)[:HELP_IN_DOUBT])
     if not current.is_open(now):
         return Route([current], ready, _others(current, known, now)[:1])
-    if is_new or (is_small and _is_slow(current, ready)):
-        return Route([current], ready)
-    return Route([current, *_aside(current, known, now)], [])
+    return Route([current], ready)
+
+
+def _is_enough(current: Path, size: int, now: float, streams: list[StreamCarrier]) -> bool:
+    """It carries by itself, as nearly always."""
+    is_well = size <= current.proven and current.is_open(now) and not current.is_doubtful(now)
+    return is_well and not (size <= SMALL and _is_slow(current, streams))
 
 
 def is_new(current: Path, since: float, now: float) -> bool:

@@ -65,6 +65,14 @@ def test_a_packet_that_was_overtaken_is_not_lost() -> None:
     assert estimate(loss, NOW + 20) == 0
 
 
+def test_an_overtaken_probe_is_no_loss_afterwards() -> None:
+    """Where packets overtake each other, an answer tells of more than were sent before its probe."""
+    loss = Loss()
+    for number in range(80):
+        loss.learn(5 * number, 5 * number + (number % 2 if number < 40 else 0), NOW + number / 4)
+    assert estimate(loss, NOW + 20) == 0
+
+
 def test_loss_that_begins_is_seen_at_once_and_loss_that_ends_is_remembered() -> None:
     """The worse of the last five seconds and the last thirty."""
     loss = Loss()

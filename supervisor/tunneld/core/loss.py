@@ -12,13 +12,18 @@ EVERY = 0.2
 """Seconds between two entries, so that the list stays short."""
 
 OVERTAKEN = 0.8
-"""Seconds of which the best entry counts: what was only overtaken has come in one of them."""
+"""Seconds of which one entry counts. At the end of a while the best: what was only overtaken has come in one of them.
+At its beginning the worst: in a better one the probe itself was overtaken, which looked like a loss afterwards."""
 
 
 class _Entry(NamedTuple):
     when: float
     sent: int
     came: int
+
+    @property
+    def missing(self) -> int:
+        return self.sent - self.came
 
 
 class Loss:
@@ -43,11 +48,11 @@ class Loss:
         recent = [entry for entry in self._entries if now - entry.when <= seconds]
         if len(recent) < 2:
             return 0, 0
-        last = recent[-1]
-        missing = [entry.sent - entry.came for entry in recent]
-        # A packet that was overtaken is missing for a while, one that got lost for ever.
-        settled = [*missing[-2:], *(gone for gone, entry in zip(missing, recent) if entry.when > last.when - OVERTAKEN)]
-        return last.sent - recent[0].sent, min(last.sent - recent[0].sent, min(settled) - min(missing))
+        early = [entry for entry in recent if entry.when < recent[0].when + OVERTAKEN]
+        late = recent[-2:] + [entry for entry in recent[:-2] if entry.when > recent[-1].when - OVERTAKEN]
+        first = max(early, key=lambda entry: entry.missing)
+        sent = recent[-1].sent - first.sent
+        return sent, max(0, min(sent, min(entry.missing for entry in late) - first.missing))
 
     def forget(self) -> None:
         self._entries.clear()

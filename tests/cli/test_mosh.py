@@ -156,6 +156,13 @@ def test_the_jump_host_says_whether_two_nats_may_meet_there() -> None:
     assert lines[2] == "  jump      relay.example.net: its agent is at 192.0.2.1:40111"
 
 
+def test_a_stun_server_that_nobody_knows_is_told() -> None:
+    """The name may be wrong, or the name service away."""
+    stun = {"unknown": ["stun.example.net"]}
+    lines = list(describe({"pair": {"in_use": {"carrier": "none"}}, "stun": stun}))
+    assert lines[2] == "  stun      stun.example.net: no address that can be asked is known"
+
+
 def test_a_session_without_any_way_says_so() -> None:
     """Nothing is left out that a person would look for; what an older version does not say is."""
     assert list(describe({"pid": 1, "destination": "x", "pair": {"in_use": {"carrier": "none"}}})) == [

@@ -45,11 +45,11 @@ def test_the_loop_is_woken_when_all_is_known() -> None:
     with contextlib.closing(Lookup("pi.example", [("odd.example", 3478), ("nobody.example", 1)])) as lookup:
         assert select.select([lookup.fd], [], [], 10)[0]
         hosts = ["198.51.100.1", "2001:db8::1", "198.51.100.2"]
-        assert lookup.found == Found(hosts, [Address("198.51.100.1", 3478)])
+        assert lookup.found == Found(hosts, [Address("198.51.100.1", 3478)], ["nobody.example"])
 
 
 def test_a_machine_behind_a_jump_host_is_not_looked_up() -> None:
     """Its name means something there alone."""
     with contextlib.closing(Lookup(None, [])) as lookup:
         assert select.select([lookup.fd], [], [], 10)[0]
-        assert lookup.found == Found([], [])
+        assert lookup.found == Found([], [], [])

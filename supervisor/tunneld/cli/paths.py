@@ -55,6 +55,8 @@ def describe(session: dict[str, Any]) -> Iterator[str]:
         yield f"  ssh       {_attempts(session['ssh'])}"
     if session.get("jump"):
         yield f"  jump      {session['jump'].get('host')}: {session['jump'].get('says')}"
+    for name in (session.get("stun") or {}).get("unknown", []):
+        yield f"  stun      {name}: no address that can be asked is known"
     if "redundancy" in pair:
         yield f"  copies    {_copies(pair['redundancy'])}"
     yield from _table("lately", (_change(each) for each in reversed(pair.get("history", [])[-RECENT:])))

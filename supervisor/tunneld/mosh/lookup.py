@@ -21,8 +21,11 @@ MOST_SERVERS = 8
 
 
 class Found(NamedTuple):
+    """`unknown` are names of servers without an address that can be asked."""
+
     hosts: list[str]
     servers: list[Address]
+    unknown: list[str]
 
 
 class Lookup:
@@ -31,7 +34,7 @@ class Lookup:
 
     def __init__(self, host: str | None, servers: Sequence[tuple[str, int]]) -> None:
         self._wanted = host, tuple(servers)
-        self.found = Found([], [])
+        self.found = Found([], [], [])
         self._reader, self._writer = socket.socketpair()
         self.fd = self._reader.fileno()
         threading.Thread(target=self._run, name="lookup", daemon=True).start()
@@ -43,8 +46,10 @@ class Lookup:
     def _run(self) -> None:
         host, servers = self._wanted
         hosts = addresses(host, 0)[:MOST_HOSTS] if host else []
-        asked = [each for server in servers for each in addresses(*server)[:EACH]]
-        self.found = Found([each.host for each in hosts], asked[:MOST_SERVERS])
+        answers = [(host, addresses(host, port)[:EACH]) for host, port in servers]
+        asked = [address for _, found in answers for address in found]
+        unknown = [host for host, found in answers if not found]
+        self.found = Found([each.host for each in hosts], asked[:MOST_SERVERS], unknown)
         with contextlib.suppress(OSError):
             self._writer.send(b".")
 

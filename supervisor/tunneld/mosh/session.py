@@ -190,6 +190,7 @@ class Session:
             "since": round(now - self._began, 1),
             "jump": self._jump.status() if self._jump else None,
             "ssh": self._lines.status(),
+            "stun": {"unknown": self._lookup.found.unknown} if self._lookup else None,
             "pair": self._pairing.pair.snapshot(now),
         }
 
@@ -206,7 +207,7 @@ class Session:
         """The names that paths need have been looked up."""
         assert self._lookup
         self._pairing.unwatch(self._lookup.fd)
-        hosts, self._reflectors = self._lookup.found
+        hosts, self._reflectors, _ = self._lookup.found
         self._pairing.pair.sees_peer(hosts, time.monotonic())
         relays = self._jump.addresses if self._jump else []
         self._pairing.pair.asks([*self._reflectors, *relays], time.monotonic())

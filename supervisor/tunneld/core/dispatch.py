@@ -11,7 +11,7 @@ from tunneld.core.paths import Paths
 from tunneld.core.queue import MAX_AGE, Waiting
 from tunneld.core.redundancy import SMALL
 from tunneld.core.route import Route, is_new, route
-from tunneld.core.unanswered import Unanswered
+from tunneld.core.unanswered import Late, Unanswered
 
 CALM, DOUBT = 0, 1
 """Flow numbers of datagrams on a stream: whether their sender trusts the path that it uses, if any."""
@@ -35,9 +35,7 @@ class Dispatch:
         self._began = now
 
     def send(self, datagram: bytes, now: float) -> None:
-        """A new datagram leaves, behind those that are late: mosh wants them in their order."""
-        if self._unanswered.is_late():
-            self._go_again(now)
+        """A new datagram leaves."""
         if len(datagram) > self._paths.full:  # over IPv4 mosh's are a little longer than over IPv6
             self._paths.grow(len(datagram), now)
         waiting = Waiting(DOUBT if self.is_in_doubt(now) else CALM, self._number, datagram, now)
@@ -70,7 +68,8 @@ class Dispatch:
                 packet = self._outbox.send(path, copy.number, copy.datagram, now)
                 self._unanswered.went(copy.number, packet)
         if self._unanswered.due() <= now:
-            self._go_again(now)
+            for late in self._unanswered.again(now):
+                self._go_again(late, now)
 
     def rescue(self, now: float) -> None:
         """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
@@ -91,18 +90,16 @@ class Dispatch:
             return current.is_our_doubt(now)
         return self._paths.since > self._began and now - self._paths.since < GRIEF
 
-    def _go_again(self, now: float) -> None:
-        """Over paths each time, as the budget allows, and over streams the first time."""
-        for late in self._unanswered.again(now):
-            datagram = late.waiting.datagram
-            paths, streams, _ = self._route(datagram, now)
-            if not late.is_helped:
-                ready = streams or choose(list(self._streams.values()), len(datagram), now)
-                self._stream(late.waiting, ready, now)
-                late.is_helped = bool(ready)
-            if paths and self._outbox.affords(datagram, now):
-                packet = self._outbox.send(paths[late.times % len(paths)], late.waiting.number, datagram, now)
-                late.packets.add(packet)
+    def _go_again(self, late: Late, now: float) -> None:
+        """Over a path each time, if the budget allows, and over streams the first time."""
+        number, datagram = late.waiting.number, late.waiting.datagram
+        paths, streams, _ = self._route(datagram, now)
+        if not late.is_helped:
+            ready = streams or choose(list(self._streams.values()), len(datagram), now)
+            self._stream(late.waiting, ready, now)
+            late.is_helped = bool(ready)
+        if paths and self._outbox.affords(datagram, now):
+            late.packets.add(self._outbox.send(paths[late.times % len(paths)], number, datagram, now))
 
     def _stream(self, waiting: Waiting, streams: list[StreamCarrier], now: float) -> None:
         for stream in streams:

@@ -1,11 +1,11 @@
 """Keystroke echo of `tunneld mosh` beside mosh over a hand-made port forward and ssh, in the same run.
 
-    python -m bench.keystrokes [--json] [--quick] [--keys N] [--wait] [--parts clean,loss5,prompt] [--picture FILE]
+    python -m bench.keystrokes [--json] [--quick] [--keys N] [--parts clean,loss5,prompt,moments] [--picture FILE]
 
 Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
-everything anew; then everybody types at the same time over the same links, 9 keys a second, whatever comes back: who
-waits for each echo presses no key while one is missing, and so leaves out the very keys that would suffer with it
-(coordinated omission).
+everything anew; then everybody types at the same time over the same links, 9 keys a second: first each waits for the
+echo before the next key, as plain mosh was measured when the aims were set, then types on, whatever comes back. Who
+waits presses no key while one is missing, and leaves out those that would suffer with it (coordinated omission).
 Eternal Terminal would be a peer, but Debian has no package of it.
 """
 
@@ -15,7 +15,7 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,21 +36,26 @@ PARTS: Final = (*(condition.name for condition in CONDITIONS), PROMPT, MOMENTS, 
 CLEAN: Final = CONDITIONS[0]
 UPGRADES: Final = 7
 
+Typing = Callable[[Terminal, int, Random], list[float]]  # so many keys; how late each echo was, in ms
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted(Arguments):
     parts: Sequence[str]
-    keys: int  # for each subject in each condition
+    keys: int  # for each subject in each condition, in either manner
     rounds: int  # of starts to the prompt
-    wait: bool  # for each echo before the next key
     picture: Path | None
+
+
+Cells = Mapping[str, Cell | None]  # by subject; None where a key was lost
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What a condition's subjects saw, None where a key was lost, and what carried tunneld mosh before the first."""
+    """What a condition's subjects saw as they `waited` and as they typed `on`; what carried tunneld mosh before."""
 
-    cells: Mapping[str, Cell | None]
+    waited: Cells
+    on: Cells
     used: str
 
 
@@ -64,17 +69,14 @@ class Found:
     failed: dict[str, str] = field(default_factory=dict)  # by part, why
 
 
-def measure(
-    terminals: Mapping[str, Terminal], condition: Condition, given: Wanted, failed: dict[str, str]
-) -> Mapping[str, Cell | None]:
+def measure(types: Typing, terminals: Mapping[str, Terminal], keys: int, failed: dict[str, str], part: str) -> Cells:
     """Everybody types at the same time; whose key is lost, or whose program ends, has failed."""
-    types = waited if given.wait else typed_on
 
     def cell(name: str) -> Cell | None:
         try:
-            return Cell(types(terminals[name], given.keys, Random(name)))
+            return Cell(types(terminals[name], keys, Random(name)))
         except (AssertionError, OSError) as error:
-            failed[f"{condition.name}, {name}"] = _first_line(error)
+            failed[f"{part}, {name}"] = _first_line(error)
             return None
 
     with ThreadPoolExecutor(len(terminals)) as pool:
@@ -112,7 +114,10 @@ def part(name: str, given: Wanted, folder: Path, found: Found) -> None:
     else:
         condition = next(each for each in CONDITIONS if each.name == name)
         with homes(folder, condition) as place, faults(place.home.lab.laptop_link, condition):
-            found.typed[condition] = Typed(measure(place.terminals, condition, given, found.failed), place.used)
+            waits, on = (
+                measure(types, place.terminals, given.keys, found.failed, name) for types in (waited, typed_on)
+            )
+            found.typed[condition] = Typed(waits, on, place.used)
 
 
 def measure_all(given: Wanted) -> Found:
@@ -137,12 +142,20 @@ def _first_line(error: Exception) -> str:
 
 def aims(found: Found) -> Table:
     rows = [*_of_conditions(found.typed), *_of_starts(found), *_of_moments(found)]
-    shown = tuple((*row, "yes" if row[1] is not None and row[1] <= row[2] else "NO") for row in rows)
+    shown = tuple((*row, _met(row)) for row in rows)
     broken = "; ".join(f"{name} failed: {why}" for name, why in found.failed.items())
     return Table("Aims", (Column("aim"), Column("measured"), Column("at most"), Column("met", "s")), shown, broken)
 
 
-Row = tuple[str, float | None, float]  # the aim, what was measured, if it could be, and what is allowed
+def _met(row: Row) -> str:
+    _, measured, bound = row
+    if bound is None:
+        return "-"
+    return "yes" if measured is not None and measured <= bound else "NO"
+
+
+# The aim, what was measured, if it could be, and what is allowed; None: it is shown, and was no aim.
+Row = tuple[str, float | None, float | None]
 
 # By condition: the part of the echoes, whom it is compared with, and how many times that one's it may be at most.
 RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
@@ -156,14 +169,19 @@ RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
 
 def _of_conditions(typed_in: Mapping[Condition, Typed]) -> Iterator[Row]:
     for condition, seen in typed_in.items():
-        ours, direct = seen.cells[OURS], seen.cells.get(DIRECT)
-        if condition is CLEAN:
-            more = ours.median - direct.median if ours and direct else None
-            yield f"{condition.title}: median, ms more than {DIRECT}", more, 3.0
-        for share, peer, times in RATIOS.get(condition.name, ()):
-            theirs = seen.cells[peer]
-            measured = ours.part(share) / theirs.part(share) if ours and theirs else None
-            yield f"{condition.title}: p{share * 100:.0f}, times that of {peer}", measured, times
+        yield from _of_cells(condition, seen.waited, condition.title, is_aim=True)
+        yield from _of_cells(condition, seen.on, f"{condition.title}, typing on", is_aim=False)
+
+
+def _of_cells(condition: Condition, cells: Cells, title: str, *, is_aim: bool) -> Iterator[Row]:
+    ours, direct = cells[OURS], cells.get(DIRECT)
+    if condition is CLEAN:
+        more = ours.median - direct.median if ours and direct else None
+        yield f"{title}: median, ms more than {DIRECT}", more, 3.0 if is_aim else None
+    for share, peer, times in RATIOS.get(condition.name, ()):
+        theirs = cells[peer]
+        measured = ours.part(share) / theirs.part(share) if ours and theirs else None
+        yield f"{title}: p{share * 100:.0f}, times that of {peer}", measured, times if is_aim else None
 
 
 def _of_starts(found: Found) -> Iterator[Row]:
@@ -189,7 +207,16 @@ def _of_moments(found: Found) -> Iterator[Row]:
 # Tables
 
 
-def distributions(found: Found, *, wait: bool) -> Table:
+def distributions(found: Found) -> list[Table]:
+    return [
+        _distribution(
+            "each waits for it before the next key", {each: seen.waited for each, seen in found.typed.items()}, found
+        ),
+        _distribution("typing on, whatever comes back", {each: seen.on for each, seen in found.typed.items()}, found),
+    ]
+
+
+def _distribution(how: str, cells: Mapping[Condition, Cells], found: Found) -> Table:
     columns = (
         Column("condition"),
         Column("subject"),
@@ -203,13 +230,12 @@ def distributions(found: Found, *, wait: bool) -> Table:
             name,
             *(_figures(cell) if cell else (None,) * 6),
             len(cell.echoes) if cell else 0,
-            seen.used if name == OURS else "-",
+            found.typed[condition].used if name == OURS else "-",
         )
-        for condition, seen in found.typed.items()
-        for name, cell in seen.cells.items()
+        for condition, seen in cells.items()
+        for name, cell in seen.items()
     )
-    pace = "waits for each echo before the next key" if wait else "types on, whatever comes back"
-    return Table("From a key to its echo", columns, rows, f"Everybody {pace}." if rows else "")
+    return Table(f"From a key to its echo; {how}", columns, rows)
 
 
 def _figures(cell: Cell) -> tuple[float, ...]:
@@ -239,9 +265,9 @@ def run(given: Wanted) -> list[Table]:
     if given.picture is not None:
         from bench.echoes import draw  # matplotlib is an extra
 
-        whole = {each: {who: cell for who, cell in seen.cells.items() if cell} for each, seen in found.typed.items()}
+        whole = {each: {who: cell for who, cell in seen.waited.items() if cell} for each, seen in found.typed.items()}
         draw(given.picture, whole)
-    tables = (aims(found), distributions(found, wait=given.wait), starts(found), faults_seen(found))
+    tables = (aims(found), *distributions(found), starts(found), faults_seen(found))
     return [table for table in tables if table.rows or table.note]
 
 
@@ -249,9 +275,8 @@ def wanted(argv: Sequence[str] | None = None) -> Wanted:
     made = parser(__doc__ or "")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--parts", type=_parts, default=PARTS, help=f"of {', '.join(PARTS)}; with commas")
-    made.add_argument("--keys", type=int, help="for each subject in each condition (default: 1000; --quick: 60)")
+    made.add_argument("--keys", type=int, help="for each subject in each condition, twice (default: 1000; --quick: 60)")
     made.add_argument("--rounds", type=int, help="starts to the prompt of each (default: 11; --quick: 3)")
-    made.add_argument("--wait", action="store_true", help="for each echo before the next key, as someone reading along")
     made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
     given = vars(made.parse_args(argv))
     given["keys"] = given["keys"] or (60 if given["quick"] else 1000)

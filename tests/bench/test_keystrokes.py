@@ -32,18 +32,22 @@ def test_a_quick_run_shows_everybodys_echoes() -> None:
     command = [sys.executable, "-m", "bench.keystrokes", "--quick", "--json", "--parts", "loss5", "--keys", "10"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    reached, echoes = json.loads(done.stdout)["tables"]
+    reached, *echoes = json.loads(done.stdout)["tables"]
     assert [row[0] for row in reached["rows"]] == [
-        f"5 % loss each way: p95, times that of {DIRECT}",
-        f"5 % loss each way: p99, times that of {DIRECT}",
+        f"5 % loss each way{how}: {share}, times that of {DIRECT}"
+        for how in ("", ", typing on")
+        for share in ("p95", "p99")
     ]
-    assert [row[1] for row in echoes["rows"]] == [DIRECT, SSH, OURS]
-    assert all(row[2] > 80 for row in echoes["rows"])
+    assert len(echoes) == 2
+    for table in echoes:
+        assert [row[1] for row in table["rows"]] == [DIRECT, SSH, OURS]
+        assert all(row[2] > 80 for row in table["rows"])
 
 
 def cells(**echoes: list[float]) -> Typed:
     names = {"direct": DIRECT, "ssh": SSH, "ours": OURS}
-    return Typed({names[name]: Cell(values) for name, values in echoes.items()}, "direct")
+    mine = {names[name]: Cell(values) for name, values in echoes.items()}
+    return Typed(mine, mine, "direct")
 
 
 def test_a_key_is_waited_for_by_those_who_want_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,20 +73,28 @@ def test_a_key_that_never_comes_back_fails_its_cell(tmp_path: Path, monkeypatch:
         showing(tmp_path / "loses", "for key in keys(): show(key.replace('z', ''))\n") as loses,
         showing(tmp_path / "echoes", "for key in keys(): show(key)\n") as echoes,
     ):
-        seen = measure({OURS: loses, DIRECT: echoes}, LOSS, wanted(["--keys", "10"]), found.failed)
-    found.typed[LOSS] = Typed(seen, "direct")
-    assert [(row[1], row[-2]) for row in distributions(found, wait=False).rows] == [(OURS, 0), (DIRECT, 10)]
+        seen = measure(cell.typed_on, {OURS: loses, DIRECT: echoes}, 10, found.failed, LOSS.name)
+    found.typed[LOSS] = Typed(seen, seen, "direct")
+    for shown in distributions(found):
+        assert [(row[1], row[-2]) for row in shown.rows] == [(OURS, 0), (DIRECT, 10)]
     table = aims(found)
-    assert [row[1:] for row in table.rows] == [(None, 0.8, "NO"), (None, 0.5, "NO")]
+    assert [row[1:] for row in table.rows] == [
+        (None, 0.8, "NO"),
+        (None, 0.5, "NO"),
+        (None, None, "-"),
+        (None, None, "-"),
+    ]
     assert table.note.startswith(f"loss5, {OURS} failed: 15 of 40 keys were not back")
 
 
 def test_an_aim_is_a_ratio_to_the_peer_of_the_same_run() -> None:
-    """At 5 % the 95th percentile may be 0.8 times that of mosh, and the 99th half of it."""
+    """At 5 % the 95th percentile may be 0.8 times that of mosh, and the 99th half of it; typing on is shown beside."""
     peer = [100.0] * 90 + [200.0] * 8 + [1000.0] * 2
     ours = [100.0] * 90 + [150.0] * 8 + [600.0] * 2
     found = Found(typed={CLEAN: cells(direct=[92.0], ours=[94.0]), LOSS: cells(direct=peer, ours=ours)})
-    assert [row[1:] for row in aims(found).rows] == [(2.0, 3.0, "yes"), (0.75, 0.8, "yes"), (0.6, 0.5, "NO")]
+    rows = [row[1:] for row in aims(found).rows]
+    assert [row for row in rows if row[1]] == [(2.0, 3.0, "yes"), (0.75, 0.8, "yes"), (0.6, 0.5, "NO")]
+    assert [row for row in rows if not row[1]] == [(2.0, None, "-"), (0.75, None, "-"), (0.6, None, "-")]
 
 
 def test_a_start_is_compared_by_its_own_way() -> None:

@@ -258,7 +258,7 @@ def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram of mosh has left before the next one is read, a stream is written, or paths are judged anew."""
+    """A datagram of mosh has left before the next one is read, paths are judged anew, or a stream is written."""
     monkeypatch.setattr(addresses, "is_own_port", lambda family, port: True)
     one, other = socket.socketpair()
     client.pairing.add_stream("ssh", fd := one.detach(), fd)
@@ -290,7 +290,7 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
         typing.sendto(b"one", ("::1", port))
         typing.sendto(b"two", ("::1", port))
         client.step()
-        assert noted[:4] == [("read", b""), ("read", b"one"), ("written", b"two"), ("judged", b"")]
+        assert noted[:4] == [("read", b""), ("read", b"one"), ("judged", b"two"), ("written", b"")]
 
 
 # The loop

@@ -203,7 +203,6 @@ class Pairing:
                 now_there = self._selector.get_map().get(key.fd)
                 if now_there and now_there.data is key.data:  # not so when an earlier one of this round ended it
                     key.data(mask)
-            self._flush()  # what was heard leaves before anything is judged anew
             self._apply(self.pair.tick(self._now()))
             while self._alarms and self._alarms[0][0] <= self._now():
                 heapq.heappop(self._alarms)[2]()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
+from math import inf
 from typing import NamedTuple
 
 REMEMBERED = 30.0
@@ -45,11 +47,12 @@ class Loss:
 
     def lately(self, seconds: float, now: float) -> tuple[int, int]:
         """How many packets the answers of the last `seconds` are about, and how many of them were lost."""
-        recent = [entry for entry in self._entries if now - entry.when <= seconds]
+        entries = list(self._entries)
+        recent = entries[bisect_left(entries, (now - seconds,)) :]
         if len(recent) < 2:
             return 0, 0
-        early = [entry for entry in recent if entry.when < recent[0].when + OVERTAKEN]
-        late = recent[-2:] + [entry for entry in recent[:-2] if entry.when > recent[-1].when - OVERTAKEN]
+        early = recent[: bisect_left(recent, (recent[0].when + OVERTAKEN,))]
+        late = recent[min(len(recent) - 2, bisect_right(recent, (recent[-1].when - OVERTAKEN, inf))) :]
         first = max(early, key=lambda entry: entry.missing)
         sent = recent[-1].sent - first.sent
         return sent, max(0, min(sent, min(entry.missing for entry in late) - first.missing))

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from tests.lab.machine import wait_until
 from tests.lab.terminal import Terminal
 from tests.mosh.place import NAME, PYTHON, Place, children, place
+from tests.sshd import descendants
 from tunneld.mosh import window
 
 pytestmark = [
@@ -238,6 +240,26 @@ def test_an_interrupt_while_ssh_asks_ends_it(home: Place) -> None:
         assert "Traceback" not in terminal.text
 
 
+def test_an_interrupt_while_nobody_answers_is_not_complained_of(home: Place) -> None:
+    """What holds ssh's connection gets it as well, and the system may tell of its words first."""
+    code = (
+        "import sys; from selectors import DefaultSelector; from tunneld.cli import main\n"
+        "select = DefaultSelector.select\n"
+        "DefaultSelector.select = lambda *words: sorted(select(*words), key=lambda found: -found[0].fd)\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    with socket.socket() as silent, socket.socket() as first:
+        port = str(unanswered(silent, first))
+        with home.run([sys.executable, "-c", code, *home.command("-P", port)[3:], NAME]) as terminal:
+            wait_until(lambda: takers(terminal), what="ssh waits for its connection")
+            os.kill(terminal.process.pid, signal.SIGSTOP)
+            terminal.write("\x03")
+            wait_until(lambda: not takers(terminal), what="all others have heard of it")
+            os.kill(terminal.process.pid, signal.SIGCONT)
+            assert status(terminal) == 130
+    assert terminal.text.strip() == "^C"
+
+
 def test_what_a_login_shell_prints_is_passed_over(home: Place) -> None:
     """Start-up files greet people, not programs."""
     (home.far / ".bashrc").write_text("echo welcome, dear friend\n")
@@ -346,6 +368,29 @@ def test_a_command_that_is_too_long_is_no_fault_of_ours(home: Place) -> None:
 def flat(text: str) -> str:
     """Without the line ends that the terminal's width has made."""
     return text.replace("\r", "").replace("\n", "")
+
+
+def unanswered(silent: socket.socket, first: socket.socket) -> int:
+    """A port on which nobody answers: another one waits there already, and there is room for no more."""
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(0)
+    first.connect(silent.getsockname())
+    return int(silent.getsockname()[1])
+
+
+def takers(terminal: Terminal) -> list[int]:
+    """Processes that wait to give ssh its connection."""
+    found = []
+    for pid in descendants(terminal.process.pid):
+        with contextlib.suppress(OSError):  # it has just ended
+            if Path(f"/proc/{pid}/comm").read_text().startswith("python") and socket_of(pid):
+                found.append(pid)
+    return found
+
+
+def socket_of(pid: int) -> bool:
+    """Whether it has connected to us."""
+    return any(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{pid}/fd").glob("[3-9]"))
 
 
 def ssh_of(terminal: Terminal) -> set[int]:

@@ -147,8 +147,8 @@ class Session:
         self._end_dial()
         if self._serving is None:
             status = self._first.end(LAST_WORDS)
-            self._first.drain()
             self._take_signals()  # ssh may have ended because of one that we have as well
+            self._first.drain()
             raise unexpected(self._order.host, status, self._first.said, self._noise or "")
         if "key" not in self._serving:
             raise unserved(self._order.host, self._serving)
@@ -253,6 +253,7 @@ class Session:
 
     def _hear_errors(self) -> None:
         """ssh talks to the person, until mosh-client runs."""
+        self._take_signals()  # what runs for ssh may complain of one that is meant for us all
         if not self._first.is_shown or not self._first.read_errors():
             self._pairing.unwatch(self._first.errors)
 

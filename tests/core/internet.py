@@ -77,7 +77,7 @@ class Place:
 
 @dataclass
 class Weather:
-    """What happens to UDP packets on the way; `mtu` in bytes of UDP payload."""
+    """What happens to UDP packets on the way; `mtu` in bytes of payload, `rate` in bytes a second, with a `buffer`."""
 
     delay: float = 0.04
     jitter: float = 0.0
@@ -85,6 +85,17 @@ class Weather:
     mtu: int = 1472
     is_blocked: bool = False
     dark: Iterable[tuple[float, float]] = ()
+    rate: float = 1e9
+    buffer: float = 16_000
+    _free: float = 0.0
+
+    def queued(self, size: int, now: float) -> float:
+        """Seconds until `size` bytes have left; inf when the buffer has no room for them."""
+        waits = max(self._free - now, 0.0)
+        if waits * self.rate > self.buffer:
+            return float("inf")
+        self._free = now + waits + size / self.rate
+        return self._free - now
 
 
 class End:
@@ -272,7 +283,9 @@ class Internet:
         is_dark = any(begin <= self.now < end for begin, end in weather.dark)
         if is_dark or weather.is_blocked or len(data) > weather.mtu or self.chance.random() < weather.loss:
             return
-        self.after(weather.delay + weather.jitter * self.chance.random(), arrive)
+        queued = weather.queued(len(data) + 28, self.now)
+        if queued != float("inf"):
+            self.after(queued + weather.delay + weather.jitter * self.chance.random(), arrive)
 
 
 def cone(public: str, *, keeps_port: bool = True) -> Nat:

@@ -209,6 +209,37 @@ def test_the_newest_leaves_the_dark_first() -> None:
     assert [datagram for _, datagram in net.far.got] == [b"\2", b"\1", b"\0"]
 
 
+@pytest.mark.parametrize(("jitter", "late", "most"), [(0.0, 0.67, 1), (0.1, 0.75, 1)])
+def test_a_slow_long_line_is_not_filled(jitter: float, late: float, most: float) -> None:
+    """64 kbit/s, a round trip of 600 ms: a datagram that waits behind another one is not taken for lost at once."""
+    net = Internet(home(None), office(None))
+    for weather in net.weather.values():
+        weather.delay, weather.jitter, weather.rate = 0.3 - jitter / 2, jitter, 8000
+    net.connects(up=Line(delay=0.3, rate=8000), down=Line(delay=0.3, rate=8000))
+    net.stands(12)
+    typist = Typist(net, 60)
+    net.stands(65)
+    assert typist.lost == 0
+    assert percentile(typist.ages, 0.99) < late
+    for end in net.ends:
+        assert end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < most
+        assert len(end.pair.history) == 1
+
+
+def test_a_round_trip_that_grows_is_no_death() -> None:
+    """By 1.2 s, without a stream: of all the questions that are asked meanwhile the first are not forgotten."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(12)
+    net.loses()
+    typist = Typist(net, 20)
+    net.stands(5)
+    net.weather["up"].delay += 1.2
+    net.stands(20)
+    assert typist.lost == 0
+    assert [len(end.pair.history) for end in net.ends] == [1, 1]
+
+
 def test_a_peer_that_speaks_from_elsewhere_is_answered_on_the_stream_as_well() -> None:
     """Until it is clear whether it has moved there: the echo of the first key is not late."""
     net = between(restricted(CLIENT), cone(FAR))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
+
 from tunneld.core.queue import Waiting
-from tunneld.core.unanswered import AGAIN, MOST, TIMES, Unanswered
+from tunneld.core.unanswered import AGAIN, LASTS, MOST, Unanswered
 
 NOW = 1000.0
 LATE = NOW + 0.1
 
 
-def of(*numbers: int) -> Unanswered:
+def of(*numbers: int, trip: float = 0.08) -> Unanswered:
     """Datagrams with these numbers, each sent in the packet of ten times its number."""
     unanswered = Unanswered()
     for number in numbers:
-        unanswered.add(Waiting(0, number, b"key", NOW), [10 * number], LATE + number / 100)
+        unanswered.add(Waiting(0, number, b"key", NOW), [10 * number], LATE + number / 100, trip)
     return unanswered
 
 
@@ -32,6 +34,14 @@ def test_when_one_is_late_all_go_again_the_newest_first() -> None:
     assert unanswered.due() == LATE + 0.01 + AGAIN
 
 
+def test_one_that_went_along_is_not_late_before_its_time() -> None:
+    """Or it would take the next one along, and that the one after it, for as long as somebody types."""
+    unanswered = of(1, 9)
+    assert numbers(unanswered, unanswered.due()) == [9, 1]
+    unanswered.answered(10)
+    assert unanswered.due() == LATE + 0.09
+
+
 def test_an_answer_to_any_of_its_packets_is_enough() -> None:
     """The first, a copy, or a later one; an answer to something else changes nothing."""
     unanswered = of(1, 2, 3)
@@ -44,15 +54,26 @@ def test_an_answer_to_any_of_its_packets_is_enough() -> None:
     assert unanswered.due() == inf
 
 
+def moments(unanswered: Unanswered) -> list[float]:
+    """When something goes again, in seconds after the first time."""
+    moments = []
+    while unanswered.due() < inf:
+        moments.append(unanswered.due())
+        unanswered.again(moments[-1])
+    return [moment - moments[0] for moment in moments]
+
+
 def test_it_ends_when_mosh_itself_sends_again() -> None:
-    """So many times, and then it is only remembered."""
+    """And then it is only remembered."""
     unanswered = of(1)
-    now = LATE
-    for _ in range(TIMES):
-        assert numbers(unanswered, now) == [1]
-        now += AGAIN
-    assert unanswered.due() == inf
-    assert numbers(unanswered, now) == []
+    assert moments(unanswered) == pytest.approx([AGAIN * time for time in range(round(LASTS / AGAIN))])
+    assert numbers(unanswered, NOW + 10) == []
+
+
+def test_on_a_long_line_few_go_again() -> None:
+    """They would be on their way all at once, and fill a slow one."""
+    assert moments(of(1, trip=0.6)) == pytest.approx([0, 0.075, 0.15])
+    assert moments(of(1, trip=2.0)) == [0]
 
 
 def test_the_oldest_give_way() -> None:

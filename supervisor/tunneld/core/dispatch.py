@@ -47,7 +47,7 @@ class Dispatch:
         if paths and len(datagram) <= SMALL:
             self._outbox.plan(waiting.number, datagram, now)
             if self._paths.current and not streams:
-                self._unanswered.add(waiting, packets, now + paths[0].late)
+                self._unanswered.add(waiting, packets, now + paths[0].late, paths[0].rtt or 0.0)
         if not paths and not streams:
             self._counts["datagrams_without_carrier"] += 1
 

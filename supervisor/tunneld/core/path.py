@@ -63,8 +63,9 @@ UNKNOWN_RTT = 0.5
 ROUND_TRIPS = 16
 """Round trips of which the shortest is compared with other paths': a queue that comes and goes is no reason to move."""
 
-MAX_ASKED = 128
-"""Questions whose answer is waited for: a typist's, four times each, for as long as DEATH."""
+MAX_ASKED = 512
+"""Questions whose answer is waited for: what the budget of copies allows for as long as DEATH. An answer to a forgotten
+one says nothing, so that a path whose round trip grew would seem dead."""
 
 
 class Address(NamedTuple):

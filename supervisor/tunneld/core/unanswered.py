@@ -13,23 +13,24 @@ from math import inf
 
 from tunneld.core.queue import Waiting
 
-AGAIN = 0.0125
-"""Seconds from one time to the next."""
+AGAIN, TRIP_SHARE = 0.0125, 1 / 8
+"""Seconds from one time to the next, or this share of the round trip: a long line is often a slow one as well."""
 
-TIMES = 16
-"""How often one goes again: for as long as mosh waits. mosh's own repetition is a new datagram."""
+LASTS = 0.2
+"""Seconds for which one goes again: for as long as mosh waits. mosh's own repetition is a new datagram."""
 
 MOST = 8
 """Datagrams that are remembered: what a quick typist causes in a second."""
 
 
 class Late:
-    """`packets` carried it, `times` is how often it went again, `is_helped` whether anything else than paths did."""
+    """`packets` carried it. It went again `times` times, `every` seconds apart; `is_helped`: over more than paths."""
 
-    def __init__(self, waiting: Waiting, packets: Iterable[int], due: float) -> None:
+    def __init__(self, waiting: Waiting, packets: Iterable[int], due: float, every: float) -> None:
         self.waiting = waiting
         self.packets = set(packets)
         self.due = due
+        self.every = every
         self.times = 0
         self.is_helped = False
 
@@ -42,9 +43,9 @@ class Unanswered:
         """The newest first."""
         return reversed(self._sent.values())
 
-    def add(self, waiting: Waiting, packets: Iterable[int], due: float) -> None:
-        """A datagram leaves in these packets; from `due` on its answer is late."""
-        self._sent[waiting.number] = Late(waiting, packets, due)
+    def add(self, waiting: Waiting, packets: Iterable[int], due: float, trip: float) -> None:
+        """A datagram leaves in these packets; from `due` on its answer, which takes `trip` seconds, is late."""
+        self._sent[waiting.number] = Late(waiting, packets, due, max(AGAIN, trip * TRIP_SHARE))
         if len(self._sent) > MOST:
             del self._sent[next(iter(self._sent))]
 
@@ -65,9 +66,9 @@ class Unanswered:
         return min((late.due for late in self), default=inf)
 
     def again(self, now: float) -> list[Late]:
-        """One is late: those that go again now."""
+        """One is late: those that go again now. Having gone along makes none late before its own time."""
         going = [late for late in self if late.due < inf]
         for late in going:
             late.times += 1
-            late.due = now + AGAIN if late.times < TIMES else inf
+            late.due = max(late.due, now + late.every) if late.times * late.every < LASTS else inf
         return going

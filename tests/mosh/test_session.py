@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,32 @@ def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
             os.kill(pid, signal.SIGKILL)
         terminal.wait_for("status 137")
         terminal.wait_for(" icanon ")
+
+
+def test_a_terminal_on_which_ssh_asks_meanwhile_shows_what_is_typed(home: Place) -> None:
+    """ssh may ask while we are still starting; what it hides is not hidden for ever."""
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", home.guest.key.path], check=True)
+    code = (
+        "import sys, termios, time; from tunneld.cli import main; from tunneld.mosh import start\n"
+        "from tunneld.mosh.session import Session\n"
+        "first_line, begin = start.first_line, Session._begin\n"
+        "def slow(*words):\n"
+        "    line = first_line(*words)\n"
+        "    while termios.tcgetattr(0)[3] & termios.ECHO: time.sleep(0.01)\n"
+        "    return line\n"
+        "start.first_line = slow\nSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    argv = shlex.join([sys.executable, "-c", code, *home.command()[3:], NAME])
+    with home.run(["bash", "--norc", "-c", f"{argv}; echo status $?; stty -a"]) as terminal:
+        terminal.wait_for("Enter passphrase")
+        terminal.wait_for("begun")
+        terminal.write("secret\r")
+        wait_until(home.windows, what="the session runs")
+        for pid in children(terminal.process.pid, "mosh-client"):
+            os.kill(pid, signal.SIGKILL)
+        terminal.wait_for("status 137")
+        terminal.wait_for(" echo ")
 
 
 def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:

@@ -16,7 +16,7 @@ from tunneld.core.pair import SECRET, Pair
 from tunneld.core.path import Address
 from tunneld.errors import UnavailableError
 from tunneld.guard import guard
-from tunneld.mosh import command, terminal
+from tunneld.mosh import command
 from tunneld.mosh.dial import connects_to
 from tunneld.mosh.failure import Ended, unexpected, unserved
 from tunneld.mosh.jump import Jump
@@ -80,7 +80,6 @@ class Session:
         Raises:
             UnavailableError: something is missing, here or there.
         """
-        restore = terminal.saved()
         self._pairing.watch(self._signals.fd, self._take_signals)
         try:
             self._begin()
@@ -93,10 +92,10 @@ class Session:
             if self._client and self._client.poll() is None:  # a fault of ours, and the terminal is still its own
                 self._client.kill()
                 self._client.wait()
-                restore()
+                self._started.restore()
             self._end()
         if status < 0:
-            restore()
+            self._started.restore()
         if self._was_over:
             raise UnavailableError(self._over)
         return status if status >= 0 else SIGNALLED - status

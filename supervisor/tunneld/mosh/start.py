@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tunneld.errors import UnavailableError
@@ -23,7 +23,7 @@ FIRST = "first"
 class Started(NamedTuple):
     """`environment` is mosh-client's, but for what comes from the far side; `far` the command that runs there;
     `settings` are what ssh_config says; `way` is the one through a jump host, if there is one; `dial` our connection
-    to the first machine on it, where ssh would just make one."""
+    to the first machine on it, where ssh would just make one; `restore` makes the terminal what it was before ssh."""
 
     order: Order
     line: Line
@@ -32,6 +32,7 @@ class Started(NamedTuple):
     settings: dict[str, str]
     way: Way | None
     dial: Dial | None
+    restore: Callable[[], None]
 
 
 def start(order: Order) -> Started:
@@ -40,6 +41,7 @@ def start(order: Order) -> Started:
     Raises:
         UnavailableError: mosh-client cannot run here, or there is no ssh.
     """
+    restore = terminal.saved()
     asking = _ask(order)
     counting = terminal.Counting(order.client)
     environment = {**os.environ, **terminal.charset(os.environ)}
@@ -55,7 +57,7 @@ def start(order: Order) -> Started:
         if dial:
             dial.close()
         raise _no_ssh(error) from None
-    return Started(order, line, environment, far, settings, way, dial)
+    return Started(order, line, environment, far, settings, way, dial, restore)
 
 
 def first_line(order: Order, far: str, way: Way | None, connects: Sequence[str]) -> Line:

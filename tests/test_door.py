@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,9 +14,11 @@ from tests.sshd import descendants
 from tunneld import door
 
 PROGRAM = f"""
-import sys
+import os, sys
 sys.path.insert(0, {door.__file__.removesuffix("/tunneld/door.py")!r})
 from tunneld.door import Door
+if len(sys.argv) > 1:
+    os.setuid(int(sys.argv[1]))
 door = Door("far")
 print(door.folder, flush=True)
 sys.stdin.readline()
@@ -23,12 +26,12 @@ sys.stdin.readline()
 
 
 class Owner:
-    """A process that has a door, in a PID namespace of its own if it is `apart`."""
+    """A process that has a door, in a PID namespace of its own if it is `apart`, and as this user."""
 
-    def __init__(self, place: Path, *, apart: bool = False) -> None:
+    def __init__(self, place: Path, *user: str, apart: bool = False) -> None:
         enter = ["unshare", "--pid", "--fork", "--kill-child"] if apart else []
         self.process = subprocess.Popen(
-            [*enter, sys.executable, "-ISc", PROGRAM],
+            [*enter, sys.executable, "-ISc", PROGRAM, *user],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"TMPDIR": str(place), "PATH": os.environ["PATH"]},
@@ -64,3 +67,14 @@ def test_an_agent_in_another_container_is_let_be(tmp_path: Path) -> None:
     last = Owner(tmp_path, apart=True)
     assert not here.folder.exists()
     last.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_where_nobody_may_look_around_there_is_a_door() -> None:
+    """Such as a /tmp in which users shall not see each other's files."""
+    with TemporaryDirectory(dir="/tmp") as folder:  # pytest's own is for its user alone
+        place = Path(folder)
+        place.chmod(0o1733)
+        one = Owner(place, "65534")
+        assert one.folder.parent == place
+        one.kill()

@@ -95,8 +95,11 @@ def root(longest: int = LONGEST_ROOT) -> str:
 
 def sweep(folder: str, prefix: str = "") -> None:
     """Remove what killed processes left in `folder`: sockets, and folders of them, named PREFIX, a process and more.
-    Other users may have put anything there."""
-    for name in os.listdir(folder):
+    Other users may have put anything there, and it may be that nobody is to see it."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = os.listdir(folder)
+    for name in names:
         found = re.match(rf"{prefix}([0-9]{{1,9}})[.-]", name)
         if found and _is_left(f"{folder}/{name}", int(found[1])):
             remove(f"{folder}/{name}")

@@ -113,6 +113,27 @@ def test_a_path_passes_after_a_small_and_a_full_answer() -> None:
     assert path.passes()
 
 
+def test_an_answer_that_was_overtaken_brings_no_doubt_back() -> None:
+    """A later question was answered, and one between the two got lost: the path lives."""
+    path = Path("lan", "4", HERE, NOW - 10)
+    answers(path, 0.05, NOW - 10)
+    for number in range(3):
+        path.expect(number, NOW + number / 10)
+    path.take_answer(2, path.sent, NOW + 0.3)
+    path.take_answer(0, path.sent, NOW + 3)
+    assert path.waited(NOW + 3) == 0
+
+
+def test_a_queue_that_comes_and_goes_is_no_longer_round_trip() -> None:
+    """However many questions meet it."""
+    path = Path("lan", "4", HERE, NOW - 10)
+    answers(path, 0.05, NOW - 10)
+    for number in range(100):
+        path.expect(number, NOW + number / 50)
+        path.take_answer(number, path.sent, NOW + number / 50 + 1)
+    assert path.best_rtt == pytest.approx(0.05)
+
+
 def test_an_answer_that_nobody_asked_for_is_none() -> None:
     """Nor is a second one to the same question."""
     path = Path("lan", "4", HERE, NOW)

@@ -60,8 +60,9 @@ FORGIVEN = 120.0
 UNKNOWN_RTT = 0.5
 """Seconds that a round trip is taken for before one was measured."""
 
-ROUND_TRIPS = 16
-"""Round trips of which the shortest is compared with other paths': a queue that comes and goes is no reason to move."""
+ROUND_TRIPS, TRIP_EVERY = 16, 0.25
+"""Round trips of which the shortest is compared with other paths', and the seconds of which each is the shortest: a
+queue that comes and goes is no reason to move, however many questions meet it."""
 
 MAX_ASKED = 512
 """Questions whose answer is waited for: what the budget of copies allows for as long as DEATH. An answer to a forgotten
@@ -117,8 +118,10 @@ class Path:
         self._strikes = 0
         self._asked: dict[int, _Asked] = {}
         self._trips: list[float] = []
+        self._trip_began = -inf
         self._swing = 0.0
         self._waiting_since: float | None = None
+        self._settled = -inf
         self._warned: float | None = None
         self._is_peers_doubt = False
         self._probed = -inf
@@ -212,7 +215,7 @@ class Path:
         self.answered = now
         if asked.size:
             self.proven, self._full_tries, self._next_full = max(self.proven, asked.size), 0, inf
-        self._learn_rtt(now - asked.when)
+        self._learn_rtt(now - asked.when, now)
         self.loss.learn(asked.sent, came, now)
         self._settle(asked.when)
         return True
@@ -327,14 +330,19 @@ class Path:
         self._trips.clear()
         self.start(now)
 
-    def _learn_rtt(self, trip: float) -> None:
+    def _learn_rtt(self, trip: float, now: float) -> None:
         self._swing += (abs(trip - self.rtt) - self._swing) / 4 if self.rtt is not None else trip / 2
         self.rtt = trip if self.rtt is None else self.rtt + (trip - self.rtt) / 8
-        self._trips = [*self._trips, trip][-ROUND_TRIPS:]
+        if self._trips and now - self._trip_began < TRIP_EVERY:
+            self._trips[-1] = min(self._trips[-1], trip)
+        else:
+            self._trips = [*self._trips, trip][-ROUND_TRIPS:]
+            self._trip_began = now
 
     def _settle(self, asked: float) -> None:
-        """What was sent until `asked` needs no answer any more."""
-        later = [other.when for other in self._asked.values() if other.when > asked and not other.size]
+        """What was sent until `asked` needs no answer any more, though an older one may still come."""
+        self._settled = max(self._settled, asked)
+        later = [other.when for other in self._asked.values() if other.when > self._settled and not other.size]
         self._waiting_since = min(later, default=None)
         if self._warned is not None and asked >= self._warned:
             self._warned = None

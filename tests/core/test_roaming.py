@@ -226,6 +226,18 @@ def test_a_slow_long_line_is_not_filled(jitter: float, late: float, most: float)
         assert len(end.pair.history) == 1
 
 
+def test_what_went_over_a_stream_that_died_as_well_is_rescued() -> None:
+    """The answer was late, the stream took it, and nobody knows yet that it leads nowhere: the relay takes it."""
+    net = Internet(home(None, lan="one"), office(None, lan="one"), has_relay=True)
+    lines = Line(stalls=[(START + 12, START + 60)]), Line(stalls=[(START + 12, START + 60)])
+    net.connects(up=lines[0], down=lines[1])
+    net.stands(12.5)
+    net.lan_weather.is_blocked = True
+    net.sends(net.client, b"key")
+    net.stands(0.7)
+    assert [datagram for _, datagram in net.far.got] == [b"key"]
+
+
 def test_a_round_trip_that_grows_is_no_death() -> None:
     """By 1.2 s, without a stream: of all the questions that are asked meanwhile the first are not forgotten."""
     net = Internet(home(None), office(None))

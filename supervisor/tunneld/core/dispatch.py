@@ -75,11 +75,11 @@ class Dispatch:
         """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
         for late in self._unanswered:
             number, datagram, since = late.waiting.number, late.waiting.datagram, late.waiting.since
-            if late.is_helped or now - since >= MAX_AGE:
+            if late.is_rescued or now - since >= MAX_AGE:
                 continue
-            late.is_helped = True
+            late.is_rescued = True
             paths, streams, beside = self._route(datagram, now)
-            self._stream(late.waiting, streams, now)
+            self._stream(late, streams, now)
             late.packets.update(self._outbox.send(path, number, datagram, now) for path in [*paths[:1], *beside])
             self._counts["datagrams_rescued"] += 1
 
@@ -94,16 +94,16 @@ class Dispatch:
         """Over a path each time, if the budget allows, and over streams the first time."""
         number, datagram = late.waiting.number, late.waiting.datagram
         paths, streams, _ = self._route(datagram, now)
-        if not late.is_helped:
-            ready = streams or choose(list(self._streams.values()), len(datagram), now)
-            self._stream(late.waiting, ready, now)
-            late.is_helped = bool(ready)
+        self._stream(late, streams or choose(self._streams.values(), len(datagram), now), now)
         if paths and self._outbox.affords(datagram, now):
             late.packets.add(self._outbox.send(paths[late.times % len(paths)], number, datagram, now))
 
-    def _stream(self, waiting: Waiting, streams: list[StreamCarrier], now: float) -> None:
+    def _stream(self, late: Late, streams: list[StreamCarrier], now: float) -> None:
+        if late.is_streamed:
+            return
         for stream in streams:
-            stream.offer(waiting._replace(flow=DOUBT if self.is_in_doubt(now) else CALM))
+            stream.offer(late.waiting._replace(flow=DOUBT if self.is_in_doubt(now) else CALM))
+        late.is_streamed = bool(streams)
 
     def _route(self, datagram: bytes, now: float) -> Route:
         known = [path for path in self._paths if path.rtt is not None]

@@ -24,7 +24,10 @@ MOST = 8
 
 
 class Late:
-    """`packets` carried it. It went again `times` times, `every` seconds apart; `is_helped`: over more than paths."""
+    """`packets` carried it. It went again `times` times, `every` seconds apart; `is_streamed`: over streams as well.
+
+    `is_rescued`: also over what else there was when its path went silent.
+    """
 
     def __init__(self, waiting: Waiting, packets: Iterable[int], due: float, every: float) -> None:
         self.waiting = waiting
@@ -32,7 +35,7 @@ class Late:
         self.due = due
         self.every = every
         self.times = 0
-        self.is_helped = False
+        self.is_streamed = self.is_rescued = False
 
 
 class Unanswered:

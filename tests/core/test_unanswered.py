@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from tunneld.core.queue import Waiting
+from tunneld.core.queue import MAX_AGE, Waiting
 from tunneld.core.unanswered import AGAIN, LASTS, MOST, Unanswered
 
 NOW = 1000.0
@@ -67,13 +67,20 @@ def test_it_ends_when_mosh_itself_sends_again() -> None:
     """And then it is only remembered."""
     unanswered = of(1)
     assert moments(unanswered) == pytest.approx([AGAIN * time for time in range(round(LASTS / AGAIN))])
-    assert numbers(unanswered, NOW + 10) == []
+    assert numbers(unanswered, NOW + 1) == []
 
 
 def test_on_a_long_line_few_go_again() -> None:
     """They would be on their way all at once, and fill a slow one."""
     assert moments(of(1, trip=0.6)) == pytest.approx([0, 0.075, 0.15])
     assert moments(of(1, trip=2.0)) == [0]
+
+
+def test_what_mosh_has_sent_anew_by_now_does_not_go_again() -> None:
+    """A laptop slept meanwhile: mosh would take the time for a round trip."""
+    unanswered = of(1)
+    assert numbers(unanswered, NOW + MAX_AGE) == []
+    assert unanswered.due() == inf
 
 
 def test_the_oldest_give_way() -> None:

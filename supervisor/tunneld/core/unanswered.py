@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import inf
 
-from tunneld.core.queue import Waiting
+from tunneld.core.queue import MAX_AGE, Waiting
 
 AGAIN, TRIP_SHARE = 0.0125, 1 / 8
 """Seconds from one time to the next, or this share of the round trip: a long line is often a slow one as well."""
@@ -70,6 +70,9 @@ class Unanswered:
 
     def again(self, now: float) -> list[Late]:
         """One is late: those that go again now. Having gone along makes none late before its own time."""
+        for late in self:
+            if now - late.waiting.since >= MAX_AGE:  # a laptop slept
+                late.due = inf
         going = [late for late in self if late.due < inf]
         for late in going:
             late.times += 1

@@ -267,6 +267,18 @@ def test_an_interrupt_while_ssh_asks_ends_it(home: Place) -> None:
         assert "Traceback" not in terminal.text
 
 
+def test_an_interrupt_before_ssh_starts_is_no_fault_of_a_program(home: Place) -> None:
+    """mosh-client, which counts colours then, ends of it as well."""
+    slow = home.far / "mosh-client"
+    slow.write_text("#!/bin/sh\necho counting >/dev/tty\nexec sleep 60\n")
+    slow.chmod(0o755)
+    with home.start("--client", str(slow)) as terminal:
+        terminal.wait_for("counting")
+        terminal.write("\x03")
+        assert status(terminal) == 130
+    assert "tunneld" not in terminal.text
+
+
 def test_an_interrupt_while_nobody_answers_is_not_complained_of(home: Place) -> None:
     """What holds ssh's connection gets it as well, and the system may tell of its words first."""
     code = (

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tunneld.errors import UsageError
+from tunneld.errors import UnavailableError, UsageError
 from tunneld.mosh.command import PREDICTIONS, Order
 
 FAMILIES = {"all": (), "inet": ("-4",), "inet6": ("-6",)}
@@ -93,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
     from tunneld.mosh.start import start
 
     with Signals() as signals:  # from here on there is something to clean up
-        started = start(order)
+        try:
+            started = start(order)
+        except UnavailableError:
+            if (status := signals.status()) is None:
+                raise
+            return status  # what did not run may have ended because of the same signal
         from tunneld.mosh.session import Session  # half of all that is imported: ssh connects meanwhile
 
         return Session(started, signals).run()

@@ -23,7 +23,7 @@ from tunneld.mosh.jump import Jump
 from tunneld.mosh.line import Line
 from tunneld.mosh.lines import Lines
 from tunneld.mosh.lookup import Lookup
-from tunneld.mosh.signals import Signals
+from tunneld.mosh.signals import SIGNALLED, Signals
 from tunneld.mosh.start import FIRST, Started, beside, first_line
 from tunneld.mosh.window import Window, prepare
 from tunneld.pairing import LOOPBACK, Pairing
@@ -31,9 +31,6 @@ from tunneld.ssh import bootstrap
 
 VERSION = 1
 """Of what the window shows."""
-
-SIGNALLED = 128
-"""A shell's exit status for a program that a signal ended: this much more than the signal's number."""
 
 SECOND_STREAM = 1.0
 """Seconds until a second connection is made: the first prompt comes first."""
@@ -257,13 +254,13 @@ class Session:
             self._pairing.unwatch(self._first.errors)
 
     def _take_signals(self) -> None:
-        for number in self._signals.take():
-            if number == signal.SIGCHLD:
-                continue  # `run` asks after each event who has ended
-            if self._client is None:
-                raise Ended(SIGNALLED + number)
-            if self._client.poll() is None:
-                self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
+        status = self._signals.status()  # nothing of a child's end: `run` asks after each event who has ended
+        if status is None:
+            return
+        if self._client is None:
+            raise Ended(status)
+        if self._client.poll() is None:
+            self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
 
     # The end
 

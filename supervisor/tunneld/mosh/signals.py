@@ -9,6 +9,9 @@ from typing import Self
 
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+SIGNALLED = 128
+"""A shell's exit status for a program that a signal ended: this much more than the signal's number."""
+
 
 class Signals:
     """`fd` is readable when a signal came; `take` then gives the number of each."""
@@ -24,6 +27,10 @@ class Signals:
             return list(dict.fromkeys(self._reader.recv(256)))
         except BlockingIOError:
             return []
+
+    def status(self) -> int | None:
+        """A shell's exit status for one who ends now because of a signal; None where nobody wants us to end."""
+        return next((SIGNALLED + number for number in self.take() if number != signal.SIGCHLD), None)
 
     def __enter__(self) -> Self:
         self._waker = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +17,14 @@ from tests.oldest import oldest_python
 from tests.sshd import descendants
 from tunneld import guard
 
+BASH = shutil.which("bash") or ""
+
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {guard.__file__.removesuffix("/tunneld/guard.py")!r})
-from tunneld.guard import guard
-with guard(int(sys.argv[1])):
+from tunneld import guard
+guard.SHELL = sys.argv[2]
+with guard.guard(int(sys.argv[1])):
     print("guarded", flush=True)
     sys.stdin.readline()
 print("released", flush=True)
@@ -36,8 +42,21 @@ def guarded() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture(params=["this Python", "Python 3.9"])
 def guarding(request: pytest.FixtureRequest, guarded: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     python = oldest_python() if request.param == "Python 3.9" else sys.executable
-    argv = [python, "-ISc", PROGRAM, str(guarded.pid)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with guards(guarded, python=python) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def guards(
+    guarded: subprocess.Popen[bytes],
+    *,
+    python: str = sys.executable,
+    shell: str = guard.SHELL,
+    env: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that guards that one."""
+    argv = [python, "-ISc", PROGRAM, str(guarded.pid), shell]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         yield process
         process.kill()
 
@@ -66,6 +85,19 @@ def test_it_is_let_be_afterwards(guarded: subprocess.Popen[bytes], guarding: sub
     guarding.wait()
     wait_until(lambda: not _is_alive(waiting), what="the guard ends")
     assert guarded.poll() is None
+
+
+@pytest.mark.skipif(not BASH, reason="bash is not installed")
+def test_it_waits_for_longer_than_a_person_may_be_idle(guarded: subprocess.Popen[bytes]) -> None:
+    """Where /bin/sh is bash, as on macOS and Fedora, and administrators set TMOUT against forgotten terminals."""
+    impatient = {**os.environ, "TMOUT": "1"}
+    with guards(guarded, shell=BASH, env=impatient) as guarding:
+        says(guarding, "guarded")
+        (waiting,) = descendants(guarding.pid)
+        with subprocess.Popen([BASH, "-c", "read it"], stdin=subprocess.PIPE, env=impatient) as other:
+            assert other.wait(10) != 0
+        assert _is_alive(waiting)
+        assert guarded.poll() is None
 
 
 def _is_alive(pid: int) -> bool:

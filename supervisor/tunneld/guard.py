@@ -23,7 +23,7 @@ def guard(pid: int) -> Iterator[None]:
         os.posix_spawn(
             SHELL,
             [SHELL, "-c", WATCH, "tunneld", str(pid)],
-            os.environ,
+            {},  # nothing that tells a shell how to behave: with TMOUT, bash would not wait for longer than that
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, there, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

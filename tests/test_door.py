@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,36 +46,41 @@ class Owner:
         self.process.communicate()
 
 
-def test_what_a_killed_agent_left_is_removed_by_the_next(tmp_path: Path) -> None:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Short enough for a socket's path, and open to others, as pytest's own folders may not be."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_what_a_killed_agent_left_is_removed_by_the_next(place: Path) -> None:
     """Its folder, and the socket in it."""
-    one = Owner(tmp_path)
+    one = Owner(place)
     one.kill()
     assert one.folder.exists()
-    two = Owner(tmp_path)
-    assert os.listdir(tmp_path) == [two.folder.name]
+    two = Owner(place)
+    assert os.listdir(place) == [two.folder.name]
     two.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
-def test_an_agent_in_another_container_is_let_be(tmp_path: Path) -> None:
+def test_an_agent_in_another_container_is_let_be(place: Path) -> None:
     """They may share /tmp, and see nothing of each other's processes."""
-    here = Owner(tmp_path)
-    there = Owner(tmp_path, apart=True)
+    here = Owner(place)
+    there = Owner(place, apart=True)
     assert here.folder.exists()
     here.kill()
     assert here.folder.exists()
     there.kill()
-    last = Owner(tmp_path, apart=True)
+    last = Owner(place, apart=True)
     assert not here.folder.exists()
     last.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_where_nobody_may_look_around_there_is_a_door() -> None:
+def test_where_nobody_may_look_around_there_is_a_door(place: Path) -> None:
     """Such as a /tmp in which users shall not see each other's files."""
-    with TemporaryDirectory(dir="/tmp") as folder:  # pytest's own is for its user alone
-        place = Path(folder)
-        place.chmod(0o1733)
-        one = Owner(place, "65534")
-        assert one.folder.parent == place
-        one.kill()
+    place.chmod(0o1733)
+    one = Owner(place, "65534")
+    assert one.folder.parent == place
+    one.kill()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.lab.client import FAR_END, READY, Person, person
@@ -25,12 +26,14 @@ PYTHON = Path(sys.executable).resolve()  # the one on PATH may be a script that 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`far` holds what the far machine's sessions see: `home`, and `bin` as PATH where a test has made it."""
+    """`far` holds what the far machine's sessions see: `home`, and `bin` as PATH where a test has made it. `runtime`
+    is the person's folder for sockets."""
 
     machine: Machine
     sshd: Sshd
     guest: Person
     far: Path
+    runtime: Path
 
     def command(self, *options: str) -> list[str]:
         return [*TUNNELD, "mosh", "-F", str(self.guest.config), *options]
@@ -51,7 +54,7 @@ class Place:
 
     def windows(self) -> list[str]:
         """The windows of sessions that run."""
-        folder = self.machine.directory / window.NAME
+        folder = self.runtime / window.NAME
         return sorted(each.name for each in folder.glob("*.sock"))
 
     def paths(self, *options: str) -> str:
@@ -69,7 +72,7 @@ class Place:
 
     @property
     def _runtime(self) -> Mapping[str, str]:
-        return {"XDG_RUNTIME_DIR": str(self.machine.directory)}
+        return {"XDG_RUNTIME_DIR": str(self.runtime)}
 
 
 @contextlib.contextmanager
@@ -85,11 +88,14 @@ def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: t
     guest = person(machine, "guest")
     # With SHLVL=2, Debian's bash does not read the start-up files of whoever runs the tests.
     settings = {"SetEnv": f"SHLVL=2 HOME={far}{path}", **(options or {})}
-    with Sshd(machine, (guest.key.public,), settings, address="127.0.0.1", port=free_port()) as sshd:
+    with (
+        TemporaryDirectory(dir="/tmp") as runtime,  # pytest's own folders may be too long for a socket
+        Sshd(machine, (guest.key.public,), settings, address="127.0.0.1", port=free_port()) as sshd,
+    ):
         guest.trust(sshd.known_hosts("127.0.0.1"))
         host = f"Host {NAME}\n  HostName 127.0.0.1\n  Port {sshd.port}\n"
         guest.config.write_text(host + guest.config.read_text())
-        yield Place(machine, sshd, guest, far)
+        yield Place(machine, sshd, guest, far, Path(runtime))
 
 
 def children(pid: int, name: str) -> list[int]:

@@ -217,13 +217,13 @@ def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:
         found = re.search(r"ssh is process (\d+)", terminal.text)
         assert found
         assert not is_alive(int(found[1]))
-        assert not os.listdir(home.machine.directory / window.NAME)
+        assert not os.listdir(home.runtime / window.NAME)
 
 
 def test_what_a_killed_start_left_is_removed(home: Place) -> None:
     """Its socket for ssh, by the next session."""
     home.guest.known_hosts.write_text("")
-    folder = home.machine.directory / window.NAME
+    folder = home.runtime / window.NAME
     with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
         terminal.wait_for("Are you sure you want to continue connecting")
         os.kill(terminal.process.pid, signal.SIGKILL)
@@ -401,7 +401,7 @@ def test_a_command_that_is_too_long_is_no_fault_of_ours(home: Place) -> None:
     with home.run([*home.command(), NAME, "--", words]) as terminal:
         assert status(terminal) == 69
         terminal.wait_for("ssh cannot be run: Argument list too long")
-        assert not os.listdir(home.machine.directory / window.NAME)
+        assert not os.listdir(home.runtime / window.NAME)
 
 
 def flat(text: str) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from tests.lab.client import FAR_END, READY, Person
@@ -35,9 +37,13 @@ Snapshot = Mapping[str, Any]  # tunneld.core.pair's
 
 @dataclass(frozen=True, slots=True)
 class Homeward:
-    """The scene, with a plain `ssh -R` for the tunnel: what tunneld holds is no concern of a client."""
+    """The scene, with a plain `ssh -R` for the tunnel: what tunneld holds is no concern of a client.
+
+    `runtime` is a folder for the guest's sockets, whose paths must be short.
+    """
 
     scene: Scene
+    runtime: Path
 
     @property
     def lab(self) -> Lab:
@@ -46,9 +52,7 @@ class Homeward:
     @property
     def environment(self) -> Mapping[str, str]:
         """The guest's own run folder, for it should not matter who else tests here."""
-        folder = self.lab.laptop.directory / "run"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return {"XDG_RUNTIME_DIR": str(folder)}
+        return {"XDG_RUNTIME_DIR": str(self.runtime)}
 
     def command(self, way: str = "pi-home", *options: str, far_end: Sequence[str] = FAR_END) -> list[str]:
         """`tunneld mosh`, to a far end that echoes."""
@@ -127,13 +131,17 @@ def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:
 @contextlib.contextmanager
 def homeward(lab: Lab) -> Iterator[Homeward]:
     """Servers, the tunnel, and the guest's configuration; every way but that of the mapped port is open."""
-    with scene(lab, visitors=True) as place, _tunnel(lab.pi, place.keeper):
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as runtime,
+        scene(lab, visitors=True) as place,
+        _tunnel(lab.pi, place.keeper),
+    ):
         place.guest.config.write_text(
             place.guest.config.read_text()
             + "".join(f"Host {name}\n{way}\nHostKeyAlias pi-home\n" for name, way in WAYS.items())
         )
         wait_until(lambda: FORWARD in bound_ports(lab.relay), what="the forward on the relay")
-        yield Homeward(place)
+        yield Homeward(place, Path(runtime))
 
 
 @contextlib.contextmanager

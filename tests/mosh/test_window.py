@@ -41,6 +41,16 @@ def test_a_session_says_what_it_sees(folder: Path) -> None:
     assert not os.listdir(folder)
 
 
+def test_a_folder_too_deep_for_sockets_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session would have no window; the one in /tmp does."""
+    deep = tmp_path / ("x" * 80)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert window.folders() == [f"/tmp/{window.NAME}-{os.getuid()}"]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert window.folders()[0] == f"/run/user/1000/{window.NAME}"
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o755])
 def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: int) -> None:
     """In /tmp anybody may have made it, and what they say would go to this terminal."""

@@ -101,10 +101,10 @@ def texts(command: str) -> Iterator[bytes]:
 
 
 def test_a_start_fits_two_flights() -> None:
-    """TCP sends ten segments at once; then, as those were many enough, twice as many."""
+    """TCP sends ten segments at once; then, as those were many enough, twice as many. SSH takes a little of either."""
     segment = 1448
     assert 6 * segment < len(bootstrap.far_command(WANTED)) < 9.5 * segment
-    assert len(bootstrap.far_program(bytes(SECRET))) < 15 * segment
+    assert len(bootstrap.far_program(bytes(SECRET))) < 19 * segment
 
 
 def test_the_first_stage_speaks_as_the_second_would() -> None:

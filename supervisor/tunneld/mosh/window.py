@@ -20,6 +20,9 @@ LONGEST = 1 << 20
 
 NAME = "tunneld-mosh"
 
+LONGEST_FOLDER = 80
+"""Bytes: a Unix socket's path holds 103 on BSD, of which a window's own name takes up to 20."""
+
 
 class Window:
     """Listens in `folder`; `fd` is readable when somebody looks in, and `answer` then serves them."""
@@ -55,9 +58,10 @@ class Window:
 
 
 def folders() -> list[str]:
-    """Where this user's windows may be: the login's own folder, if there is one, and one in /tmp."""
+    """Where this user's windows may be: the login's own folder, if there is one for sockets, and one in /tmp."""
     session = os.environ.get("XDG_RUNTIME_DIR")
-    return [*([os.path.join(session, NAME)] if session else []), f"/tmp/{NAME}-{os.getuid()}"]
+    mine = [os.path.join(session, NAME)] if session else []
+    return [*(each for each in mine if len(os.fsencode(each)) <= LONGEST_FOLDER), f"/tmp/{NAME}-{os.getuid()}"]
 
 
 def prepare() -> str:

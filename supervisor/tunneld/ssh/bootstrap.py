@@ -63,7 +63,8 @@ sys.modules["tunneld.far"].main(secret, running)
 """
 
 _LATER = (
-    "collections, contextlib, errno, fcntl, hashlib, hmac, heapq, ipaddress, math, re, selectors, signal, socket, stat"
+    "bisect, collections, contextlib, errno, fcntl, hashlib, hmac, heapq, ipaddress, math, re, selectors, signal, "
+    "socket, stat"
 )
 """What the rest of the second stage imports of the standard library and its early modules do not."""
 

@@ -1,9 +1,9 @@
 """Small datagrams whose answer has not come, and when they go again.
 
 mosh waits a round trip and 100 ms more before it sends again. Here the first answer that is late makes all that have
-none go again, every few milliseconds until answers come: a line that was dark for a moment carries them as soon as it
-is light. The newest goes first. It says whatever mosh has no word of yet, and what comes behind it tells mosh nothing
-about the round trip; a late one that did would make mosh believe in a slow line, and wait longer with every echo.
+none go again, a few times a few milliseconds apart. The newest goes first. It says whatever mosh has no word of yet,
+and what comes behind it tells mosh nothing about the round trip; a late one that does makes mosh believe in a slow
+line, and wait longer with the next echoes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tunneld.core.queue import MAX_AGE, Waiting
 AGAIN, TRIP_SHARE = 0.0125, 1 / 8
 """Seconds from one time to the next, or this share of the round trip: a long line is often a slow one as well."""
 
-LASTS = 0.2
-"""Seconds for which one goes again: for as long as mosh waits. mosh's own repetition is a new datagram."""
+TIMES = 3
+"""How often one goes again. mosh's own repetition follows soon, as a new datagram, whose round trip is not late."""
 
 MOST = 8
 """Datagrams that are remembered: what a quick typist causes in a second."""
@@ -76,5 +76,5 @@ class Unanswered:
         going = [late for late in self if late.due < inf]
         for late in going:
             late.times += 1
-            late.due = max(late.due, now + late.every) if late.times * late.every < LASTS else inf
+            late.due = max(late.due, now + late.every) if late.times < TIMES else inf
         return going

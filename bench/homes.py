@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.lab.client import FAR_END
-from tests.lab.homeward import Homeward, Snapshot, homeward, is_direct, is_on_stream, is_relayed, ready
+from tests.lab.client import FAR_END, ready
+from tests.lab.homeward import Homeward, Snapshot, homeward, is_direct, is_on_stream, is_relayed
 from tests.lab.link import Link
 from tests.lab.moves import forbid_udp
 from tests.lab.net import CONE, SYMMETRIC, Lab

@@ -4,8 +4,8 @@
 
 Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
 everything anew; then everybody types at the same time over the same links, 9 keys a second: first each waits for the
-echo before the next key, as plain mosh was measured when the aims were set, then types on, whatever comes back. Who
-waits presses no key while one is missing, and leaves out those that would suffer with it (coordinated omission).
+echo before the next key, by which the aims are judged, then types on, whatever comes back. Who waits presses no key
+while one is missing, and leaves out those that would suffer with it (coordinated omission).
 Eternal Terminal would be a peer, but Debian has no package of it.
 """
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.tunnels import MOSH, await_listener, held, profile, ssh_command, target_on, tunneld
-from tests.lab.client import FAR_END, READY, Person, person
+from tests.lab.client import FAR_END, Person, person, ready
 from tests.lab.net import GATEWAYS, Lab
 from tests.lab.product import Daemon
 from tests.lab.sshd import Sshd
@@ -121,10 +121,4 @@ def _terminal(lab: Lab, guest: Person, name: str) -> Terminal:
     said = lab.pi.run(["mosh-server", "new", "-p", str(port), "--", *FAR_END]).stdout
     connect = re.search(r"MOSH CONNECT (\d+) (\S+)", said)
     assert connect is not None, said
-    terminal = Terminal(lab.laptop, ["mosh-client", address, connect[1]], env={"MOSH_KEY": connect[2]})
-    try:
-        terminal.wait_for(READY, timeout=30)
-    except BaseException:
-        terminal.close()
-        raise
-    return terminal
+    return ready(Terminal(lab.laptop, ["mosh-client", address, connect[1]], env={"MOSH_KEY": connect[2]}))

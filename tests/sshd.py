@@ -169,6 +169,19 @@ def free_port(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SO
         return port
 
 
+@contextlib.contextmanager
+def standing_still(pids: Iterable[int]) -> Iterator[None]:
+    """These processes are stopped in this block."""
+    stopped = list(pids)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
 def descendants(pid: int) -> Iterator[int]:
     """Every process below `pid`, deepest first; sshd's sessions are in process groups of their own."""
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tests.lab.net import Host, Lab
 from tests.lab.product import processes
+from tests.sshd import standing_still
 
 OUTSIDE = "60.2.2.2"  # where the laptop's connections come from
 
@@ -18,14 +19,10 @@ OUTSIDE = "60.2.2.2"  # where the laptop's connections come from
 def asleep(lab: Lab) -> Iterator[None]:
     """The laptop sleeps in this block: its network goes first and comes back last."""
     lab.laptop_link.cut()
-    pids = list(processes(lab.laptop))
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
-        yield
+        with standing_still(processes(lab.laptop)):
+            yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
         lab.laptop_link.mend()
 
 

@@ -43,7 +43,7 @@ class Person:
     def ssh_terminal(self, *arguments: str) -> Terminal:
         """An `ssh -tt` session to a far end that echoes; typed at once it is ready."""
         terminal = Terminal(self.machine, self.ssh("-tt", *arguments, "--", shlex.join(FAR_END)))
-        return _ready(terminal)
+        return ready(terminal)
 
     def mosh(self, target: str, *ssh: str, options: tuple[str, ...] = (), ports: str = PORTS) -> list[str]:
         """The stock script's command line: `mosh -p PORTS OPTIONS --ssh="ssh SSH" TARGET -- FAR_END`."""
@@ -53,7 +53,7 @@ class Person:
         self, target: str, *ssh: str, options: tuple[str, ...] = (), ports: str = PORTS, timeout: float = 30
     ) -> Terminal:
         """A stock mosh session to a far end that echoes, once it is ready."""
-        return _ready(Terminal(self.machine, self.mosh(target, *ssh, options=options, ports=ports)), timeout=timeout)
+        return ready(Terminal(self.machine, self.mosh(target, *ssh, options=options, ports=ports)), timeout=timeout)
 
 
 def person(machine: Machine, name: str = "person") -> Person:
@@ -74,7 +74,8 @@ def person(machine: Machine, name: str = "person") -> Person:
     return made
 
 
-def _ready(terminal: Terminal, timeout: float = 30) -> Terminal:
+def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:
+    """The terminal, once the far end has said so; closed if it does not."""
     try:
         # Only the far end can print it: the word that was typed came before the screen was cleared, if at all.
         terminal.wait_for(READY, timeout=timeout)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.lab.client import FAR_END, READY, Person
+from tests.lab.client import FAR_END, Person, ready
 from tests.lab.machine import Machine, end, wait_until
 from tests.lab.net import Lab
 from tests.lab.product import TUNNELD, agents, bound_ports
@@ -116,16 +116,6 @@ def is_relayed(seen: Snapshot) -> bool:
 
 def is_on_stream(seen: Snapshot) -> bool:
     return bool(seen["in_use"]["carrier"] == "stream")
-
-
-def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:
-    """The terminal, once the far end has said so; closed if it does not."""
-    try:
-        terminal.wait_for(READY, timeout=timeout)
-    except BaseException:
-        terminal.close()
-        raise
-    return terminal
 
 
 @contextlib.contextmanager

@@ -51,11 +51,8 @@ def test_a_folder_too_deep_for_sockets_is_left_out(tmp_path: Path, monkeypatch: 
     assert window.folders()[0] == f"/run/user/1000/{window.NAME}"
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o755])
-def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: int) -> None:
-    """In /tmp anybody may have made it, and what they say would go to this terminal."""
-    folder.mkdir()
-    folder.chmod(mode)
+def assert_not_looked_into(folder: Path) -> None:
+    """Whoever listens there is not asked."""
     with socket.socket(socket.AF_UNIX) as theirs:
         theirs.bind(str(folder / "1.sock"))
         theirs.listen()
@@ -63,6 +60,14 @@ def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: i
         assert not list(window.look())
         with pytest.raises(BlockingIOError):
             theirs.accept()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755])
+def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: int) -> None:
+    """In /tmp anybody may have made it, and what they say would go to this terminal."""
+    folder.mkdir()
+    folder.chmod(mode)
+    assert_not_looked_into(folder)
     with pytest.raises(PermissionError):
         window.prepare()
 
@@ -71,13 +76,7 @@ def test_somebody_else_s_folder_is_not_looked_into(folder: Path, monkeypatch: py
     """Whatever its mode."""
     window.prepare()
     monkeypatch.setattr(os, "getuid", lambda: os.lstat(folder).st_uid + 1)
-    with socket.socket(socket.AF_UNIX) as theirs:
-        theirs.bind(str(folder / "1.sock"))
-        theirs.listen()
-        theirs.setblocking(False)
-        assert not list(window.look())
-        with pytest.raises(BlockingIOError):
-            theirs.accept()
+    assert_not_looked_into(folder)
 
 
 def test_what_a_killed_session_left_is_passed_over(folder: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ import asyncssh
 import pytest
 
 from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
-from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, write_known_hosts
+from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, standing_still, write_known_hosts
 from tunneld.core.lifecycle import Failure
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh import dial as dial_module
@@ -96,14 +95,8 @@ async def test_the_keepalive_of_the_profile_notices_a_stopped_relay(sshd: Sshd) 
 @contextlib.contextmanager
 def stopped(sshd: Sshd) -> Any:
     """Its sessions hold their breath."""
-    pids = list(descendants(sshd.pid))
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(descendants(sshd.pid)):
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 async def test_unacknowledged_data_has_the_keepalives_patience(relay: Relay) -> None:

@@ -38,7 +38,7 @@ class Dispatch:
         """A new datagram leaves."""
         if len(datagram) > self._paths.full:  # over IPv4 mosh's are a little longer than over IPv6
             self._paths.grow(len(datagram), now)
-        waiting = Waiting(DOUBT if self.is_in_doubt(now) else CALM, self._number, datagram, now)
+        waiting = Waiting(self._mood(now), self._number, datagram, now)
         self._number = (self._number + 1) & 0xFFFFFFFF
         paths, streams, beside = self._route(datagram, now)
         for stream in streams:
@@ -90,6 +90,9 @@ class Dispatch:
             return current.is_our_doubt(now)
         return self._paths.since > self._began and now - self._paths.since < GRIEF
 
+    def _mood(self, now: float) -> int:
+        return DOUBT if self.is_in_doubt(now) else CALM
+
     def _go_again(self, late: Late, now: float) -> None:
         """Over a path each time, if the budget allows, and over streams the first time."""
         number, datagram = late.waiting.number, late.waiting.datagram
@@ -102,7 +105,7 @@ class Dispatch:
         if late.is_streamed:
             return
         for stream in streams:
-            stream.offer(late.waiting._replace(flow=DOUBT if self.is_in_doubt(now) else CALM))
+            stream.offer(late.waiting._replace(flow=self._mood(now)))
         late.is_streamed = bool(streams)
 
     def _route(self, datagram: bytes, now: float) -> Route:

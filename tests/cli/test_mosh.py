@@ -156,6 +156,13 @@ def test_the_jump_host_says_whether_two_nats_may_meet_there() -> None:
     assert lines[2] == "  jump      relay.example.net: its agent is at 192.0.2.1:40111"
 
 
+def test_a_line_with_little_room_is_told() -> None:
+    """Who wonders why little is sent twice sees why."""
+    redundancy = {"copies": 3, "budget_kbit": 64.0, "room_kbit": 12.5, "spent_kbit": 9.1}
+    told = "each small datagram goes 3 times; 9.1 of 64 kbit/s spent on that; this line has room for 12.5"
+    assert told in "\n".join(describe({"pair": {"in_use": {"carrier": "none"}, "redundancy": redundancy}}))
+
+
 def test_a_stun_server_that_nobody_knows_is_told() -> None:
     """The name may be wrong, or the name service away."""
     stun = {"unknown": ["stun.example.net"]}

@@ -1,63 +1,17 @@
-"""A person types while paths appear, get lossy, die and change: how soon the echo of each key is there."""
+"""A person types while paths appear, die and change: how soon the echo of each key is there."""
 
 from __future__ import annotations
 
-import random
 from functools import partial
 from typing import NamedTuple
 
 import pytest
 
 from tests.core.internet import CLIENT, FAR, START, Internet, Nat, Place, cone, home, office, restricted, symmetric
-from tests.core.simulated import Line, percentile
-from tunneld.core.pair import Deliver, Event
-
-EVERY = 0.13  # seconds between two keys
-ROUND_TRIP = 0.085  # seconds, with what the far side takes
+from tests.core.simulated import Line
+from tests.core.typist import EVERY, ROUND_TRIP, Typist, between
 
 CAFE = "203.0.113.99"
-
-
-class Typist:
-    """Types at the client from now on; the far side echoes each key once. mosh would send again what got lost."""
-
-    def __init__(self, net: Internet, seconds: float) -> None:
-        self.net = net
-        self.typed: dict[int, float] = {}
-        self._happens = net.far.happens
-        net.far.happens = self._echoes  # type: ignore[method-assign]
-        for number in range(int(seconds / EVERY)):
-            net.after(number * EVERY, partial(self._types, number))
-
-    def _types(self, number: int) -> None:
-        self.typed[number] = self.net.now
-        self.net.sends(self.net.client, number.to_bytes(4, "big") + bytes(60))
-
-    def _echoes(self, events: list[Event]) -> None:
-        self._happens(events)
-        for event in events:
-            if isinstance(event, Deliver):
-                self.net.after(0.005, partial(self.net.sends, self.net.far, event.datagram + bytes(20)))
-
-    @property
-    def ages(self) -> list[float]:
-        """Seconds from each key to its echo; those that were lost are missing."""
-        got = [(when, int.from_bytes(datagram[:4], "big")) for when, datagram in self.net.client.got]
-        return sorted(when - self.typed[number] for when, number in got)
-
-    @property
-    def lost(self) -> int:
-        return len(self.typed) - len(self.net.client.got)
-
-
-def between(client: Nat | None, far: Nat | None, *, loss: float = 0.0, has_relay: bool = False) -> Internet:
-    """A connection of 80 ms round trip, UDP and TCP alike."""
-    net = Internet(home(client), office(far), has_relay=has_relay)
-    for weather in net.weather.values():
-        weather.loss = loss
-    chance = random.Random(5)
-    net.connects(up=Line(delay=0.04, loss=loss, chance=chance), down=Line(delay=0.04, loss=loss, chance=chance))
-    return net
 
 
 def carriers(net: Internet) -> list[str]:
@@ -114,32 +68,6 @@ def test_on_one_lan_the_lan_is_used() -> None:
     assert carriers(net) == ["lan", "lan"]
 
 
-def test_a_clean_link_has_each_datagram_once() -> None:
-    """Once the path has settled: no copies, no stream, and the round trip is the network's."""
-    net = between(restricted(CLIENT), restricted(FAR))
-    net.stands(2)
-    typist = Typist(net, 30)
-    net.stands(6)
-    before = [(end.pair.counts["copies_out"], end.pair.streams["ssh"].sent) for end in net.ends]
-    net.stands(30)
-    assert [(end.pair.counts["copies_out"], end.pair.streams["ssh"].sent) for end in net.ends] == before
-    assert typist.lost == 0
-    assert typist.ages[-1] <= ROUND_TRIP + 0.001
-
-
-@pytest.mark.parametrize(("loss", "p95", "p99", "most"), [(0.05, 0.113, 0.246, 20), (0.15, 0.160, 0.206, 28)])
-def test_keys_come_sooner_than_loss_would_have_it(loss: float, p95: float, p99: float, most: float) -> None:
-    """Of plain mosh's percentiles at this loss, as measured, the share that we promise; and what it costs in kbit/s."""
-    net = between(restricted(CLIENT), restricted(FAR), loss=loss)
-    net.stands(3)
-    typist = Typist(net, 60)
-    net.stands(62)
-    assert percentile(typist.ages, 0.95) < p95
-    assert percentile(typist.ages, 0.99) < p99
-    assert typist.lost <= 3
-    assert all(end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < most for end in net.ends)
-
-
 @pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)])
 def test_a_path_that_dies_loses_no_key(ways: tuple[str, ...]) -> None:
     """In both directions or in one: what it swallowed goes over the stream, and the last echo comes within 1.5 s."""
@@ -181,49 +109,6 @@ def test_a_path_that_died_in_silence_costs_one_key_less_than_half_a_second() -> 
     typist = Typist(net, EVERY)
     net.stands(5)
     assert 2 * ROUND_TRIP < typist.ages[-1] < 0.42
-
-
-def test_a_moment_of_darkness_costs_little_more_than_itself() -> None:
-    """200 ms each 5 s, and mosh would wait 220 ms before it sends again: no key is left to that."""
-    net = between(restricted(CLIENT), restricted(FAR))
-    net.stands(11)
-    dark = [(START + second, START + second + 0.2) for second in range(12, 132, 5)]
-    for weather in net.weather.values():
-        weather.dark = dark
-    typist = Typist(net, 120)
-    net.stands(125)
-    assert typist.lost == 0
-    assert typist.ages[-1] < 0.2 + ROUND_TRIP + 0.05
-    assert percentile(typist.ages, 0.99) < 0.25
-    assert all(end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < 20 for end in net.ends)
-
-
-def test_the_newest_leaves_the_dark_first() -> None:
-    """mosh takes no round trip from what comes behind it, and would else believe in a slow line."""
-    net = between(restricted(CLIENT), restricted(FAR))
-    net.stands(11)
-    net.weather["up"].dark = [(net.now, net.now + 0.2)]
-    for number in range(3):
-        net.after(0.05 + 0.04 * number, partial(net.sends, net.client, bytes([number])))
-    net.stands(1)
-    assert [datagram for _, datagram in net.far.got] == [b"\2", b"\1", b"\0"]
-
-
-@pytest.mark.parametrize(("jitter", "late", "most"), [(0.0, 0.67, 1), (0.1, 0.75, 1)])
-def test_a_slow_long_line_is_not_filled(jitter: float, late: float, most: float) -> None:
-    """64 kbit/s, a round trip of 600 ms: a datagram that waits behind another one is not taken for lost at once."""
-    net = Internet(home(None), office(None))
-    for weather in net.weather.values():
-        weather.delay, weather.jitter, weather.rate = 0.3 - jitter / 2, jitter, 8000
-    net.connects(up=Line(delay=0.3, rate=8000), down=Line(delay=0.3, rate=8000))
-    net.stands(12)
-    typist = Typist(net, 60)
-    net.stands(65)
-    assert typist.lost == 0
-    assert percentile(typist.ages, 0.99) < late
-    for end in net.ends:
-        assert end.pair.snapshot(net.now)["redundancy"]["spent_kbit"] < most
-        assert len(end.pair.history) == 1
 
 
 def test_what_went_over_a_stream_that_died_as_well_is_rescued() -> None:
@@ -374,32 +259,3 @@ def test_datagrams_larger_than_mosh_over_ipv6_sends_are_tried_first() -> None:
     net.stands(1)
     assert net.far.pair.streams["ssh"].sent == 1
     assert len(net.client.got) == 2
-
-
-def test_a_lossy_path_has_a_stream_by_its_side() -> None:
-    """At 40 % loss the choice is not one or the other: both carry, and what comes first counts."""
-    net = Internet(home(restricted(CLIENT)), office(restricted(FAR)))
-    net.connects()
-    net.stands(3)
-    for weather in net.weather.values():
-        weather.loss = 0.4
-    typist = Typist(net, 60)
-    net.stands(10)
-    before = net.far.pair.streams["ssh"].sent
-    net.stands(52)
-    assert net.far.pair.streams["ssh"].sent > before + 200
-    assert typist.lost <= 6
-    assert percentile(typist.ages, 0.99) < 2 * ROUND_TRIP
-
-
-def test_the_budget_bounds_the_copies() -> None:
-    """A flood of small datagrams at 15 % loss has copies for 16 kbit/s and no more; without a budget it has none."""
-    for budget, least, most in ((16.0, 10, 18), (0.0, 0, 0)):
-        net = Internet(home(None), office(None), budget=budget)
-        for weather in net.weather.values():
-            weather.loss = 0.15
-        net.connects()
-        for number in range(2000):
-            net.after(0.01 * number, partial(net.sends, net.client, number.to_bytes(4, "big") + bytes(200)))
-        net.stands(20)
-        assert least <= net.client.pair.snapshot(net.now)["redundancy"]["spent_kbit"] <= most

@@ -7,15 +7,15 @@ from math import inf
 import pytest
 
 from tunneld.core.queue import MAX_AGE, Waiting
-from tunneld.core.unanswered import AGAIN, MOST, TIMES, Unanswered
+from tunneld.core.unanswered import AGAIN, MORE, MOST, TIMES, Unanswered
 
 NOW = 1000.0
 LATE = NOW + 0.1
 
 
-def of(*numbers: int, trip: float = 0.08) -> Unanswered:
+def of(*numbers: int, trip: float = 0.08, has_echoes: bool = False) -> Unanswered:
     """Datagrams with these numbers, each sent in the packet of ten times its number."""
-    unanswered = Unanswered()
+    unanswered = Unanswered(has_echoes=has_echoes)
     for number in numbers:
         unanswered.add(Waiting(0, number, b"key", NOW), [10 * number], LATE + number / 100, trip)
     return unanswered
@@ -68,6 +68,17 @@ def test_it_ends_when_mosh_itself_sends_again() -> None:
     unanswered = of(1)
     assert moments(unanswered) == pytest.approx([AGAIN * time for time in range(TIMES)])
     assert numbers(unanswered, NOW + 1) == []
+
+
+def test_an_echo_goes_again_for_longer() -> None:
+    """It is what somebody waits for; of several, the newest, which says what the others say."""
+    quick = [AGAIN * time for time in range(TIMES)]
+    slow = [quick[-1] + 2 * AGAIN * time for time in range(1, MORE + 1)]
+    assert moments(of(1, has_echoes=True)) == pytest.approx([*quick, *slow])
+    several = of(1, 2, has_echoes=True)
+    for _ in range(TIMES + 1):
+        going = numbers(several, several.due())
+    assert going == [2]
 
 
 def test_on_a_long_line_they_go_less_often() -> None:

@@ -109,7 +109,9 @@ def _copies(redundancy: dict[str, Any]) -> str:
     copies, spent, budget = (redundancy.get(key, 0) for key in ("copies", "spent_kbit", "budget_kbit"))
     if copies <= 1:
         return "none: each datagram goes once"
-    return f"each small datagram goes {counted(copies, 'time')}; {spent:g} of {budget:g} kbit/s spent on that"
+    room = redundancy.get("room_kbit")
+    less = f"; this line has room for {room:g}" if room is not None and room < budget else ""
+    return f"each small datagram goes {counted(copies, 'time')}; {spent:g} of {budget:g} kbit/s spent on that{less}"
 
 
 def _change(change: dict[str, Any]) -> list[str]:

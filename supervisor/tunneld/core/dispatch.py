@@ -24,13 +24,20 @@ class Dispatch:
     """`streams`, `paths` and `outbox` are the pair's; `counts` says what became of datagrams."""
 
     def __init__(
-        self, streams: dict[str, StreamCarrier], paths: Paths, outbox: Outbox, counts: Counter[str], now: float
+        self,
+        streams: dict[str, StreamCarrier],
+        paths: Paths,
+        outbox: Outbox,
+        counts: Counter[str],
+        now: float,
+        *,
+        is_client: bool,
     ) -> None:
         self._streams = streams
         self._paths = paths
         self._outbox = outbox
         self._counts = counts
-        self._unanswered = Unanswered()
+        self._unanswered = Unanswered(has_echoes=not is_client)
         self._number = 0
         self._began = now
 
@@ -47,7 +54,7 @@ class Dispatch:
         if paths and len(datagram) <= SMALL:
             self._outbox.plan(waiting.number, datagram, now)
             if self._paths.current and not streams:
-                self._unanswered.add(waiting, packets, now + paths[0].late, paths[0].rtt or 0.0)
+                self._unanswered.add(waiting, packets, now + paths[0].trips.late, paths[0].rtt or 0.0)
         if not paths and not streams:
             self._counts["datagrams_without_carrier"] += 1
 
@@ -63,13 +70,14 @@ class Dispatch:
         """Copies leave that are due, and what has no answer in time goes again."""
         for copy in self._outbox.ripe(now):
             paths = self._route(copy.datagram, now).paths
-            if paths:
-                path = paths[copy.place % len(paths)]
+            path = paths[copy.place % len(paths)] if paths else None
+            if path and self._outbox.spend(path, copy.datagram, now):
                 packet = self._outbox.send(path, copy.number, copy.datagram, now)
                 self._unanswered.went(copy.number, packet)
         if self._unanswered.due() <= now:
-            for late in self._unanswered.again(now):
-                self._go_again(late, now)
+            going = self._unanswered.again(now)
+            for late in going:
+                self._go_again(late, going[0].times, now)
 
     def rescue(self, now: float) -> None:
         """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
@@ -93,13 +101,14 @@ class Dispatch:
     def _mood(self, now: float) -> int:
         return DOUBT if self.is_in_doubt(now) else CALM
 
-    def _go_again(self, late: Late, now: float) -> None:
-        """Over a path each time, if the budget allows, and over streams the first time."""
+    def _go_again(self, late: Late, turn: int, now: float) -> None:
+        """Over one of the paths in turn, all the same one, so that the newest comes first; over streams once."""
         number, datagram = late.waiting.number, late.waiting.datagram
         paths, streams, _ = self._route(datagram, now)
         self._stream(late, streams or choose(self._streams.values(), len(datagram), now), now)
-        if paths and self._outbox.affords(datagram, now):
-            late.packets.add(self._outbox.send(paths[late.times % len(paths)], number, datagram, now))
+        path = paths[turn % len(paths)] if paths else None
+        if path and self._outbox.spend(path, datagram, now):
+            late.packets.add(self._outbox.send(path, number, datagram, now))
 
     def _stream(self, late: Late, streams: list[StreamCarrier], now: float) -> None:
         if late.is_streamed:

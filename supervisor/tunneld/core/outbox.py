@@ -10,6 +10,7 @@ from tunneld.core import packet, redundancy
 from tunneld.core.packet import Seal
 from tunneld.core.path import Address, Path
 from tunneld.core.paths import Paths
+from tunneld.core.room import Room
 from tunneld.core.route import is_new
 
 UDP_HEADERS = 28
@@ -124,18 +125,26 @@ class Outbox:
         return [copy.when for copy in self._copies[:1]]
 
     def ripe(self, now: float) -> list[Copy]:
-        """The copies that leave now; those that the budget does not allow are gone."""
+        """The copies whose time has come."""
         self._plan()
         ripe = []
         while self._copies and self._copies[0].when <= now:
-            copy = heapq.heappop(self._copies)
-            if self.affords(copy.datagram, now):
-                ripe.append(copy)
+            ripe.append(heapq.heappop(self._copies))
         return ripe
 
-    def affords(self, datagram: bytes, now: float) -> bool:
-        """Whether the budget allows that this goes once more, now."""
-        is_allowed = self.budget.allows(len(datagram) + packet.OVERHEAD + UDP_HEADERS, now)
+    def room(self, path: Path, now: float) -> Room:
+        """What a path has room for, as far as is known."""
+        if path.room is None:
+            path.room = Room(self.budget.limit, now)
+        return path.room
+
+    def spend(self, path: Path, datagram: bytes, now: float) -> bool:
+        """Take what it costs that this goes once more on a path; False: there is no such budget, or room, left."""
+        cost = len(datagram) + packet.OVERHEAD + UDP_HEADERS
+        room = self.room(path, now)
+        if path.trips.has_queue:
+            room.halve(now)
+        is_allowed = room.take(cost, now) and self.budget.allows(cost, now)
         self._counts["copies_out" if is_allowed else "copies_over_budget"] += 1
         return is_allowed
 

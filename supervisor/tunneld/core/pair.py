@@ -80,7 +80,7 @@ class Pair:
         self._paths = Paths(self.counts, now)
         self._rendezvous = Rendezvous(secret, now)
         self._outbox = Outbox(self._seal, self._paths, redundancy.Budget(budget, now), self.counts)
-        self._dispatch = Dispatch(self.streams, self._paths, self._outbox, self.counts, now)
+        self._dispatch = Dispatch(self.streams, self._paths, self._outbox, self.counts, now, is_client=is_client)
         self._seen = Seen()
         self._now = now
         self._next_ping = now + PING
@@ -251,6 +251,7 @@ class Pair:
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """What `--paths` shows, ready for JSON."""
+        current = self._paths.current
         return {
             "in_use": sight.in_use(self._paths, self.streams.values(), now),
             "streams": [sight.stream(stream, now) for stream in self.streams.values()],
@@ -258,6 +259,7 @@ class Pair:
             "redundancy": {
                 "copies": self._outbox.copies(now),
                 "budget_kbit": self._outbox.budget.limit,
+                "room_kbit": round(self._outbox.room(current, now).size(now), 1) if current else None,
                 "spent_kbit": round(self._outbox.budget.spent(now), 1),
             },
             "history": [{"ago": round(now - when, 1), "what": what} for when, what in self.history],

@@ -11,6 +11,8 @@ from math import inf
 from typing import NamedTuple
 
 from tunneld.core.loss import Loss
+from tunneld.core.room import Room
+from tunneld.core.trips import UNKNOWN, Trips
 
 KINDS = ("lan", "mapped", "reflexive", "visible", "relay")
 """What a candidate may be, as OFFER names it: an address of the machine's own; one that its router opened; what a STUN
@@ -31,9 +33,6 @@ URGENT_BEAT = 0.2
 
 COMPANION = 0.25
 """Seconds after the last question from which a large datagram has a probe by its side; a small one asks by itself."""
-
-LATE = 0.015
-"""Seconds, at least, by which an answer may exceed the usual round trip: two machines have something else to do."""
 
 DOUBT = 0.5
 """Seconds, or three round trips: mosh's banner comes after 6.5 s, but a person wonders after one."""
@@ -56,13 +55,6 @@ LONGEST_HOLD = 30.0, 480.0
 
 FORGIVEN = 120.0
 """Seconds in use after which earlier faults do not count."""
-
-UNKNOWN_RTT = 0.5
-"""Seconds that a round trip is taken for before one was measured."""
-
-ROUND_TRIPS, TRIP_EVERY = 16, 0.25
-"""Round trips of which the shortest is compared with other paths', and the seconds of which each is the shortest: a
-queue that comes and goes is no reason to move, however many questions meet it."""
 
 MAX_ASKED = 512
 """Questions whose answer is waited for: what the budget of copies allows for as long as DEATH. An answer to a forgotten
@@ -99,6 +91,7 @@ class Path:
     """`sent` and `received` count packets, `proven` is the size of datagrams that have been seen to pass.
 
     `heard` is when anything of the peer's came, `answered` when an answer did; None: not in this life of the path.
+    `room` is what the line has room for besides mosh's own datagrams; None: nobody asked yet.
     """
 
     def __init__(self, kind: str, local: str, remote: Address, now: float) -> None:
@@ -108,7 +101,8 @@ class Path:
         self.made = now
         self.sent = self.received = 0
         self.proven = 0
-        self.rtt: float | None = None
+        self.trips = Trips()
+        self.room: Room | None = None
         self.answered: float | None = None
         self.heard: float | None = None
         self.fault = ""
@@ -117,9 +111,6 @@ class Path:
         self.loss = Loss()
         self._strikes = 0
         self._asked: dict[int, _Asked] = {}
-        self._trips: list[float] = []
-        self._trip_began = -inf
-        self._swing = 0.0
         self._waiting_since: float | None = None
         self._settled = -inf
         self._warned: float | None = None
@@ -135,14 +126,9 @@ class Path:
         return self.kind != "relay"
 
     @property
-    def best_rtt(self) -> float:
-        """Seconds: the shortest of the last ROUND_TRIPS."""
-        return min(self._trips, default=inf)
-
-    @property
-    def late(self) -> float:
-        """Seconds after which an answer that has not come is late (as in RFC 6298, but for the least)."""
-        return (self.rtt if self.rtt is not None else UNKNOWN_RTT) + max(LATE, 4 * self._swing)
+    def rtt(self) -> float | None:
+        """Seconds, smoothed; None: it has never answered."""
+        return self.trips.usual
 
     # Probes
 
@@ -215,7 +201,7 @@ class Path:
         self.answered = now
         if asked.size:
             self.proven, self._full_tries, self._next_full = max(self.proven, asked.size), 0, inf
-        self._learn_rtt(now - asked.when, now)
+        self.trips.learn(asked.when, now)
         self.loss.learn(asked.sent, came, now)
         self._settle(asked.when)
         return True
@@ -291,6 +277,8 @@ class Path:
         """The network changed: what was held against it no longer counts, nor what spoke for it."""
         self._strikes, self.held_until, self.fault, self.is_lossy = 0, now, "", False
         self.loss.forget()
+        self.trips.forget_shortest()
+        self.room = None
         self._warned = None
         if self.answered is None:
             self.start(now)
@@ -309,7 +297,7 @@ class Path:
 
     @property
     def _doubt(self) -> float:
-        return max(DOUBT, 3 * (self.rtt if self.rtt is not None else UNKNOWN_RTT / 3))
+        return max(DOUBT, 3 * (self.rtt if self.rtt is not None else UNKNOWN / 3))
 
     @property
     def _death(self) -> float:
@@ -327,17 +315,8 @@ class Path:
         self.answered = self._waiting_since = self._warned = None
         self.proven, self._next_full, self._full_tries = 0, inf, 0
         self._asked.clear()
-        self._trips.clear()
+        self.trips.forget_shortest()
         self.start(now)
-
-    def _learn_rtt(self, trip: float, now: float) -> None:
-        self._swing += (abs(trip - self.rtt) - self._swing) / 4 if self.rtt is not None else trip / 2
-        self.rtt = trip if self.rtt is None else self.rtt + (trip - self.rtt) / 8
-        if self._trips and now - self._trip_began < TRIP_EVERY:
-            self._trips[-1] = min(self._trips[-1], trip)
-        else:
-            self._trips = [*self._trips, trip][-ROUND_TRIPS:]
-            self._trip_began = now
 
     def _settle(self, asked: float) -> None:
         """What was sent until `asked` needs no answer any more, though an older one may still come."""

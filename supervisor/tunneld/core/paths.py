@@ -46,14 +46,14 @@ def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patien
     usable = [path for path in passing if path.is_open(now)]
     trusted = [path for path in usable if not path.is_silent(now)]
     pool = trusted or usable or [path for path in passing if path.is_lossy]
-    best = min(pool, key=lambda path: (not path.is_direct, path.best_rtt), default=None)
+    best = min(pool, key=lambda path: (not path.is_direct, path.trips.shortest), default=None)
     if (current in passing and is_patient) or (current in pool and not trusted):
         return current
     if best is None or current not in pool or current is None:
         return best
     if best.is_direct != current.is_direct:
         return best
-    is_better = best.best_rtt <= min(current.best_rtt * BETTER_SHARE, current.best_rtt - BETTER_BY)
+    is_better = best.trips.shortest <= min(current.trips.shortest * BETTER_SHARE, current.trips.shortest - BETTER_BY)
     return best if is_better else current
 
 

@@ -8,6 +8,7 @@ Measured with mosh at 5 % loss: 99 of 100 keystrokes were back within 493 ms as 
 from __future__ import annotations
 
 from tunneld.core.loss import REMEMBERED, Loss
+from tunneld.core.room import Room
 
 SMALL = 300
 """Bytes: below it a datagram is alone in its instruction, a keystroke or its echo."""
@@ -18,8 +19,8 @@ MOST = 4
 ENOUGH = 1 / 1000
 """The share of datagrams that may get lost with all their copies."""
 
-SPACING = (0.0, 0.008, 0.020, 0.040)
-"""Seconds after which each copy leaves: losses come in bursts, and 8 ms later the worst is often over."""
+SPACING = (0.0, 0.005, 0.015, 0.040)
+"""Seconds after which each copy leaves. Losses come in bursts: each waits longer for the worst to be over."""
 
 QUICK = 5.0
 """Seconds: the loss of this while counts when it is worse than that of the last REMEMBERED."""
@@ -29,9 +30,6 @@ WORTH_COUNTING = 20
 
 UNCERTAIN = 2
 """Copies at a change of path, when nobody knows what the new one is like."""
-
-BURST = 2.0
-"""Seconds of its budget that may be spent at once."""
 
 PERIOD = 10.0
 """Seconds over which the cost is told."""
@@ -57,22 +55,18 @@ def copies(share: float | None, *, uncertain: bool) -> int:
 
 
 class Budget:
-    """What copies may cost, in kbit/s, and what they do cost."""
+    """What copies may cost in all, `limit` in kbit/s, and what they do cost."""
 
     def __init__(self, limit: float, now: float) -> None:
         self.limit = limit
-        self._rate = limit * 1000 / 8
-        self._left = self._rate * BURST
-        self._filled = self._began = now
+        self._room = Room(limit, now)
+        self._began = now
         self._spent = self._last = 0.0
 
     def allows(self, cost: int, now: float) -> bool:
         """Take `cost` bytes if there are as many."""
-        self._left = min(self._rate * BURST, self._left + (now - self._filled) * self._rate)
-        self._filled = now
-        if cost > self._left:
+        if not self._room.take(cost, now):
             return False
-        self._left -= cost
         self._roll(now)
         self._spent += cost
         return True

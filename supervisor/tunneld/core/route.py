@@ -85,10 +85,12 @@ def _is_slow(current: Path, streams: list[StreamCarrier]) -> bool:
 
 
 def _aside(current: Path, known: Iterable[Path], now: float) -> list[Path]:
-    return [path for path in _others(current, known, now) if path.best_rtt <= 1.5 * current.best_rtt + ASIDE][:1]
+    longest = 1.5 * current.trips.shortest + ASIDE
+    others = _others(current, known, now)
+    return [path for path in others if path.trips.shortest <= longest and not path.trips.has_queue][:1]
 
 
 def _others(current: Path, known: Iterable[Path], now: float) -> list[Path]:
     """Further paths that could be used, the shortest first."""
     others = [path for path in known if path is not current and path.is_open(now) and not path.is_silent(now)]
-    return sorted(others, key=lambda path: path.best_rtt)
+    return sorted(others, key=lambda path: path.trips.shortest)

@@ -2,8 +2,9 @@
 
 mosh waits a round trip and 100 ms more before it sends again. Here the first answer that is late makes all that have
 none go again, a few times a few milliseconds apart. The newest goes first. It says whatever mosh has no word of yet,
-and what comes behind it tells mosh nothing about the round trip; a late one that does makes mosh believe in a slow
-line, and wait longer with the next echoes.
+and what comes behind it tells mosh nothing about the round trip; a late one that does, whichever way it goes, makes
+mosh-server believe in a slow line, and wait longer with the next echoes. So what brings the echo itself is worth going
+again for longer, and a key is not: mosh-client sends that anew, and then it is not late.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ AGAIN, TRIP_SHARE = 0.0125, 1 / 8
 
 TIMES = 3
 """How often one goes again. mosh's own repetition follows soon, as a new datagram, whose round trip is not late."""
+
+MORE = 5
+"""How often the newest of mosh-server's goes again after that, with pauses twice as long: then mosh-server does so."""
 
 MOST = 8
 """Datagrams that are remembered: what a quick typist causes in a second."""
@@ -39,7 +43,11 @@ class Late:
 
 
 class Unanswered:
-    def __init__(self) -> None:
+    """`has_echoes`: these are mosh-server's datagrams."""
+
+    def __init__(self, *, has_echoes: bool) -> None:
+        self._has_echoes = has_echoes
+        self._newest = -1
         self._sent: dict[int, Late] = {}  # by the datagram's number, the oldest first
 
     def __iter__(self) -> Iterator[Late]:
@@ -48,6 +56,7 @@ class Unanswered:
 
     def add(self, waiting: Waiting, packets: Iterable[int], due: float, trip: float) -> None:
         """A datagram leaves in these packets; from `due` on its answer, which takes `trip` seconds, is late."""
+        self._newest = waiting.number
         self._sent[waiting.number] = Late(waiting, packets, due, max(AGAIN, trip * TRIP_SHARE))
         if len(self._sent) > MOST:
             del self._sent[next(iter(self._sent))]
@@ -76,5 +85,12 @@ class Unanswered:
         going = [late for late in self if late.due < inf]
         for late in going:
             late.times += 1
-            late.due = max(late.due, now + late.every) if late.times < TIMES else inf
+            late.due = max(late.due, now + self._pause(late))
         return going
+
+    def _pause(self, late: Late) -> float:
+        if late.times < TIMES:
+            return late.every
+        if self._has_echoes and late.waiting.number == self._newest and late.times < TIMES + MORE:
+            return 2 * late.every
+        return inf

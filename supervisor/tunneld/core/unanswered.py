@@ -1,10 +1,12 @@
 """Small datagrams whose answer has not come, and when they go again.
 
 mosh waits a round trip and 100 ms more before it sends again. Here the first answer that is late makes all that have
-none go again, a few times a few milliseconds apart. The newest goes first. It says whatever mosh has no word of yet,
-and what comes behind it tells mosh nothing about the round trip; a late one that does, whichever way it goes, makes
-mosh-server believe in a slow line, and wait longer with the next echoes. So what brings the echo itself is worth going
-again for longer, and a key is not: mosh-client sends that anew, and then it is not late.
+none go again, a few times a few milliseconds apart. The newest goes first: it says whatever mosh has no word of yet,
+and mosh takes no round trip from what comes behind it.
+
+One that mosh does take a late round trip from, whichever way it went, makes mosh-server believe in a slow line, and
+hold the next echoes back. So this ends soon, and mosh's own repetition does the rest, a new datagram that is not late.
+Only mosh-server's newest is worth more: the echo that somebody waits for.
 """
 
 from __future__ import annotations

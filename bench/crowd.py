@@ -17,14 +17,14 @@ from random import Random
 from typing import Any, Final
 
 from tests import leaping
-from tunneld.core.backoff import Backoff, Limits
-from tunneld.core.lifecycle import Failure
-from tunneld.core.pulse import Pulse
+from tunneld.core.supervise.backoff import Backoff, Limits
+from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.liveness import Pulse
 from tunneld.profile import Keepalive
-from tunneld.ssh.dial import CONNECT_TIMEOUT, LOGIN_TIMEOUT
-from tunneld.ssh.failure import SessionError
-from tunneld.ssh.lookup import Address
-from tunneld.ssh.reach import Direct, Race
+from tunneld.ssh.connect.dial import CONNECT_TIMEOUT, LOGIN_TIMEOUT
+from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.connect.race import Direct, Race
+from tunneld.ssh.connect.resolver import Address
 
 # Seconds of one of the relay's processors for a login, and for the program that runs there beside each session: OpenSSH
 # 9.2 with Ed25519 keys and without PAM, the mean of 40 on the machine in docs/measurements.md.

@@ -42,8 +42,8 @@ IMPORTS: Final = {
     "asyncssh": "import asyncssh",
     "pydantic": "import pydantic",
     "asyncssh, structlog, tenacity, pydantic": "import asyncssh, structlog, tenacity, pydantic",
-    "all that tunneld run imports": "import tunneld.cli.run, tunneld.log, tunneld.daemon, tunneld.profile",
-    "the agent's imports": "import tunneld.agent",
+    "all that tunneld run imports": "import tunneld.cli.run, tunneld.log, tunneld.daemon.daemon, tunneld.profile",
+    "the agent's imports": "import tunneld.shipped.ingress_agent",
 }
 
 

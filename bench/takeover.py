@@ -27,8 +27,8 @@ from tests.lab.client import person
 from tests.lab.net import Lab
 from tests.lab.sshd import Sshd
 from tunneld.profile import Keepalive, Relay, TcpAddress
-from tunneld.ssh.dial import dial
-from tunneld.ssh.takeover import Holder, Mark
+from tunneld.ssh.connect.dial import dial
+from tunneld.ssh.remote.takeover import Holder, Mark
 
 PORT: Final = 7000
 EVERY: Final = 0.0005  # seconds between two questions to the kernel

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
-from tests.supervised import running_relay
+from tests.tunnel.supervised import running_relay
 from tests.virtual import Journal, VirtualTime
 
 

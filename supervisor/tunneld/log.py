@@ -15,8 +15,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from tunneld.systemd.entry import entry
 from tunneld.systemd.journal import Journal, is_journal
+from tunneld.systemd.journal_entry import entry
 
 FORMATS = ("console", "logfmt", "json")
 

@@ -8,10 +8,10 @@ import pytest
 
 from tunneld.cli import _parser, main
 from tunneld.cli.mosh import NO_AGENT, order_of
-from tunneld.cli.paths import describe
+from tunneld.cli.mosh_paths import describe
 from tunneld.errors import UsageError
-from tunneld.mosh import window
-from tunneld.mosh.command import Order
+from tunneld.mosh import paths_socket
+from tunneld.mosh.command_line import Order
 
 
 def order(*words: str, prediction: str | None = None) -> Order:
@@ -108,7 +108,7 @@ def test_no_agent_is_forwarded_is_no_contradiction() -> None:
 
 def test_nothing_to_look_at_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With the exit code of what is not there."""
-    monkeypatch.setattr(window, "look", lambda: iter(()))
+    monkeypatch.setattr(paths_socket, "look", lambda: iter(()))
     assert main(["mosh", "--paths"]) == 69
     assert capsys.readouterr().err == "tunneld: no `tunneld mosh` of yours is running\n"
 

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tunneld.cli import main
-from tunneld.profile import places
+from tunneld.profile import folders
 
 GOOD = '[relay]\nhost = "r"\n[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0.0.1:22"\n'
 
@@ -19,7 +19,7 @@ GOOD = '[relay]\nhost = "r"\n[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's profiles, none so far; the system has none."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(places, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(folders, "SYSTEM", tmp_path / "etc")
     folder = tmp_path / "tunneld" / "profiles"
     folder.mkdir(parents=True)
     return folder

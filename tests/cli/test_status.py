@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tunneld.cli import status
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import RightsError, UnavailableError
-from tunneld.status import TunnelStatus, to_json
+from tunneld.status.snapshot import TunnelStatus, to_json
 
 UP = to_json(TunnelStatus(name="pi", state=State.UP, since=1, relay="relay")).encode() + b"\n"
 DOWN = to_json(TunnelStatus(name="pi", state=State.BACKOFF, since=1, relay="relay")).encode() + b"\n"
@@ -25,7 +25,7 @@ DOWN = to_json(TunnelStatus(name="pi", state=State.BACKOFF, since=1, relay="rela
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only this folder is looked at."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    monkeypatch.setattr("tunneld.runtime.SYSTEM", tmp_path)
+    monkeypatch.setattr("tunneld.daemon.run_folder.SYSTEM", tmp_path)
     return tmp_path
 
 

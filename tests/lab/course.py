@@ -26,10 +26,10 @@ from tests.lab.product import MOSH, Daemon, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
 from tunneld.cli.status import ask
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import TunneldError
 from tunneld.profile import Mode
-from tunneld.status import TunnelStatus
+from tunneld.status.snapshot import TunnelStatus
 
 DISK: Final = "8m"  # of pi and of the relay: keys, profiles, logs, state
 TARGET: Final = 7000  # on either side's loopback

@@ -32,7 +32,7 @@ WAYS: Final = {
     "pi-lan": "HostName 192.168.1.2",
 }
 
-Snapshot = Mapping[str, Any]  # tunneld.core.pair's
+Snapshot = Mapping[str, Any]  # tunneld.core.pair.pair's
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Final, Self
 
 from tests.lab.client import Person
 from tests.lab.machine import Machine, wait_until
-from tunneld.core.lifecycle import State
-from tunneld.status import TunnelStatus, from_json
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.snapshot import TunnelStatus, from_json
 
 TUNNELD: Final = (sys.executable, "-m", "tunneld")
 MOSH: Final = '[mosh]\nports = "60001-60010"\nbind = "0.0.0.0"\n'

@@ -16,8 +16,8 @@ from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import bound_ports
 from tests.lab.scene import Scene, scene
-from tunneld.core.lifecycle import State
-from tunneld.status import TunnelStatus, from_json
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.snapshot import TunnelStatus, from_json
 
 SYSTEM_PROFILES: Final = "/etc/tunneld/profiles"
 USER_PROFILES: Final = "/home/vera/.config/tunneld/profiles"

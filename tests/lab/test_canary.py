@@ -9,8 +9,8 @@ import pytest
 from tests.lab.net import Lab
 from tests.lab.product import QUICK, TUNNELD, Daemon, profile_text
 from tests.lab.scene import scene
-from tunneld.core.lifecycle import State
-from tunneld.status import TunnelStatus
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 

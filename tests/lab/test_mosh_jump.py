@@ -17,7 +17,7 @@ from tests.lab.net import SYMMETRIC, Lab
 from tests.lab.product import TUNNELD, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
-from tunneld.core import stun
+from tunneld.core.pair import stun
 
 pytestmark = pytest.mark.lab
 

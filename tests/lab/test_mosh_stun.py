@@ -14,8 +14,8 @@ from tests.lab.coturn import stun_server
 from tests.lab.homeward import Homeward, Snapshot, homeward, is_direct, is_on_stream
 from tests.lab.net import CONE, RENUMBERING, Lab
 from tests.lab.product import TUNNELD, agents
-from tunneld.core import stun
-from tunneld.core.path import TRIES, Address
+from tunneld.core.pair import stun
+from tunneld.core.pair.path import TRIES, Address
 
 pytestmark = pytest.mark.lab
 

@@ -11,7 +11,7 @@ from tests.lab.client import Person, person
 from tests.lab.net import Lab
 from tests.lab.sshd import Sshd
 from tunneld.profile import Keepalive, Relay
-from tunneld.ssh.dial import dial
+from tunneld.ssh.connect.dial import dial
 
 pytestmark = pytest.mark.lab
 

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, Daemon, profile_text
 from tests.lab.scene import scene
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
 

@@ -14,9 +14,9 @@ from tests.lab.net import Host, Lab
 from tests.lab.product import MOSH, TUNNELD, Daemon, bound_ports
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
-from tunneld.core.failover import USED_TO
-from tunneld.core.lifecycle import State
-from tunneld.status import TunnelStatus
+from tunneld.core.supervise.failover import USED_TO
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.service import LIVELY, USER_PROFILES, Home, home, profile
 from tests.lab.sshd import Sshd
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
 

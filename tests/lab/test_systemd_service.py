@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.machine import wait_until
 from tests.lab.service import LIVELY, SYSTEM_PROFILES, Home, home, profile
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
 

@@ -17,9 +17,9 @@ from tests.lab.net import Lab
 from tests.lab.product import QUICK, Daemon, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
-from tunneld.claim import Record, parse
-from tunneld.core.lifecycle import Failure, State
-from tunneld.status import TunnelStatus
+from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.shipped.end_predecessor import Record, parse
+from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
-from tunneld.net.news import KernelNews, News
+from tunneld.net.kernel_news import KernelNews, News
+from tunneld.net.network_watch import LATE, POLL, TICK, Change, Watch
 from tunneld.net.routes import ANYWHERE, Signature, signature, usable
-from tunneld.net.watch import LATE, POLL, TICK, Change, Watch
 
 pytestmark = pytest.mark.lab
 
@@ -238,7 +238,7 @@ async def test_without_netlink_a_change_is_found(pi: Watched) -> None:
 
 STOPPED = """
 import asyncio
-from tunneld.net.watch import Watch
+from tunneld.net.network_watch import Watch
 async def tick(seconds):
     print("ticks", flush=True)
     await asyncio.sleep(seconds)

@@ -21,9 +21,9 @@ from tests.lab.course import TARGET, Course
 from tests.lab.crowd import Deed, crowd, targets
 from tests.lab.net import GATEWAYS, Lab
 from tests.lab.sshd import descendants
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Mode
-from tunneld.status import TunnelStatus
+from tunneld.status.snapshot import TunnelStatus
 
 A_DAY = 86_400  # seconds
 SOON = 60  # seconds; anything that is no day

@@ -17,7 +17,7 @@ from tests.lab.machine import Machine
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
 from tests.sshd import descendants, free_port
-from tunneld.mosh import window
+from tunneld.mosh import paths_socket
 
 TUNNELD = (sys.executable, "-m", "tunneld")
 NAME = "home"
@@ -54,7 +54,7 @@ class Place:
 
     def windows(self) -> list[str]:
         """The windows of sessions that run."""
-        folder = self.runtime / window.NAME
+        folder = self.runtime / paths_socket.NAME
         return sorted(each.name for each in folder.glob("*.sock"))
 
     def paths(self, *options: str) -> str:

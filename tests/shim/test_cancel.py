@@ -15,7 +15,7 @@ from tests.sshd import running_sshd
 from tunneld.log import logger
 from tunneld.profile import Mosh, PortRange, Relay
 from tunneld.shim.shim import Shim
-from tunneld.ssh.dial import dial
+from tunneld.ssh.connect.dial import dial
 
 MOMENTS = [0.0, *(0.001 * 1.5**step for step in range(16))]
 """Seconds after the start, up to half a second: before the command, while Python starts, while streams are opened."""

@@ -14,8 +14,8 @@ import pytest
 
 import tunneld
 from tests.shim.test_shim import MOSH_SIZED, Scene, scene
-from tunneld.core import frame
-from tunneld.core.frame import Frame
+from tunneld.core.stream import frame
+from tunneld.core.stream.frame import Frame
 
 HELLO = frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [1]}).encode()
 SERVING = frame.message(frame.SERVING, {"join": "/nowhere"}).encode()
@@ -24,7 +24,7 @@ PRELUDE = f"""
 import os, socket, sys, time
 sys.path.insert(0, {str(Path(tunneld.__file__).parents[1])!r})
 from tunneld.core import frame
-from tunneld.core.frame import Frame, message
+from tunneld.core.stream.frame import Frame, message
 greeting = {HELLO!r}
 def say(data):
     global greeting
@@ -79,7 +79,7 @@ async def test_a_refusal_is_shown_on_one_plain_line(tmp_path: Path, monkeypatch:
     async def refuses(*_: object) -> None:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "\x1b[2Jno\nx" + 9999 * "y")
 
-    monkeypatch.setattr("tunneld.ssh.remote.start", refuses)
+    monkeypatch.setattr("tunneld.ssh.remote.remote.start", refuses)
     async with scene(tmp_path) as made:
         status = await made.until(lambda status: status.state == "unavailable")
         assert "[2Jno xyyy" in status.reason

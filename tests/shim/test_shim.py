@@ -20,8 +20,8 @@ from tests.sshd import Sshd, running_sshd
 from tunneld.log import logger
 from tunneld.profile import Keepalive, Mosh, PortRange, Relay
 from tunneld.shim.shim import Shim
-from tunneld.ssh.dial import dial
-from tunneld.status import MoshStatus
+from tunneld.ssh.connect.dial import dial
+from tunneld.status.snapshot import MoshStatus
 
 KEEPALIVE = Keepalive(interval=1, count=3)
 SERVER_SIDE = "127.0.0.2"

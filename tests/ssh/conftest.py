@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from tests.ssh.peers import dialled, to_server
 from tests.sshd import Sshd, make_key, running_sshd
+from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.profile import Relay
-from tunneld.ssh.relay import Server, Settings, serve
 
 Log = Any
 

@@ -13,9 +13,9 @@ import asyncssh
 import pytest
 
 from tests.sshd import Sshd
+from tunneld.demo.ssh_server import Server
 from tunneld.profile import Keepalive, Relay
-from tunneld.ssh.dial import dial
-from tunneld.ssh.relay import Server
+from tunneld.ssh.connect.dial import dial
 
 KEEPALIVE = Keepalive(interval=10, count=3)
 

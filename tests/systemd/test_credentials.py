@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervised import profile_of
+from tests.tunnel.supervised import profile_of
 from tunneld.errors import ProfileError, UsageError
-from tunneld.profile import Relay, lent, load
-from tunneld.profile.lent import credential_id, is_lent, readable
+from tunneld.profile import Relay, lent_files, load
+from tunneld.profile.lent_files import credential_id, is_lent, readable
 from tunneld.systemd.credentials import drop_in, files_of
 
 
@@ -134,8 +134,8 @@ def test_a_folder_lent_as_a_whole_is_found(credentials: Path, monkeypatch: pytes
     """tunneld.service lends /etc/tunneld/keys as `keys`: systemd names its files `keys_NAME`."""
     (credentials / "keys_pi").write_text("\n")
     (credentials / "keys_pi-cert.pub").write_text("\n")
-    assert readable(lent.KEYS / "pi") == credentials / "keys_pi"
-    assert readable(lent.KEYS / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
+    assert readable(lent_files.KEYS / "pi") == credentials / "keys_pi"
+    assert readable(lent_files.KEYS / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
     assert readable(Path("/elsewhere/pi")) == Path("/elsewhere/pi")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tunneld.errors import RightsError
 from tunneld.systemd import install
-from tunneld.systemd.program import exec_start
+from tunneld.systemd.exec_start import exec_start
 from tunneld.systemd.service import Scope, Service
 
 OURS = install.INSTALLED + "[Service]\n"

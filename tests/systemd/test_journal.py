@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.datagrams import inbox
-from tunneld.systemd.entry import fields_of, sentence
 from tunneld.systemd.journal import LONGEST_FIELD, Journal, encoded, is_journal
+from tunneld.systemd.journal_entry import fields_of, sentence
 
 LOST = {
     "level": "warning",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tunneld.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from tunneld.demo.signals import Interruption
+    from tunneld.demo.interruption import Interruption
     from tunneld.demo.stage import Stage
 
 PACKAGES = {"mosh": "mosh", "mosh-server": "mosh", "mosh-client": "mosh", "ssh": "openssh-client"}  # Debian's
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
         TunneldError: a step failed.
     """
     _require()
+    from tunneld.demo.interruption import Interruption
     from tunneld.demo.leftover import leftovers, private_folder
-    from tunneld.demo.signals import Interruption
     from tunneld.demo.story import DemoError
 
     with Interruption() as interruption:

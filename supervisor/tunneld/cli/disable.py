@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunneld import runtime
 from tunneld.cli.status import name_of
+from tunneld.daemon import run_folder
 from tunneld.errors import RightsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _stop(service: Service, units: Units) -> None:
 
 
 def _remove(service: Service, files: Sequence[Path]) -> None:
-    from tunneld.profile.places import SYSTEM as PROFILES
+    from tunneld.profile.folders import SYSTEM as PROFILES
     from tunneld.systemd import install
 
     for path in install.remove(files):
@@ -83,6 +83,6 @@ def _remove(service: Service, files: Sequence[Path]) -> None:
         print(f"kept     {path}, which is yours")
     if not service.scope.user and not service.others():
         print(f"kept     {PROFILES.parent}, and the user tunneld")
-    folder = runtime.own_directory()
+    folder = run_folder.own_directory()
     for name in [service.name] if service.name else [lock.stem for lock in folder.glob("*.lock")]:
-        runtime.forget(folder, name)
+        run_folder.forget(folder, name)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunneld.cli.service import FINAL
+from tunneld.cli.services import FINAL
 from tunneld.cli.status import name_of, running_status
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import BusyError, RightsError, TunneldError, UnavailableError, UsageError
-from tunneld.words import brief
+from tunneld.status.brief import brief
 
 if TYPE_CHECKING:
     from tunneld.profile import Profile
-    from tunneld.status import TunnelStatus
+    from tunneld.status.snapshot import TunnelStatus
     from tunneld.systemd.service import Service
     from tunneld.systemd.units import Units, UnitState
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         RightsError: it takes root.
         BusyError: something else runs the tunnel.
     """
-    from tunneld.systemd import program, sight
+    from tunneld.systemd import exec_start, visibility
     from tunneld.systemd.service import Service, scope_of
     from tunneld.systemd.units import Units
 
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         os.environ.pop("XDG_CONFIG_HOME", None)
         os.environ["HOME"] = pwd.getpwuid(0).pw_dir
     profiles = _profiles(service, args.name)
-    words = program.command()
-    sight.require(service.scope, words, profiles)
+    words = exec_start.command()
+    visibility.require(service.scope, words, profiles)
     with Units(user=service.scope.user) as units:
         _require_free(service, profiles, units)
         changed = _install(service, profiles, words, units)
@@ -80,15 +80,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:
     """The profiles, which are right."""
-    from tunneld.profile import found, load_all, places
+    from tunneld.profile import folders, found, load_all
 
     if given is None and service.scope.user:
         raise RightsError(
             "one process for all is a service of the system: do it as root, or enable each NAME by itself"
         )
-    names = [given] if given is not None else [str(file) for file in found() if file.parent == places.SYSTEM]
+    names = [given] if given is not None else [str(file) for file in found() if file.parent == folders.SYSTEM]
     if not names:
-        raise UsageError(f"there are no profiles in {places.SYSTEM}")
+        raise UsageError(f"there are no profiles in {folders.SYSTEM}")
     return load_all(names)
 
 

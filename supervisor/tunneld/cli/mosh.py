@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tunneld.errors import UnavailableError, UsageError
-from tunneld.mosh.command import PREDICTIONS, Order
+from tunneld.mosh.command_line import PREDICTIONS, Order
 
 FAMILIES = {"all": (), "inet": ("-4",), "inet6": ("-6",)}
 
@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
         UnavailableError: something is missing, here or there.
     """
     if args.paths:
-        from tunneld.cli.paths import show
+        from tunneld.cli.mosh_paths import show
 
         return show(args)
     order = order_of(args, os.environ.get("MOSH_PREDICTION_DISPLAY"))
-    from tunneld.mosh.signals import Signals
+    from tunneld.mosh.signal_pipe import Signals
     from tunneld.mosh.start import start
 
     with Signals() as signals:  # from here on there is something to clean up
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             if (status := signals.status()) is None:
                 raise
             return status  # what did not run may have ended because of the same signal
-        from tunneld.mosh.session import Session  # half of all that is imported: ssh connects meanwhile
+        from tunneld.mosh.mosh_session import Session  # half of all that is imported: ssh connects meanwhile
 
         return Session(started, signals).run()
 

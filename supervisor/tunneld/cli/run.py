@@ -49,9 +49,9 @@ def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
     from tunneld import log
-    from tunneld.daemon import Daemon
+    from tunneld.daemon.daemon import Daemon
+    from tunneld.daemon.threads import Threads
     from tunneld.profile import found
-    from tunneld.threads import Threads
 
     profiles, rejected = _chosen(args)
     _raise_descriptor_limit()

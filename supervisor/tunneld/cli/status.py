@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunneld import runtime
-from tunneld.cli.service import Services, describe_service, service_line
-from tunneld.cli.words import describe
-from tunneld.core.lifecycle import State
+from tunneld.cli.services import Services, describe_service, service_line
+from tunneld.core.supervise.lifecycle import State
+from tunneld.daemon import run_folder
 from tunneld.errors import RightsError, UnavailableError
-from tunneld.status import TunnelStatus, from_json, to_json
+from tunneld.status.full import describe
+from tunneld.status.snapshot import TunnelStatus, from_json, to_json
 
 if TYPE_CHECKING:
     from tunneld.systemd.units import UnitState
@@ -142,11 +142,11 @@ def _everything(asking: socket.socket) -> bytes:
 
 def _find(name: str) -> Path:
     """The socket of this tunnel."""
-    for folder in runtime.directories():
+    for folder in run_folder.directories():
         path = folder / f"{name}.sock"
         if path in _sockets(folder, path.name):
             return path
-    hidden = [folder for folder in runtime.directories() if _is_hidden(folder)]
+    hidden = [folder for folder in run_folder.directories() if _is_hidden(folder)]
     raise RightsError(_not_ours(hidden[0])) if hidden else NotRunningError(name)
 
 
@@ -166,7 +166,7 @@ def _not_ours(folder: Path) -> str:
 
 def _all(services: Services) -> list[Found]:
     """Every tunnel that runs or has a service; sockets of daemons that were killed are passed over."""
-    folders = runtime.directories()
+    folders = run_folder.directories()
     names = {path.stem: None for folder in folders for path in _sockets(folder)}
     found = []
     for name in [*names, *sorted(services.names() - set(names))]:

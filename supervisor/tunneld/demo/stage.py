@@ -15,10 +15,10 @@ from pathlib import Path
 
 import asyncssh
 
-from tunneld.demo.link import Link
+from tunneld.demo.cuttable_link import Link
+from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.errors import BusyError
 from tunneld.profile import Profile, load
-from tunneld.ssh.relay import Server, Settings, serve
 
 # Relay and host are one machine, and mosh wants the same UDP port on both: so each has a loopback address of its own.
 RELAY, HOST = "127.0.0.1", "127.0.0.2"

@@ -11,12 +11,12 @@ from typing import Literal, Protocol
 
 from structlog.typing import EventDict
 
-from tunneld.core.lifecycle import State
+from tunneld.core.supervise.lifecycle import State
 from tunneld.demo.events import Events
+from tunneld.demo.pseudo_terminal import NotShownError, Terminal
 from tunneld.demo.stage import Stage
-from tunneld.demo.terminal import NotShownError, Terminal
 from tunneld.errors import TunneldError
-from tunneld.tunnel import Tunnel
+from tunneld.tunnel.tunnel import Tunnel
 
 # Seconds for each thing that is waited for. Each takes one or two; a busy machine may need more.
 PATIENCE = 20.0

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tunneld.errors import UnavailableError
-from tunneld.mosh import command, terminal, window
-from tunneld.mosh.command import Order
-from tunneld.mosh.dial import Dial, has_shell, is_direct
-from tunneld.mosh.hop import NONE, Asking
-from tunneld.mosh.line import Line
-from tunneld.mosh.way import Way
-from tunneld.ssh import bootstrap
+from tunneld.mosh import command_line, paths_socket, terminal
+from tunneld.mosh.command_line import Order
+from tunneld.mosh.jump_host import NONE, Asking
+from tunneld.mosh.jump_route import Way
+from tunneld.mosh.preconnect import Dial, has_shell, is_direct
+from tunneld.mosh.ssh_process import Line
+from tunneld.shipped import pack
 
 FIRST = "first"
 """The first stream's name, at both ends."""
@@ -45,7 +45,7 @@ def start(order: Order) -> Started:
     asking = _ask(order)
     counting = terminal.Counting(order.client)
     environment = {**os.environ, **terminal.charset(os.environ)}
-    far = bootstrap.far_command(command.serve(order, colors=counting.colors(), environment=os.environ))
+    far = pack.far_command(command_line.serve(order, colors=counting.colors(), environment=os.environ))
     settings = asking.settings()
     way = _way(order, settings)
     dial = _dial(way.first if way else settings)
@@ -64,7 +64,7 @@ def first_line(order: Order, far: str, way: Way | None, connects: Sequence[str])
     """The one ssh that may ask the person; `connects` are options for the connection to the first machine."""
     if way:
         order, connects = order._replace(ssh=way.options(FIRST, first=connects)), ()
-    return Line(FIRST, command.ssh_command(order, far, connects), on_terminal=True)
+    return Line(FIRST, command_line.ssh_command(order, far, connects), on_terminal=True)
 
 
 def beside(order: Order, way: Way | None, name: str) -> Order:
@@ -92,5 +92,5 @@ def _way(order: Order, settings: Mapping[str, str]) -> Way | None:
 
 def _dial(settings: Mapping[str, str]) -> Dial | None:
     with contextlib.suppress(OSError):
-        return Dial(settings, window.prepare()) if is_direct(settings) and has_shell(os.environ) else None
+        return Dial(settings, paths_socket.prepare()) if is_direct(settings) and has_shell(os.environ) else None
     return None

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from tunneld.errors import Problem
 from tunneld.profile.address import Address, UnixAddress
-from tunneld.profile.lines import lines_of
+from tunneld.profile.toml_lines import lines_of
 from tunneld.profile.values import Direction, Profile, Relay
 
 SSH_PORT = 22  # what a relay without a port is taken to mean

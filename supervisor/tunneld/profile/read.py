@@ -11,14 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunneld.errors import Problem, ProfileError
-from tunneld.profile import places, rules
+from tunneld.profile import folders, rules
 from tunneld.profile.address import TcpAddress
 from tunneld.profile.document import Document, ForwardTable, MoshTable, RelayTable
-from tunneld.profile.lines import Location, key_lines
+from tunneld.profile.messages import key_of, sentence
 from tunneld.profile.overlap import Listener, conflicts, overlapping
-from tunneld.profile.sentences import key_of, sentence
-from tunneld.profile.several import several
-from tunneld.profile.text import read_text
+from tunneld.profile.relays import several
+from tunneld.profile.toml_lines import Location, key_lines
+from tunneld.profile.toml_text import read_text
 from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 # What tomllib says, and what would be right.
@@ -44,9 +44,9 @@ def load(name_or_path: str) -> Profile:
     Raises:
         ProfileError: all that is wrong with it, sorted by line.
     """
-    file = places.find(name_or_path)
-    if not places.is_a_name(places.name_of(file)):
-        raise _fault(file, 1, f"{places.name_of(file)!r} cannot be a profile's name: {places.NAME_RULE}")
+    file = folders.find(name_or_path)
+    if not folders.is_a_name(folders.name_of(file)):
+        raise _fault(file, 1, f"{folders.name_of(file)!r} cannot be a profile's name: {folders.NAME_RULE}")
     text = read_text(file)
     data, lines = _parse(file, text)
     document, findings = _judge(data, file.parent)
@@ -161,7 +161,7 @@ def _problem(file: Path, location: Location, text: str, lines: Mapping[Location,
 def _profile(file: Path, document: Document) -> Profile:
     forwards = tuple(map(_forward, document.forward))
     return Profile(
-        name=places.name_of(file),
+        name=folders.name_of(file),
         file=file,
         relays=tuple(map(_relay, document.relay)),
         forward=forwards,

@@ -24,7 +24,7 @@ from tunneld.profile.address import (
     parse_ports,
     parse_tcp,
 )
-from tunneld.profile.lent import is_lending, readable
+from tunneld.profile.lent_files import is_lending, readable
 from tunneld.profile.values import Direction
 
 MOST_MOSH_PORTS = 100  # a socket each on the relay; mosh itself needs one per person connected

@@ -14,16 +14,17 @@ from typing import Any
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core import frame
-from tunneld.core.backoff import Limits, floor
-from tunneld.core.carrier import StreamCarrier
-from tunneld.core.endpoint import Deliver, Ended, Happening, Message, Outlet
-from tunneld.core.flow import Flow
+from tunneld.core.stream import frame
+from tunneld.core.stream.carrier import StreamCarrier
+from tunneld.core.stream.endpoint import Deliver, Ended, Happening, Message, Outlet
+from tunneld.core.stream.flow import Flow
+from tunneld.core.supervise.backoff import Limits, floor
 from tunneld.errors import TunneldError
 from tunneld.shim.sockets import FlowSockets
-from tunneld.ssh import bootstrap, remote
-from tunneld.ssh.failure import SessionError, safe
-from tunneld.status import CarrierStatus
+from tunneld.shipped import pack
+from tunneld.ssh.connect.failure import SessionError, safe
+from tunneld.ssh.remote import remote
+from tunneld.status.snapshot import CarrierStatus
 
 CONTROL = "control"
 DEDICATED = ("stream-1", "stream-2")
@@ -79,11 +80,11 @@ class AgentLink:
             AgentError: always, in the end: the agent is gone, or was never there.
         """
         try:
-            control = await self._open(connection, CONTROL, bootstrap.agent_program())
+            control = await self._open(connection, CONTROL, pack.agent_program())
             door = await self._start_serving(control)
             ready()
             async with asyncio.TaskGroup() as group:
-                programs = {name: bootstrap.join_program(door, name) for name in DEDICATED}
+                programs = {name: pack.join_program(door, name) for name in DEDICATED}
                 tasks = [group.create_task(self._keep(name, program, dial)) for name, program in programs.items()]
                 tasks.append(group.create_task(self._tick()))
                 await control.ended.wait()
@@ -292,7 +293,7 @@ class AgentLink:
     def _why_not_started(self, program: remote.RemoteProgram, carrier: StreamCarrier) -> str:
         if fault := self._faults.pop(carrier.name, None):
             return f"the agent on the relay broke the protocol: {fault}"
-        if program.exit_status == bootstrap.NO_PYTHON:
+        if program.exit_status == pack.NO_PYTHON:
             return "the relay has no python3; install Python 3.9 or newer there"
         said = f" (it said: {program.last_words})" if program.last_words else _said(carrier)
         status = "" if program.exit_status is None else f" with exit status {program.exit_status}"

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.profile import Keepalive, Mosh
 from tunneld.shim.link import AgentError, AgentLink, Dial
-from tunneld.status import MoshState, MoshStatus
+from tunneld.status.snapshot import MoshState, MoshStatus
 
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 300.0

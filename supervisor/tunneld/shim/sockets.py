@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from tunneld.core.flow import MAX_DATAGRAM, Flow
+from tunneld.core.stream.flow import MAX_DATAGRAM, Flow
 
 BATCH = 64
 """Datagrams read from one socket before others have their turn."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunneld.errors import UsageError
 from tunneld.profile import Profile, Relay
-from tunneld.profile.lent import ABSENT, credential_id
+from tunneld.profile.lent_files import ABSENT, credential_id
 
 __all__ = ["credential_id", "drop_in", "files_of"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from tunneld.errors import RightsError, UnavailableError
 from tunneld.profile import Profile
 from tunneld.systemd import credentials
+from tunneld.systemd.exec_start import USUAL, exec_start
 from tunneld.systemd.files import unit_files
-from tunneld.systemd.program import USUAL, exec_start
 from tunneld.systemd.service import Service
 
 # The first words of every file that is ours to write again, or to remove.

@@ -1,0 +1,80 @@
+"""OFFER: where one end of a pair may be reached over UDP, told to the other over a stream.
+
+    {"round": 3, "ports": {"4": 41000, "6": 41001}, "candidates": [["lan", "192.168.1.7", 41000], ...]}
+
+`round` grows with each offer of an end; a copy of it on another stream says nothing new. `ports` are the end's own UDP
+ports by address family, to be tried with the addresses that SSH shows for it. Whoever gets an offer tries everything in
+it at once, as the sender does on its side: that opens the NATs between them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tunneld.core.pair.path import KINDS, Address, Candidate
+from tunneld.core.stream import frame
+from tunneld.core.stream.frame import Frame
+
+MAX_CANDIDATES = 16
+"""A laptop has about six: two families on cable and radio, what STUN saw, a mapped port, a relay."""
+
+
+class Offer(NamedTuple):
+    round: int
+    ports: Mapping[int, int]  # by family, 4 or 6
+    candidates: tuple[Candidate, ...]
+
+    def encode(self) -> Frame:
+        return frame.message(
+            frame.OFFER,
+            {
+                "round": self.round,
+                "ports": {str(family): port for family, port in self.ports.items()},
+                "candidates": [[kind, *address] for kind, address in self.candidates],
+            },
+        )
+
+
+def read(body: dict[str, Any]) -> Offer | None:
+    """What a peer offers, without what makes no sense in it; None when nothing does."""
+    count: Any = body.get("round")
+    ports, candidates = body.get("ports"), body.get("candidates")
+    if not _is_number(count, 1 << 32) or not isinstance(ports, dict) or not isinstance(candidates, list):
+        return None
+    return Offer(
+        count,
+        {family: ports[str(family)] for family in (4, 6) if _is_number(ports.get(str(family)), 1 << 16)},
+        tuple(candidate for one in candidates[:MAX_CANDIDATES] if (candidate := _candidate(one))),
+    )
+
+
+def sensible(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Each once, and no more than may be offered."""
+    return tuple(dict.fromkeys(candidates))[:MAX_CANDIDATES]
+
+
+def _candidate(value: object) -> Candidate | None:
+    if not isinstance(value, list) or len(value) != 3 or value[0] not in KINDS or not _is_number(value[2], 1 << 16):
+        return None
+    address = reachable(value[1])
+    return Candidate(value[0], Address(address, value[2])) if address else None
+
+
+def reachable(host: object) -> str | None:
+    """The address in its usual spelling; None for what no peer is reached at, or must not make us try."""
+    if not isinstance(host, str) or len(host) > 45 or "%" in host:
+        return None
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if address.version == 6 and address.ipv4_mapped:
+        return None
+    nowhere = address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local
+    return None if nowhere or host == "255.255.255.255" else str(address)
+
+
+def _is_number(value: object, below: int) -> bool:
+    return type(value) is int and 0 < value < below

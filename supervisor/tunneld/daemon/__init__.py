@@ -1,0 +1,1 @@
+"""One process that holds several tunnels: its signals, its status sockets, its run folder."""

@@ -1,0 +1,133 @@
+"""A program on a terminal of its own, typed at and read as a person would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import struct
+import termios
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from tunneld.demo.stdio import Output
+from tunneld.errors import TunneldError
+
+ROWS, COLUMNS = 24, 80
+LAST_WORDS = 300  # characters of what was shown that an error repeats
+END_TIME = 1.0  # seconds for the program to leave when its terminal is closed, before it is killed
+
+# A session's leader without a terminal gets the first one that it opens (setsid(2)).
+ON_TERMINAL = 'exec 0<>"$0" 1>&0 2>&0; exec "$@"'
+
+CONTROL = re.compile(
+    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, such as a title, up to BEL or ST
+    rb"|\x1b\[[0-?]*[ -/]*(?:[@-~]|$)"  # CSI
+    rb"|\x1b[ -/]*(?:[0-~]|$)"  # any other escape
+    rb"|[\x00-\x09\x0b-\x1f\x7f]"
+)
+
+
+class NotShownError(TunneldError):
+    """The terminal did not show what was waited for."""
+
+
+class Terminal:
+    """Runs `command` for as long as the context lasts."""
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = dict(environment)
+        self._shown = bytearray()
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._keyboard, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", ON_TERMINAL, os.ttyname(theirs), *self._command),
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._keyboard)
+            raise
+        finally:
+            os.close(theirs)
+        self._screen = Output(os.dup(self._keyboard), write=self._show, ended=self._news.set)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._screen.close()
+        os.close(self._keyboard)  # which hangs up
+        try:
+            async with asyncio.timeout(END_TIME):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+
+    def type(self, keys: str) -> None:
+        os.write(self._keyboard, keys.encode())
+
+    async def shows(self, pattern: str, *, within: float, since: int = 0) -> re.Match[str]:
+        """Wait for text that matches, beyond the place `since`; `within` in seconds.
+
+        Raises:
+            NotShownError: it does not come, or the program has ended.
+        """
+        try:
+            async with asyncio.timeout(within):
+                while not (match := re.search(pattern, self._text(since))):
+                    if self._screen.closed:
+                        raise NotShownError(f"it ended; {self._last_words()}")
+                    self._news.clear()
+                    await self._news.wait()
+                return match
+        except TimeoutError:
+            raise NotShownError(f"it did not show {pattern!r} within {within:g} s; {self._last_words()}") from None
+
+    async def echo(self, key: str, *, within: float) -> float:
+        """Press a key that was not pressed just before; seconds until it is shown.
+
+        Raises:
+            NotShownError: it is not.
+        """
+        place, pressed = len(self._shown), asyncio.get_running_loop().time()
+        self.type(key)
+        await self.shows(re.escape(key), within=within, since=place)
+        return asyncio.get_running_loop().time() - pressed
+
+    async def ended(self, *, within: float) -> int:
+        """The program's exit status, once it ends by itself.
+
+        Raises:
+            NotShownError: it does not.
+        """
+        try:
+            async with asyncio.timeout(within):
+                return await self._process.wait()
+        except TimeoutError:
+            raise NotShownError(f"it did not end within {within:g} s; {self._last_words()}") from None
+
+    def _show(self, data: bytes) -> None:
+        self._shown += data
+        self._news.set()
+
+    def _text(self, since: int = 0) -> str:
+        return CONTROL.sub(b"", bytes(self._shown[since:])).decode(errors="replace")
+
+    def _last_words(self) -> str:
+        words = " ".join(self._text().split())[-LAST_WORDS:]
+        return f"its last words: {words}" if words else "it showed nothing"

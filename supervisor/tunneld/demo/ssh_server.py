@@ -1,0 +1,269 @@
+"""An SSH server inside this process, for `tunneld demo` and for tests: it plays the relay, and the host's own sshd.
+
+It listens on loopback, runs programs as the user whose process it is, lets in only the keys it was given, and honours
+`permitlisten`, `permitopen`, `command`, `no-pty` and the like of authorized_keys. It is not meant for a network.
+
+A port that an earlier connection of the same key holds is taken from it when that connection answers no more: whoever
+comes back after a power cut does not wait for keepalives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import getpass
+import os
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+
+from tunneld.demo.server_program import Program
+
+# Seconds for programs that were killed to be gone; the kernel needs none.
+REAP_TIMEOUT = 5.0
+
+# Seconds in which a connection that holds a port must answer, when its key's owner comes for the port again.
+ANSWER_TIME = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server allows. The defaults are a relay's that serves tunnels and runs programs."""
+
+    authorized_keys: str  # lines of an authorized_keys file, options included
+    address: str = "127.0.0.1"
+    port: int = 0
+    host_key: asyncssh.SSHKey | None = None  # None: one made on the spot
+    listeners: bool = True  # remote forwards, TCP and Unix
+    opens: tuple[tuple[str, int], ...] | bool = False  # direct forwards: where to, or all, or none
+    programs: bool = True
+    terminals: bool = True
+    gateway_ports: bool = False  # GatewayPorts clientspecified; False: listeners are on loopback whatever they ask
+    server_address: str | None = None  # in SSH_CONNECTION; None: the connection's own
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, settings: Settings, host_key: asyncssh.SSHKey) -> None:
+        self.settings = settings
+        self.host_key = host_key.convert_to_public()
+        self.keys = _Keys(settings.authorized_keys)
+        self.port = 0
+        self.connections: dict[asyncssh.SSHServerConnection, _Guard] = {}  # logged in or about to
+        self.programs: set[Program] = set()
+
+    def known_hosts(self) -> str:
+        """The line for a known_hosts file."""
+        return f"[{self.settings.address}]:{self.port} {self.host_key.export_public_key('openssh').decode()}"
+
+    def drop(self) -> None:
+        """Cut every connection without a word, as a dying relay does."""
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[Server]:
+    """Run a server; on the way out its connections are cut and its programs are gone."""
+    host_key = settings.host_key or asyncssh.generate_private_key("ssh-ed25519")
+    server = Server(settings, host_key)
+    acceptor = await asyncssh.listen(
+        settings.address,
+        settings.port,
+        config=[],
+        server_factory=lambda: _Guard(server),
+        server_host_keys=[host_key],
+        password_auth=False,
+        kbdint_auth=False,
+        gss_host=None,
+        allow_pty=settings.terminals,
+        line_editor=False,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        compression_algs=["none"],
+        encoding=None,
+    )
+    server.port = acceptor.get_port()
+    try:
+        yield server
+    finally:
+        acceptor.close()
+        await _stop(server)
+
+
+async def _stop(server: Server) -> None:
+    server.drop()
+    async with asyncio.timeout(REAP_TIMEOUT):
+        for connection in tuple(server.connections):
+            await connection.wait_closed()
+        for program in tuple(server.programs):
+            await program.gone.wait()
+
+
+class _Guard(asyncssh.SSHServer):
+    """Answers one connection's requests by the settings and its key's options."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._settings = server.settings
+        self._connection: asyncssh.SSHServerConnection | None = None
+        self._keys = copy(server.keys)
+        self.ports: set[int] = set()  # on which it has listened
+
+    @property
+    def key(self) -> bytes:
+        """The public key with which the client logged in."""
+        return self._keys.accepted
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._server.connections[conn] = self
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._server.connections.pop(self._connection, None)
+
+    def begin_auth(self, username: str) -> bool:
+        assert self._connection is not None
+        self._connection.set_authorized_keys(self._keys)
+        return True
+
+    def session_requested(self) -> Program:
+        return Program(
+            self._environment(),
+            folder=_home(),
+            allowed=self._settings.programs,
+            running=self._server.programs,
+        )
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        opens = self._settings.opens
+        return self._allow(opens if isinstance(opens, bool) else (dest_host, dest_port) in opens)
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        return self._allow(self._settings.opens is True)
+
+    async def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        if not self._settings.listeners or not self._may_listen(listen_host, listen_port):
+            return self._forbid(f"port forwarding: {listen_host} port {listen_port} is not permitted")
+        bind = listen_host if self._settings.gateway_ports or _is_loopback(listen_host) else "127.0.0.1"
+        try:
+            return await self._listen(bind, listen_host, listen_port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not await self._take_over(listen_port):
+                raise
+        return await self._listen(bind, listen_host, listen_port)
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        # permitlisten names ports; a key with one may not listen on paths (sshd would let
+        # it; but a key that is held to one port should be held to it).
+        if not self._settings.listeners or self._permitted():
+            return bool(self._forbid(f"streamlocal forwarding: {listen_path} is not permitted"))
+        return True
+
+    async def _listen(self, bind: str, host: str, port: int) -> asyncssh.SSHListener:
+        """What arrives on `bind` goes to the client, as a connection to what it asked for. Raises OSError."""
+        assert self._connection is not None
+        listener = await self._connection.forward_local_port(bind, port, host, port)
+        self.ports.add(listener.get_port())
+        return listener
+
+    async def _take_over(self, port: int) -> bool:
+        """Drop earlier connections of this key that held `port` and answer no more; whether there were any."""
+        earlier = [
+            connection
+            for connection, guard in self._server.connections.items()
+            if guard is not self and guard.key == self.key and port in guard.ports
+        ]
+        silent = [connection for connection in earlier if not await _answers(connection)]
+        for connection in silent:
+            connection.abort()
+            await connection.wait_closed()
+        return bool(silent)
+
+    def _allow(self, allowed: bool) -> bool:
+        if not allowed:
+            reason = "open is not permitted"
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, reason)
+        return True
+
+    def _forbid(self, reason: str) -> bool:
+        """Say why beside the refusal, as sshd does: the refusal itself is one bit."""
+        assert self._connection is not None
+        self._connection.send_debug(reason)
+        return False
+
+    def _permitted(self) -> Sequence[str]:
+        assert self._connection is not None
+        return cast(Sequence[str], self._connection.get_key_option("permitlisten", ()))
+
+    def _may_listen(self, host: str, port: int) -> bool:
+        permitted = self._permitted()
+        return not permitted or any(permits(each, host, port) for each in permitted)
+
+    def _environment(self) -> dict[str, str]:
+        assert self._connection is not None
+        get = self._connection.get_extra_info
+        client, own = get("peername")[:2], get("sockname")[:2]
+        address = self._settings.server_address or own[0]
+        return {
+            "HOME": _home(),
+            "USER": getpass.getuser(),
+            "LOGNAME": getpass.getuser(),
+            "SHELL": "/bin/sh",
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "SSH_CLIENT": f"{client[0]} {client[1]} {own[1]}",
+            "SSH_CONNECTION": f"{client[0]} {client[1]} {address} {own[1]}",
+            **self._settings.environment,
+        }
+
+
+class _Keys(asyncssh.SSHAuthorizedKeys):
+    """The keys that one connection is let in with."""
+
+    accepted = b""  # the one that was looked at last: a login's signature is checked right after that
+
+    def validate(self, key: asyncssh.SSHKey, *about: Any, **more: Any) -> Mapping[str, object] | None:
+        options = super().validate(key, *about, **more)
+        if options is not None:
+            self.accepted = key.public_data
+        return options
+
+
+async def _answers(connection: asyncssh.SSHServerConnection) -> bool:
+    """Whether its client says anything to a request that every client answers, within ANSWER_TIME."""
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            # What OpenSSH sends for ClientAliveInterval; asyncssh has no public name for it.
+            await connection._make_global_request(b"keepalive@openssh.com")
+    except TimeoutError:
+        return False
+    return True
+
+
+def permits(pattern: str, host: str, port: int) -> bool:
+    """Whether `[HOST:]PORT` of permitlisten (sshd(8)) covers a listener. Names are compared as written."""
+    match = re.fullmatch(r"(?:(?:\[(.+)\]|([^:]*)):)?(\d+|\*)", pattern)
+    if match is None:
+        return False
+    bracketed, plain, wanted = match.groups()
+    name = bracketed or plain
+    return wanted in ("*", str(port)) and (name is None or fnmatchcase(host.lower(), name.lower()))
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _home() -> str:
+    return str(Path.home())

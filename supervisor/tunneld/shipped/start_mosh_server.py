@@ -1,0 +1,283 @@
+"""The first stage of a far agent: it starts mosh-server and says its key, while the rest has not arrived yet.
+
+A person waits for this, so it imports next to nothing: each of signal, typing, re and json takes as long as half of
+mosh-server's own start. What it says is therefore put together by hand; tunneld.core.stream.frame describes it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+import time
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+
+SHELL = "/bin/sh"
+
+ELSEWHERE = (
+    *("/usr/local/bin", "/opt/homebrew/bin", "/opt/local/bin", "/usr/pkg/bin"),
+    *("~/.nix-profile/bin", "~/.local/bin"),
+)
+"""Where package managers put mosh-server; what sshd starts without a login shell seldom looks there (Homebrew's)."""
+
+COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+"""What Python puts into LC_CTYPE where it finds the C locale (PEP 538); mosh-server shall see what sshd gave us."""
+
+LAST_RESORT = ("C.UTF-8", "en_US.UTF-8")
+"""Character types that most machines have, for one that has neither a UTF-8 locale of its own nor the client's."""
+
+IGNORED = (13, 25)
+"""SIGPIPE, SIGXFSZ (of another number on MIPS alone), which Python ignores: that must not be so in somebody's shell."""
+
+SIGKILL, SIGTERM = 9, 15
+
+PATIENCE = 15.0
+"""Seconds for mosh-server, or what stands before it, to say its key: it takes 10 ms."""
+
+PATIENCE_FOR_PID = 0.2
+"""Seconds for it to say its process id, after the key."""
+
+MAX_WORDS = 64 * 1024
+"""Bytes to read of what it says."""
+
+SECRET = 32
+"""Bytes that both ends share (see tunneld.core.pair.pair)."""
+
+GREETING = b'\0tunneld\x01\0\x10\0\0\0\0\0\0\0\0{"versions":[1]}'
+"""How a stream begins: the preamble and HELLO."""
+
+SERVING = 8
+"""The kind of frame that answers the client."""
+
+
+class Wanted:
+    """What the client wants: `server` is a shell's words, `command` what runs in the terminal (None: a login shell),
+    `ports` "60001" or "60001:60010"; `udp` whether to try paths."""
+
+    def __init__(
+        self,
+        *,
+        server: str | None = None,
+        command: list[str] | None = None,
+        colors: int = 256,
+        locale: dict[str, str] | None = None,
+        ports: str | None = None,
+        udp: bool = True,
+    ) -> None:
+        self.server = server or "mosh-server"
+        self.command = command
+        self.colors = colors
+        self.locale = locale or {}
+        self.ports = ports
+        self.udp = udp
+
+
+class Running:
+    """mosh-server runs; `pid` is None where it did not say it, `keeper` is as of `detach`."""
+
+    def __init__(self, wanted: Wanted, *, keeper: int, family: int, port: int, pid: int | None) -> None:
+        self.wanted = wanted
+        self.keeper = keeper
+        self.family = family
+        self.port = port
+        self.pid = pid
+
+
+class Refused(Exception):
+    """mosh-server does not run; `code` is for programs, the text a sentence for whoever wanted it."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def begin(wanted: Wanted) -> Running:
+    """Start mosh-server, greet, and say SERVING. Exits when it cannot be had."""
+    keeper = detach()
+    family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in LAST_RESORT)]
+    while True:
+        try:
+            port, key, pid = _hear(wanted, *_spawn(wanted, LOOPBACK[family], locales[0]))
+        except Refused as refused:
+            if refused.code == "no-utf8" and len(locales) > 1:
+                del locales[0]
+            elif refused.code == "mosh-server" and family == 6 and not _has_ipv6():
+                family = 4
+            else:
+                _say(f'{{"error":{_quoted(str(refused))},"code":{_quoted(refused.code)}}}')
+                sys.exit()
+        else:
+            connection = _quoted(os.environ.get("SSH_CONNECTION", ""))
+            _say(f'{{"key":"{key}","pid":{pid or "null"},"family":{family},"ssh_connection":{connection}}}')
+            return Running(wanted, keeper=keeper, family=family, port=port, pid=pid)
+
+
+def detach() -> int:
+    """Go on in a session of our own. What sshd started stays behind as the smallest program that waits for an end: that
+    of the file descriptor that this gives, which whoever holds the stream closes with it."""
+    there, here = os.pipe()
+    if os.fork():
+        os.dup2(there, 0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.execvp("cat", ["cat"])
+    os.close(there)
+    os.setsid()
+    return here
+
+
+def rest(running: Running) -> tuple[bytes, bytes]:
+    """The secret and the rest of the agent, which comes on standard input after its length in four bytes. Not one more
+    is read, since frames follow. Exits when the client has thought better of it."""
+    source = io.BufferedReader(io.FileIO(0, closefd=False), 1)
+    secret = source.read(SECRET)
+    length = int.from_bytes(source.read(4), "big")
+    text = source.read(length)
+    if not text or len(text) < length:
+        if running.pid:
+            os.kill(running.pid, SIGTERM)
+        sys.exit()
+    return secret, text
+
+
+def found(server: str) -> str:
+    """A bare word that PATH does not know is looked for where package managers put it."""
+    if server.strip("abcdefghijklmnopqrstuvwxyz0123456789-.") or any(
+        os.access(f"{folder}/{server}", os.X_OK) for folder in os.get_exec_path()
+    ):
+        return server
+    places = [os.path.expanduser(f"{folder}/{server}") for folder in ELSEWHERE]
+    return next(("'" + place.replace("'", "'\\''") + "'" for place in places if os.access(place, os.X_OK)), server)
+
+
+def environment() -> dict[str, str]:
+    """Ours, as it was before Python looked at it."""
+    ours = dict(os.environ)
+    if ours.get("LC_CTYPE") in COERCED:
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                was_there = any(line.startswith(b"LC_CTYPE=") for line in file.read().split(b"\0"))
+        except OSError:
+            was_there = False  # the client's own locale is tried anyway
+        if not was_there:
+            del ours["LC_CTYPE"]
+    return ours
+
+
+def _spawn(wanted: Wanted, host: str, locale: dict[str, str]) -> tuple[int, int]:
+    """Its process, and a pipe with what it says. It leaves our process tree as soon as it has said its key."""
+    arguments = ["new", "-i", host, "-c", str(wanted.colors)]
+    for name, value in locale.items():
+        arguments += ["-l", f"{name}={value}"]
+    if wanted.ports:
+        arguments += ["-p", wanted.ports]
+    if wanted.command:
+        arguments += ["--", *wanted.command]
+    ours, theirs = os.pipe()
+    process = os.posix_spawn(
+        SHELL,
+        [SHELL, "-c", f'{found(wanted.server)} "$@"', SHELL, *arguments],
+        environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, theirs, 1),
+            (os.POSIX_SPAWN_DUP2, theirs, 2),
+        ],
+        setsigdef=IGNORED,
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def _hear(wanted: Wanted, process: int, pipe: int) -> tuple[int, str, int | None]:
+    """The port, the key, and the process that mosh-server has become.
+
+    Raises:
+        Refused: it said something else, or nothing.
+    """
+    end = time.monotonic() + PATIENCE
+    said = b""
+    connect, pid = None, None
+    while len(said) < MAX_WORDS and not (connect and pid):
+        if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+            break
+        data = os.read(pipe, 4096)
+        said += data
+        if not data:
+            break
+        if connect is None and (connect := _connect(said)):
+            end = time.monotonic() + PATIENCE_FOR_PID
+        pid = _pid(said)
+    os.close(pipe)
+    if connect is None:
+        raise _refusal(wanted.server, said.decode("utf-8", "replace"), _status(process))
+    return (*connect, pid)
+
+
+def _connect(said: bytes) -> tuple[int, str] | None:
+    """The port and the key in a whole line `MOSH CONNECT 60001 4NeCCgvZFe2RnPgrcU1PQw`."""
+    for line in said.split(b"\n")[:-1]:
+        words = line.split()
+        if words[:2] == [b"MOSH", b"CONNECT"] and len(words) == 4 and words[2].isdigit() and len(words[3]) == 22:
+            key = words[3].decode("ascii", "replace")
+            return (int(words[2]), key) if key.replace("+", "0").replace("/", "0").isalnum() else None
+    return None
+
+
+def _pid(said: bytes) -> int | None:
+    """The process in `[mosh-server detached, pid = 4711]`."""
+    digits, bracket, _ = said.partition(b"mosh-server detached, pid = ")[2].partition(b"]")
+    return int(digits) if bracket and digits.isdigit() and len(digits) < 11 else None
+
+
+def _status(process: int) -> int | None:
+    """How it ended; None if it had to be ended."""
+    for _ in range(100):
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(process, SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def _refusal(server: str, said: str, status: int | None) -> Refused:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if status is None:
+        return Refused("mosh-server", f"{server} there does not say its key")
+    if status in (126, 127):  # a shell's words for what cannot be run
+        return Refused("no-mosh-server", f"{server} cannot be run there: install mosh on that machine")
+    if "UTF-8 native locale" in said:
+        return Refused(
+            "no-utf8", "that machine has no UTF-8 locale, which mosh-server needs: generate one there (C.UTF-8 will do)"
+        )
+    return Refused("mosh-server", f"{server} there: {lines[-1][:200] if lines else f'exit status {status}'}")
+
+
+def _say(serving: str) -> None:
+    body = serving.encode()
+    words = GREETING + bytes([SERVING]) + len(body).to_bytes(2, "big") + bytes(8) + body
+    try:
+        while words:
+            words = words[os.write(1, words) :]
+    except OSError:
+        sys.exit()  # nobody listens any more
+
+
+def _quoted(text: str) -> str:
+    """A string as JSON, in ASCII; what is not one of the 65,536 first characters becomes a question mark."""
+    plain = (each if " " <= each <= "~" and each not in '"\\' else f"\\u{min(ord(each), 0x10000):04x}" for each in text)
+    return '"' + "".join(plain).replace("\\u10000", "?") + '"'
+
+
+def _has_ipv6() -> bool:
+    import socket  # rarely asked
+
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind((LOOPBACK[6], 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Forwards over one SSH connection, in every direction."""

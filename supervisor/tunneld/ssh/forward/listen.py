@@ -1,0 +1,138 @@
+"""Listeners on this host, for local and dynamic forwards: each connection gets a channel that the relay connects on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from tunneld.profile import Address, Direction, TcpAddress, UnixAddress
+from tunneld.ssh.connect.client import client_of, why_ended
+from tunneld.ssh.connect.failure import safe
+from tunneld.ssh.forward.channel import join, open_channel
+from tunneld.ssh.forward.dynamic import serve_socks
+from tunneld.ssh.forward.pipe import End
+from tunneld.ssh.forward.refusal import refused_here
+
+if TYPE_CHECKING:
+    from tunneld.ssh.forward.forward import OpenForward
+
+BACKLOG = 128
+
+
+class Here:
+    """Sockets of this host that listen; a Unix socket's file goes with them."""
+
+    def __init__(self, server: asyncio.Server, path: Path | None = None) -> None:
+        self._server = server
+        self._path = path
+        self._inode = path.stat().st_ino if path else 0
+
+    def close(self) -> None:
+        self._server.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                if self._path.stat().st_ino == self._inode:
+                    self._path.unlink()
+
+    async def wait_closed(self) -> None:
+        """Closing listening sockets takes effect at once; what runs through them is the forward's to close."""
+
+
+async def listen_here(connection: asyncssh.SSHClientConnection, opened: OpenForward) -> tuple[Here, Address]:
+    """Bind and listen; the listener and its real address.
+
+    Raises:
+        SessionError: FORWARD_BUSY, FORWARD_FORBIDDEN, or what ended the connection.
+    """
+    if connection.is_closed():
+        raise why_ended(connection)
+    listen = opened.forward.listen
+
+    def accepted() -> Arrival:
+        return Arrival(connection, opened)
+
+    loop = asyncio.get_running_loop()
+    try:
+        if isinstance(listen, UnixAddress):
+            server = await loop.create_unix_server(accepted, sock=bind_unix(Path(listen.path)), backlog=BACKLOG)
+            return Here(server, Path(listen.path)), listen
+        server = await loop.create_server(accepted, listen.host, listen.port, backlog=BACKLOG)
+        if not server.sockets:  # asyncio takes any error of socket() for an unknown family, and goes on without
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    except OSError as error:
+        raise refused_here(str(listen), error, client_of(connection).hop) from error
+    return Here(server), TcpAddress(listen.host, server.sockets[0].getsockname()[1])
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A socket bound to `path`, for its owner only. A dead socket of ours there is replaced, a live one is not.
+
+    Raises:
+        OSError: EADDRINUSE where someone answers, or where the path is something else.
+    """
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        if _is_stale(path):
+            path.unlink()
+        bound.bind(str(path))
+        path.chmod(0o600)  # before it listens, so that there is no moment in which others could connect
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether a socket of ours lies there that nobody listens on."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a listener with a full backlog is alive, too
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+class Arrival(asyncio.Protocol):
+    """A connection that has just been accepted here, on its way to becoming a pipe."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, opened: OpenForward) -> None:
+        self._connection = connection
+        self._opened = opened
+
+    def connection_made(self, transport: Any) -> None:
+        end = self._opened.admit()
+        if end is None or self._connection.is_closed():
+            transport.abort()
+            if end is not None:
+                end.abort()
+            return
+        transport.set_protocol(end)
+        end.connection_made(transport)
+        serve = serve_socks if self._opened.forward.direction is Direction.DYNAMIC else _serve
+        self._connection.create_task(serve(self._connection, self._opened, end))
+
+
+async def _serve(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: End) -> None:
+    assert opened.forward.to is not None
+    try:
+        there = await open_channel(connection, opened.forward.to)
+    except asyncssh.ChannelOpenError as error:
+        opened.target_failed(safe(error.reason))
+        end.close()
+    except BaseException:
+        end.abort()
+        raise
+    else:
+        opened.target_answered()
+        join(there, end)

@@ -1,0 +1,143 @@
+"""The relay's side of a canary's visit: a connection that the relay makes for us, by one of two ways.
+
+A channel, which sshd itself connects, needs `AllowTcpForwarding yes` and a `permitopen` that covers the port, where
+there is one; a program of ours needs Python there and the right to run it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any
+
+import asyncssh
+from asyncssh.packet import PacketDecodeError
+
+from tunneld.core.supervise.canary import Step, Visit
+from tunneld.profile import Address, UnixAddress
+from tunneld.ssh.connect.failure import safe
+from tunneld.ssh.remote.remote import RemoteProgram, start
+
+# Bytes without a line end that are kept of what the relay's shell writes beside our program.
+LONGEST_LINE = 256
+
+# "Connection refused" is sshd's word, the numbers are those in asyncssh's; sshd gives no reason for Unix sockets.
+_NOBODY = re.compile(r"refused|\[Errno (2|111)\]", re.IGNORECASE)
+
+_MARK = b"tunneld-canary "
+_TOLD = {step.name.encode(): step for step in (Step.TRIED, Step.REFUSED, Step.OPENED, Step.SPOKE, Step.ENDED)}
+_PROGRAM = """
+import select, socket, sys
+def say(step):
+    print("tunneld-canary " + step, flush=True)
+say("TRIED")
+there = socket.socket({family})
+there.settimeout({seconds})
+try:
+    there.connect({address!r})
+except (ConnectionRefusedError, FileNotFoundError):
+    say("REFUSED")
+    sys.exit()
+except OSError as error:
+    sys.exit(str(error))
+say("OPENED")
+ready = select.select([there, sys.stdin], [], [], {seconds})[0]
+if there in ready:
+    say("SPOKE" if there.recv(1) else "ENDED")
+"""
+# Seconds after which the program leaves by itself, should nobody close its input: longer than any visit.
+_PROGRAM_TIME = 60
+
+
+class Channel(asyncssh.SSHTCPSession[bytes]):
+    """The relay's side of a visit as a channel."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._channel: Any = None
+        self._left = False
+
+    async def call(self, connection: asyncssh.SSHClientConnection, address: Address) -> None:
+        """Have the relay connect. What comes of it is the visit's; nothing is raised."""
+        self._visit.saw(Step.TRIED)
+        try:
+            if isinstance(address, UnixAddress):
+                await connection.create_unix_connection(self._session, address.path, encoding=None)
+            else:
+                await connection.create_connection(self._session, address.host, address.port, encoding=None)
+        except asyncssh.ChannelOpenError as error:
+            nobody = error.code == asyncssh.OPEN_CONNECT_FAILED and _NOBODY.search(error.reason)
+            self._visit.saw(Step.REFUSED if nobody else Step.FORBIDDEN, safe(error.reason))
+        except PacketDecodeError as error:
+            self._visit.saw(Step.FORBIDDEN, safe(str(error)))
+
+    def leave(self) -> None:
+        """Close that side, now or as soon as it has opened."""
+        self._left = True
+        if self._channel is not None:
+            self._channel.abort()
+
+    def _session(self) -> Any:
+        return self  # for a Unix socket as well, whose session asyncssh calls in the same ways
+
+    def connection_made(self, chan: Any) -> None:
+        self._channel = chan
+
+    def session_started(self) -> None:
+        self._visit.saw(Step.OPENED)
+        if self._left:
+            self._channel.abort()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._visit.saw(Step.SPOKE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._visit.saw(Step.ENDED)
+
+
+class Program:
+    """The relay's side of a visit as a program that it runs for us."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._remote = RemoteProgram(self._received, self._ended)
+        self._rest = b""
+        self._left = False
+
+    async def call(self, connection: asyncssh.SSHClientConnection, address: Address) -> None:
+        """As a channel does."""
+        try:
+            await start(connection, program(address), self._remote)
+        except asyncssh.ChannelOpenError as error:
+            self._visit.saw(Step.FORBIDDEN, safe(error.reason))
+        if self._left:
+            self._remote.close()
+
+    def leave(self) -> None:
+        self._left = True
+        self._remote.close()
+
+    def _received(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-LONGEST_LINE:]
+        for line in lines:
+            if line.startswith(_MARK) and (step := _TOLD.get(line.removeprefix(_MARK))):
+                self._visit.saw(step)
+
+    def _ended(self) -> None:
+        if self._visit.steps & {Step.OPENED, Step.REFUSED}:
+            self._visit.saw(Step.ENDED)
+        else:
+            self._visit.saw(Step.FORBIDDEN, self._remote.last_words)
+
+
+def program(address: Address) -> bytes:
+    """One that connects to `address` on the relay and says how that goes, until its input ends."""
+    if isinstance(address, UnixAddress):
+        return _packed("socket.AF_UNIX", address.path)
+    family = "socket.AF_INET6" if ":" in address.host else "socket.AF_INET"
+    return _packed(family, (address.host, address.port))
+
+
+def _packed(family: str, address: object) -> bytes:
+    return zlib.compress(_PROGRAM.format(family=family, address=address, seconds=_PROGRAM_TIME).encode())

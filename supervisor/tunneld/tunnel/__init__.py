@@ -1,0 +1,1 @@
+"""The running form of one profile: sessions, forwards, relays, canary rounds."""

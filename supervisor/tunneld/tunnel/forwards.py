@@ -1,0 +1,250 @@
+"""The forwards of one session: all opened before it counts as up, the optional ones that were refused asked again.
+
+A required forward that the relay forbids ends the session (OpenSSH's ExitOnForwardFailure), an optional one does not.
+One whose port is taken is asked for again on the living connection, which costs the relay one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import asyncssh
+from structlog.typing import FilteringBoundLogger
+
+from tunneld.core.supervise.backoff import Backoff, Limits
+from tunneld.core.supervise.canary import Finding
+from tunneld.core.supervise.lifecycle import Failure
+from tunneld.log import Repeats
+from tunneld.profile import Direction, Forward
+from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.forward.forward import OpenForward, open_forward
+from tunneld.ssh.remote.takeover import Takeover
+from tunneld.status.snapshot import CanaryStatus, FailureStatus, ForwardStatus
+from tunneld.tunnel.interruptible import Interruptible
+from tunneld.tunnel.timing import Timing
+
+# Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
+FREEING = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+
+# Seconds until an optional forward, which nobody waits for, is asked for again then.
+FREED = 0.1
+
+# Seconds that a forward may be asked for before it is due: what a clock may lose in a sum.
+EARLY = 0.001
+
+# Seconds between two requests for a port that stays taken: one costs the relay a packet, and whoever waits is out.
+LONGEST_WAIT = 10.0
+
+
+@dataclass(slots=True)
+class Held:
+    """One forward of this session: open, or refused and waiting for `due` (on the timing's clock)."""
+
+    forward: Forward
+    backoff: Backoff
+    open: OpenForward | None = None
+    refusal: SessionError | None = None
+    refused_at: float = 0
+    due: float = 0
+
+
+class Forwards:
+    """Opens, changes and closes the forwards of one connection."""
+
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        wanted: Iterable[Forward],
+        *,
+        limits: Limits,
+        timing: Timing,
+        log: FilteringBoundLogger,
+        repeats: Repeats,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`opened` is called when one more listens."""
+        self._connection = connection
+        self._limits = limits
+        self._timing = timing
+        self._log = log
+        self._repeats = repeats
+        self._opened = opened
+        self._held = [self._hold(each) for each in wanted]
+        self._takeover: Takeover | None = None
+        self._refused = asyncio.Event()  # something new is to be asked again
+        self._pause = Interruptible()  # until one is asked for again
+        self._turn = asyncio.Lock()  # a reload and a retry never touch one forward at once
+
+    @property
+    def answered(self) -> bool:
+        """Whether the relay has answered a request: an open remote forward proves it."""
+        return any(held.open is not None and held.forward.direction is Direction.REMOTE for held in self._held)
+
+    async def open(self, takeover: Awaitable[Takeover], hindered: Callable[[SessionError, float], None]) -> None:
+        """Open every forward, side by side; return when all the required ones listen.
+
+        Where one is busy, `takeover` may have ended what held its port: our own stale session. Otherwise that is told
+        to `hindered`, with the seconds until it is asked for again.
+
+        Raises:
+            SessionError: a required one cannot be had; nothing is left open.
+        """
+        async with self._turn:
+            await self._open_all(self._held, wait=True)
+        if not self._missing():
+            return
+        self._takeover = await takeover
+        for pause in FREEING if self._takeover.ended else FREEING[:1]:
+            if missing := self._missing():
+                await asyncio.sleep(pause)
+                await self._ask_again(missing)
+        while missing := self._missing():
+            first = min(missing, key=lambda each: each.due)
+            assert first.refusal is not None
+            wait = max(0.0, first.due - self._timing.clock())
+            hindered(first.refusal, wait)
+            await self._timing.sleep(wait)
+            await self._ask_again([first])
+
+    def taken_over(self, takeover: Takeover) -> None:
+        """It is known who holds which port; if it was a stale session of ours, its ports are as good as free."""
+        self._takeover = takeover
+        if takeover.ended:
+            for held in self._held:
+                held.due = min(held.due, self._timing.clock() + FREED)
+            self._pause.interrupt()
+
+    async def change(self, wanted: Iterable[Forward]) -> None:
+        """Close what is no longer wanted and open what is new; the others and their connections go on.
+
+        Raises:
+            SessionError: a new required forward was refused; the session no longer has what the profile asks for.
+        """
+        wanted = tuple(wanted)
+        async with self._turn:
+            kept = {held.forward: held for held in self._held if held.forward in wanted}
+            gone = [held for held in self._held if held.forward not in kept]
+            self._held = [kept.get(each) or self._hold(each) for each in wanted]
+            await _close_all(gone)  # first, so that a changed forward finds its port free
+            await self._open_all([held for held in self._held if held.forward not in kept])
+
+    def _missing(self) -> list[Held]:
+        return [held for held in self._held if held.forward.required and held.open is None]
+
+    async def _ask_again(self, wanted: Sequence[Held]) -> None:
+        async with self._turn:
+            await self._open_all([held for held in wanted if held in self._held and held.open is None], wait=True)
+
+    async def retry(self) -> None:
+        """Ask again for optional forwards that were refused, for as long as the session lives."""
+        while True:
+            self._refused.clear()
+            waiting = [held for held in self._held if held.open is None]
+            if not waiting:
+                await self._refused.wait()
+                continue
+            held = min(waiting, key=lambda each: each.due)
+            await self._pause.wait_for(self._timing.sleep(max(0.0, held.due - self._timing.clock())))
+            async with self._turn:
+                if held in self._held and held.open is None and held.due - self._timing.clock() < EARLY:
+                    await self._open(held)
+
+    def _hold(self, forward: Forward) -> Held:
+        return Held(forward, Backoff(replace(self._limits, maximum=min(self._limits.maximum, LONGEST_WAIT))))
+
+    async def close(self) -> None:
+        """Close all of them; their ports are free afterwards."""
+        await _close_all(self._held)
+
+    def status(self) -> tuple[ForwardStatus, ...]:
+        return tuple(describe(held, self._timing.clock()) for held in self._held)
+
+    def listening(self) -> list[OpenForward]:
+        return [held.open for held in self._held if held.open is not None]
+
+    async def _open_all(self, wanted: Sequence[Held], *, wait: bool = False) -> None:
+        """With `wait`, a port that is taken may become free."""
+        async with asyncio.TaskGroup() as opening:
+            for held in wanted:
+                opening.create_task(self._open(held))
+        for held in wanted:
+            refusal = held.refusal if held.forward.required and held.open is None else None
+            if refusal is not None and not (wait and refusal.failure is Failure.FORWARD_BUSY):
+                raise refusal
+
+    async def _open(self, held: Held) -> None:
+        try:
+            held.open = await open_forward(self._connection, held.forward, self._log)
+        except SessionError as error:
+            self._note(held, error)
+        else:
+            # A session's own event covers its forwards; one that comes back later is news.
+            say = self._log.info if held.refusal else self._log.debug
+            say("forward_opened", listen=str(held.open.listening), to=_target(held.forward))
+            held.refusal = None
+            self._opened()
+
+    def _note(self, held: Held, error: SessionError) -> None:
+        now, chance = self._timing.clock(), self._timing.chance()
+        wait = held.backoff.wait(error.failure, lived=None, spent=0, outage=0, now=now, chance=chance)
+        if error.failure is Failure.FORWARD_BUSY and held.forward.direction is Direction.REMOTE:
+            error = SessionError(error.failure, self._who_holds(held.forward, error))
+        held.refusal, held.refused_at, held.due = error, now, now + wait
+        self._refused.set()
+        if held.forward.required:
+            return  # the tunnel says so itself
+        times = self._repeats.count((held.forward, str(error)))
+        say = self._log.warning if times else self._log.debug
+        say("forward_refused", listen=str(held.forward.listen), reason=str(error), retry_in=wait, times=times)
+
+    def _who_holds(self, forward: Forward, error: SessionError) -> str:
+        if self._takeover is None:
+            return str(error)
+        holder = self._takeover.held_by.get(str(forward.listen))
+        why_not_ours = "" if self._takeover.ended else self._takeover.note
+        return "".join([str(error), f", by {holder}" if holder else "", f"; {why_not_ours}" if why_not_ours else ""])
+
+
+async def _close_all(gone: Iterable[Held]) -> None:
+    async with asyncio.TaskGroup() as closing:
+        for held in gone:
+            if held.open is not None:
+                closing.create_task(held.open.close())
+                held.open = None
+
+
+def _target(forward: Forward) -> str | None:
+    return None if forward.to is None else str(forward.to)
+
+
+def waiting(forward: Forward) -> ForwardStatus:
+    """A forward that no session holds at the moment."""
+    return ForwardStatus(
+        direction=forward.direction.value, listen=str(forward.listen), to=_target(forward), required=forward.required
+    )
+
+
+def describe(held: Held, now: float) -> ForwardStatus:
+    """A forward of a live session, as it is `now`."""
+    forward, opened, refusal = held.forward, held.open, held.refusal
+    failure = None if refusal is None else FailureStatus(refusal.failure, str(refusal), now - held.refused_at)
+    return ForwardStatus(
+        direction=forward.direction.value,
+        listen=str(forward.listen),
+        to=_target(forward),
+        required=forward.required,
+        state="listening" if opened else "refused" if refusal else "waiting",
+        listening=str(opened.listening) if opened else "",
+        connections=opened.connections if opened else 0,
+        total=opened.total if opened else 0,
+        failure=failure,
+        next_try_in=max(0.0, held.due - now) if refusal and not opened else None,
+        target=opened.target_error if opened else None,
+        canary=_canary(opened.finding, now) if opened and opened.finding else None,
+    )
+
+
+def _canary(finding: Finding, now: float) -> CanaryStatus:
+    return CanaryStatus(finding.verdict.value, finding.text, finding.rtt, now - finding.at)

@@ -1,0 +1,204 @@
+"""Two ends of a pair in conversation."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+
+from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
+from tunneld.core.pair import packet, stun
+from tunneld.core.pair.packet import Seal
+from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
+from tunneld.core.pair.path import Address
+from tunneld.core.stream import frame
+from tunneld.core.stream.frame import Frame
+
+
+def pairs() -> tuple[Pair, Pair]:
+    """A client's end and a far one that share a stream, and have greeted each other."""
+    client, far = Pair(bytes(32), START, is_client=True), Pair(bytes(32), START, is_client=False)
+    for end in (client, far):
+        end.attach("ssh", START)
+    assert talk(client, far) == []
+    assert talk(far, client) == []
+    return client, far
+
+
+def talk(source: Pair, sink: Pair, now: float = START) -> list[Event]:
+    """Bring what `source` has to say to `sink`; what happens there."""
+    return [
+        event
+        for name in list(source.streams)
+        if (data := source.outgoing(name, now))
+        for event in sink.receive(name, data, now)
+    ]
+
+
+def test_a_datagram_crosses_on_a_stream_and_is_answered() -> None:
+    """Unchanged, as soon as both have greeted."""
+    client, far = pairs()
+    client.send(b"key", START)
+    assert talk(client, far) == [Deliver(b"key")]
+    far.send(b"echo", START)
+    assert talk(far, client) == [Deliver(b"echo")]
+
+
+def test_what_two_streams_bring_is_passed_on_once() -> None:
+    """Small datagrams take both."""
+    client, far = pairs()
+    for end in (client, far):
+        end.attach("second", START)
+    talk(client, far)
+    talk(far, client)
+    client.send(b"key", START)
+    assert talk(client, far) == [Deliver(b"key")]
+    assert far.counts["datagrams_duplicate"] == 1
+
+
+def test_a_stream_that_goes_leaves_the_pair() -> None:
+    """A later one carries on, and numbers run on: what was seen stays seen."""
+    client, far = pairs()
+    client.send(b"one", START)
+    assert talk(client, far) == [Deliver(b"one")]
+    for end in (client, far):
+        end.detach("ssh")
+    client.send(b"lost", START)
+    for end in (client, far):
+        end.attach("again", START)
+    talk(client, far)
+    talk(far, client)
+    client.send(b"two", START)
+    assert talk(client, far) == [Deliver(b"two")]
+
+
+def test_a_hostile_sender_reaches_nothing_and_nothing_grows() -> None:
+    """Noise, forged, repeated and foreign packets, STUN that nobody asked for, from everywhere."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(3)
+    net.sends(net.client, b"key")
+    net.stands(1)
+    end, pair = net.far, net.far.pair
+    caught = [data for sink, _, data in net.wiretap if sink is end]
+    stranger = Seal(bytes(32), Counter(), is_client=True)
+    chance = random.Random(1)
+    before = len(end.got), len(pair._paths), net.sent_packets
+    for number in range(2000):
+        source = Address(f"198.18.{chance.randrange(256)}.{chance.randrange(256)}", 1 + chance.randrange(65535))
+        good = chance.choice(caught)
+        place = chance.randrange(len(good))
+        for data in (
+            chance.randbytes(chance.randrange(1600)),
+            good,
+            good[:place] + bytes([good[place] ^ 1 + chance.randrange(255)]) + good[place + 1 :],
+            stranger.close(packet.PROBE, bytes(chance.randrange(1000))),
+            stun.request(bytes(12)),
+            stun.respond(stun.request(number.to_bytes(12, "big")), Address("192.0.2.66", 1)) or b"",
+        ):
+            end.happens(pair.arrive("4", source, data, net.now))
+    assert (len(end.got), len(pair._paths), net.sent_packets) == before
+    assert pair.packets(net.now) == []
+    assert sum(pair.counts[name] for name in pair.counts if name.startswith("packets_")) == 12_000
+
+
+def test_a_hostile_peer_makes_nothing_grow() -> None:
+    """It holds the secret and says what it likes, on the stream and over UDP: everything stays within bounds."""
+    pair = Pair(bytes(32), START, is_client=True)
+    pair.open("4", 4, 41000, START)
+    pair.attach("ssh", START)
+    pair.receive("ssh", frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [1]}).encode(), START)
+    seal, chance = Seal(bytes(32), Counter(), is_client=False), random.Random(2)
+    sent = now = 0.0
+    for number in range(3000):
+        now = START + number / 100
+        candidates = [["lan", f"10.{number % 256}.0.{place}", 1 + number] for place in range(40)]
+        offer = frame.message(frame.OFFER, {"round": number + 1, "ports": {"4": 1 + number}, "candidates": candidates})
+        pair.receive("ssh", offer.encode() + Frame(frame.DATAGRAM, 1, number, b"x").encode(), now)
+        kind = chance.choice([packet.PROBE, packet.ANSWER, packet.DATAGRAM, packet.ASKING, 0xFF])
+        source = Address(f"10.1.{chance.randrange(256)}.1", 1 + chance.randrange(65535))
+        pair.arrive("4", source, seal.close(kind, chance.randbytes(chance.choice([0, 3, 4, 10, 1476]))), now)
+        pair.send(bytes(60), now)
+        pair.tick(now)
+        sent += len(pair.packets(now))
+        pair.outgoing("ssh", now)
+        assert len(pair._paths) <= 32
+    assert sent < 100 + 100 * 30 + 3000  # probes, and an answer to each packet that asked for one
+    assert len(json.dumps(pair.snapshot(now))) < 32_768
+
+
+def test_a_datagram_is_ready_at_once() -> None:
+    """Before anything that is due: it can be taken by itself, and is not given again."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(5)
+    client, far = net.client.pair, net.far.pair
+    client.asks([Address("192.0.2.3", 3478)], net.now)
+    client.send(b"key", net.now)
+    (key,) = client.ready()
+    assert far.arrive("4", Address(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]
+    (question,) = client.packets(net.now)
+    assert stun.is_stun(question.data)
+
+
+def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:
+    """The stream carries at once what follows."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(5)
+    end = net.client
+    net.sends(end, b"one")
+    assert end.pair.streams["ssh"].sent == 0
+    end.pair.unsendable("4", Address(FAR, 42000), net.now)
+    net.sends(end, b"two")
+    assert end.pair.streams["ssh"].sent == 2  # "one" may be lost, too
+
+
+def test_a_move_makes_the_peer_try_again() -> None:
+    """With an offer, even of the same addresses: a NAT on the way may be another one."""
+    client, far = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    talk(client, far)
+    client.offer([], START)
+    assert client.outgoing("ssh", START) == b""
+    assert client.moved(START) == [Gather("the network changed")]
+    client.offer([], START)
+    assert b'"round":2' in client.outgoing("ssh", START)
+
+
+def test_the_snapshot_says_what_carries_and_why() -> None:
+    """Before, while and after a path is used."""
+    net = Internet(home(None), office(None))
+    assert net.client.pair.snapshot(net.now)["in_use"]["carrier"] == "none"
+    net.connects()
+    net.stands(0.1)
+    assert net.client.pair.snapshot(net.now)["in_use"]["carrier"] == "stream"
+    net.stands(5)
+    snapshot = net.client.pair.snapshot(net.now)
+    assert snapshot["in_use"] == {
+        "carrier": "path",
+        "since": 4.9,
+        "why": "it answers",
+        "kind": "lan",
+        "local": "4",
+        "remote": f"{FAR}:42000",
+        "rtt": 0.08,
+        "loss": None,
+    }
+    assert [(path["state"], path["in_use"]) for path in snapshot["paths"]] == [("open", True)]
+    assert snapshot["history"] == [{"ago": 4.9, "what": f"lan {FAR}:42000: it answers"}]
+    for weather in net.weather.values():
+        weather.is_blocked = True
+    net.stands(60)
+    snapshot = net.client.pair.snapshot(net.now)
+    assert (snapshot["in_use"]["carrier"], snapshot["in_use"]["why"]) == ("stream", "went silent")
+
+
+def test_a_pair_without_anything_waits_quietly() -> None:
+    """No stream, no socket: it is asked for little and sends nothing."""
+    pair = Pair(bytes(32), START, is_client=True)
+    pair.send(b"key", START)
+    assert pair.packets(START) == []
+    assert pair.deadline() > START + 1
+    assert pair.counts["datagrams_without_carrier"] == 1

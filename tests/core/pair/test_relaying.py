@@ -1,0 +1,84 @@
+"""A third machine that passes two ends' packets on: to them alone, and so that each way has one path."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunneld.core.pair.packet import DATAGRAM, LARGEST, Seal, identities
+from tunneld.core.pair.path import Address
+from tunneld.core.pair.relaying import FRESH, PACKETS, Relaying
+
+SECRET = bytes(range(32))
+NEAR, NEAR_6 = Address("203.0.113.1", 1111), Address("2001:db8::1", 1116)
+FAR, FAR_6 = Address("198.51.100.2", 2222), Address("2001:db8::2", 2226)
+
+
+@pytest.fixture
+def relaying() -> Relaying:
+    return Relaying(identities(SECRET), Counter())
+
+
+def packet_of(*, client: bool, size: int = 30) -> bytes:
+    return Seal(SECRET, Counter(), is_client=client).close(DATAGRAM, bytes(size))
+
+
+CLIENTS, FARS = packet_of(client=True), packet_of(client=False)
+
+
+def test_each_ends_packets_go_to_where_the_others_come_from(relaying: Relaying) -> None:
+    """The first one has nowhere to go yet; a new source is followed."""
+    assert relaying.pass_on(CLIENTS, NEAR, 0) is None
+    assert relaying.pass_on(FARS, FAR, 1) == NEAR
+    assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
+    moved = Address("203.0.113.9", 999)
+    assert relaying.pass_on(CLIENTS, moved, 3) == FAR
+    assert relaying.pass_on(FARS, FAR, 4) == moved
+    assert relaying.heard == (3, 4)
+
+
+def test_each_family_is_a_path_of_its_own(relaying: Relaying) -> None:
+    """Two ends that have both families try both, and an answer comes back the way that its question came."""
+    for now, (near, far) in enumerate([(NEAR, FAR), (NEAR_6, FAR_6)]):
+        relaying.pass_on(CLIENTS, near, now)
+        relaying.pass_on(FARS, far, now)
+    assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
+    assert relaying.pass_on(CLIENTS, NEAR_6, 2) == FAR_6
+    assert relaying.pass_on(FARS, FAR, 2) == NEAR
+    assert relaying.pass_on(FARS, FAR_6, 2) == NEAR_6
+
+
+def test_families_are_crossed_where_they_must_be(relaying: Relaying) -> None:
+    """One end has IPv6 alone; and one that had both has lost one of them."""
+    relaying.pass_on(CLIENTS, NEAR_6, 0)
+    assert relaying.pass_on(FARS, FAR, 0) == NEAR_6
+    relaying.pass_on(CLIENTS, NEAR, 1)
+    relaying.pass_on(CLIENTS, NEAR_6, 1 + FRESH + 0.1)
+    assert relaying.pass_on(FARS, FAR, 1 + FRESH + 0.2) == NEAR_6
+
+
+@given(st.binary(max_size=80))
+def test_what_strangers_send_goes_nowhere(data: bytes) -> None:
+    """Whoever does not know an identity reaches nobody, and changes nothing."""
+    relaying = Relaying(identities(SECRET), Counter())
+    relaying.pass_on(CLIENTS, NEAR, 0)
+    relaying.pass_on(FARS, FAR, 0)
+    assert relaying.pass_on(data, Address("192.0.2.66", 6666), 1) is None
+    assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
+
+
+@pytest.mark.parametrize("size", [24, LARGEST + 1])
+def test_no_packet_of_another_size_is_passed_on(relaying: Relaying, size: int) -> None:
+    """None that could hold no tag, none that no end would take."""
+    relaying.pass_on(FARS, FAR, 0)
+    assert relaying.pass_on(CLIENTS[:9].ljust(size, b"x"), NEAR, 0) is None
+
+
+def test_a_flood_is_cut(relaying: Relaying) -> None:
+    """However fast the two send, and whoever pretends to be one of them."""
+    relaying.pass_on(FARS, FAR, 0)
+    passed = sum(relaying.pass_on(CLIENTS, NEAR, now / 10000) is not None for now in range(30000))
+    assert PACKETS * 3 <= passed <= PACKETS * 4

@@ -1,0 +1,192 @@
+"""Whatever happens to the network between two ends: datagrams flow, once each, and nothing swings or grows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.core.pair.internet import CLIENT, FAR, End, Internet, Nat, Place, home, office
+from tests.core.stream.simulated import Line
+from tunneld.core.pair.outbox import MAX_PACKETS
+from tunneld.core.pair.paths import MAX_PATHS
+
+WHOLE = (Phase.explicit, Phase.reuse, Phase.generate)  # making an example small would take minutes
+
+CAFE, TRAIN = "203.0.113.99", "203.0.113.201"
+
+nats = st.sampled_from([None, ("one", "all"), ("one", "answers"), ("each", "answers"), ("each", "all")])
+
+
+def nat(drawn: tuple[str, str] | None, public: str, *, keeps_port: bool = True) -> Nat | None:
+    return Nat(public, *drawn, keeps_port) if drawn else None
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Internet:
+    """Two ends anywhere, under any sky, with an SSH connection between them."""
+    keeps = draw(st.booleans())
+    net = Internet(
+        home(nat(draw(nats), CLIENT, keeps_port=keeps)),
+        office(nat(draw(nats), FAR)),
+        seed=draw(st.integers(0, 1 << 32)),
+        has_relay=draw(st.booleans()),
+        has_stun=draw(st.booleans()),
+        sees=draw(st.booleans()),
+    )
+    for weather in net.weather.values():
+        weather.delay = draw(st.sampled_from([0.002, 0.04, 0.3]))
+        weather.jitter = draw(st.sampled_from([0.0, 0.01, 0.1]))
+        weather.loss = draw(st.sampled_from([0.0, 0.0, 0.02, 0.15, 0.4]))
+        weather.mtu = draw(st.sampled_from([1472, 1472, 1200, 1252]))
+        weather.is_blocked = draw(st.sampled_from([False, False, True]))
+    net.connects(up=Line(delay=net.weather["up"].delay), down=Line(delay=net.weather["down"].delay))
+    return net
+
+
+Deed = Callable[[Internet], None]
+
+
+def moves(net: Internet, where: str, lan: str, drawn: tuple[str, str] | None, *, notices: bool) -> None:
+    """The client goes elsewhere; its SSH connection stays behind."""
+    if net.lines:
+        net.loses()
+    place = Place("10.77.0.3", lan, Nat(where, *drawn)) if drawn else Place(where, lan)
+    net.moves(net.client, place, notices=notices)
+
+
+def blocks(net: Internet, ways: tuple[str, ...], *, is_blocked: bool) -> None:
+    for way in ways:
+        net.weather[way].is_blocked = is_blocked
+
+
+def forgets(net: Internet) -> None:
+    for end in net.ends:
+        if end.place.nat:
+            end.place.nat.forgets()
+
+
+def reconnects(net: Internet) -> None:
+    if net.lines:
+        net.loses()
+    net.connects()
+
+
+def sleeps(net: Internet) -> None:
+    net.client.happens(net.client.pair.moved(net.now))
+
+
+ways = st.sampled_from([("up", "down"), ("up",), ("down",)])
+deeds = st.one_of(
+    st.builds(
+        lambda where, lan, drawn, notices: partial(moves, where=where, lan=lan, drawn=drawn, notices=notices),
+        st.sampled_from([CAFE, TRAIN]),
+        st.sampled_from(["cafe", "office"]),
+        nats,
+        st.booleans(),
+    ),
+    st.builds(lambda ways, is_blocked: partial(blocks, ways=ways, is_blocked=is_blocked), ways, st.booleans()),
+    st.sampled_from([forgets, reconnects, sleeps]),
+)
+calendars = st.lists(st.tuples(st.floats(0, 60), deeds), max_size=8)
+
+
+def chatters(net: Internet, seconds: float, every: float = 0.2) -> dict[int, list[float]]:
+    """Both ends send all the time; when, for the client and the far end."""
+    sent: dict[int, list[float]] = {0: [], 1: []}
+
+    def speaks(which: int, end: End, number: int) -> None:
+        sent[which].append(net.now)
+        net.sends(end, number.to_bytes(4, "big") + bytes(1216 if number % 20 == 0 else 60))
+
+    for number in range(int(seconds / every)):
+        for which, end in enumerate(net.ends):
+            net.after(0.1 * which + number * every, partial(speaks, which, end, number))
+    return sent
+
+
+def longest_gap(end: End, since: float, until: float) -> float:
+    """Seconds without a datagram, at most, between two moments."""
+    moments = [since, *(when for when, _ in end.got if since <= when <= until), until]
+    return max(later - earlier for earlier, later in pairwise(moments))
+
+
+@settings(max_examples=50, deadline=None, phases=WHOLE)
+@given(worlds(), calendars)
+def test_no_datagram_comes_twice_and_nothing_grows_or_swings(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
+    """In any world, whatever happens in it."""
+    chatters(net, 90)
+    for when, deed in calendar:
+        net.after(when, partial(deed, net))
+    for _ in range(90):
+        net.stands(1)
+        for end in net.ends:
+            assert len(end.pair._paths) <= MAX_PATHS
+            assert len(end.pair._outbox) <= MAX_PACKETS
+    # Each false alarm is a move away and one back; the patience before the latter doubles each time.
+    most = 14 + 4 * len(calendar)
+    for end in net.ends:
+        assert max(Counter(datagram for _, datagram in end.got).values(), default=0) <= 1
+        assert len(end.pair.history) <= most
+        assert end.ticks < 90 * 60
+    assert net.sent_bytes * 8 / 1000 / 90 < 2 * (64 + 45 + 40)  # copies, both ways; datagrams; probes
+
+
+@settings(max_examples=40, deadline=None, phases=WHOLE)
+@given(worlds(), calendars)
+def test_with_a_stream_datagrams_flow_within_seconds(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
+    """Three after the last thing that happened at most, whatever the paths look like: the stream is always there."""
+    for when, deed in calendar:
+        net.after(when, partial(deed, net))
+    net.stands(60)
+    reconnects(net)
+    chatters(net, 20)
+    net.stands(3)
+    since = net.now
+    net.stands(17)
+    for end in net.ends:
+        assert longest_gap(end, since, net.now) < 3, end.pair.snapshot(net.now)
+
+
+@settings(max_examples=40, deadline=None, phases=WHOLE)
+@given(worlds(), calendars)
+def test_without_a_stream_datagrams_flow_when_a_path_exists(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
+    """Half a minute at most after it does: the far end is on the open Internet, the client can reach it."""
+    net.far.place = office(None)
+    net.connects("first")
+    net.stands(1)
+    net.loses("first")
+    for when, deed in calendar:
+        net.after(when, partial(deed, net))
+    net.stands(60)
+    for name in list(net.lines):
+        net.loses(name)
+    for weather in net.weather.values():
+        weather.is_blocked, weather.loss, weather.mtu = False, 0.0, 1472
+    net.stands(32)
+    chatters(net, 10)
+    since = net.now
+    net.stands(10)
+    for end in net.ends:
+        assert longest_gap(end, since, net.now) < 1, end.pair.snapshot(net.now)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.02])
+@settings(max_examples=3, deadline=None, phases=WHOLE)
+@given(st.integers(0, 1 << 32), st.sampled_from([0.0, 0.02, 0.1]))
+def test_paths_that_are_alike_never_swing(jitter: float, seed: int, loss: float) -> None:
+    """A relay and two ways without one: once chosen, a path is left for a false alarm at most, and taken again."""
+    net = Internet(home(None), office(None), seed=seed, has_relay=True)
+    for weather in net.weather.values():
+        weather.jitter, weather.loss = jitter, loss
+    net.connects()
+    chatters(net, 300)
+    net.stands(10)
+    before = [len(end.pair.history) for end in net.ends]
+    net.stands(290)
+    assert max(len(end.pair.history) - count for end, count in zip(net.ends, before, strict=True)) <= (4 if loss else 0)

@@ -1,0 +1,117 @@
+"""Two endpoints in conversation over simulated streams: what crosses, how often, and when flows end."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from functools import partial
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core.stream.simulated import (
+    MOSH,
+    PORT,
+    START,
+    Conversation,
+    Line,
+    met,
+    numbered,
+)
+from tunneld.core.stream.endpoint import SWEEP, Ended, Ingress
+from tunneld.core.stream.flow import IDLE, LONG_IDLE
+
+
+def test_a_datagram_and_its_answer() -> None:
+    """One way after one delay, back after another, unchanged."""
+    talk, flow = met()
+    talk.server_sends(flow, b"\x80answer")
+    talk.stands(1)
+    assert [(flow >> 16, datagram) for _, flow, datagram in talk.out] == [(PORT, MOSH)]
+    assert [(peer, datagram) for _, peer, datagram in talk.back] == [("client", b"\x80answer")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_each_datagram_arrives_once_at_most_and_unchanged(data: st.DataObject) -> None:
+    """Over one to three streams, with loss, stalls, slow lines and any cut, sources kept apart."""
+    chance = random.Random(data.draw(st.integers(0, 1 << 32)))
+    names = data.draw(st.sampled_from([["control"], ["stream-1", "stream-2"], ["control", "stream-1", "stream-2"]]))
+    lines = {name: (drawn_line(data, chance), drawn_line(data, chance)) for name in names}
+    talk = Conversation(lines, pieces=data.draw(st.sampled_from([1, 7, 1000, 1 << 20])))
+    sent = defaultdict[tuple[str, int], Counter[bytes]](Counter)
+    for number in range(60):
+        peer, port = f"client-{chance.randrange(3)}", PORT + chance.randrange(2)
+        datagram = number.to_bytes(8, "big") + bytes(chance.choice([16, 62, 1244]))
+        sent[(peer, port)][datagram] += 1
+        talk.at(START + 0.05 * number, partial(talk.client_sends, datagram, peer, port))
+    talk.stands(60)
+    out = defaultdict[int, Counter[bytes]](Counter)
+    for _, flow, datagram in talk.out:
+        out[flow][datagram] += 1
+    assert len(out) <= len(sent)
+    for flow, received in out.items():
+        assert any(received <= of_source for (_, port), of_source in sent.items() if port == flow >> 16)
+    assert max([0, *(count for received in out.values() for count in received.values())]) <= 1
+
+
+def drawn_line(data: st.DataObject, chance: random.Random) -> Line:
+    begin = data.draw(st.floats(0, 3))
+    return Line(
+        delay=data.draw(st.sampled_from([0.001, 0.05, 0.4])),
+        rate=data.draw(st.sampled_from([1e9, 8000, 2000])),
+        loss=data.draw(st.sampled_from([0, 0.05, 0.3])),
+        stalls=[(START + begin, START + begin + data.draw(st.floats(0, 5)))],
+        chance=chance,
+    )
+
+
+def test_small_datagrams_take_both_streams_and_large_ones_one() -> None:
+    """The second copy is dropped on arrival and counted; the control stream rests."""
+    talk, flow = met()
+    for size in (100, 1000):
+        for datagram in numbered(5, size):
+            talk.server_sends(flow, datagram)
+    talk.stands(1)
+    assert len(talk.back) == 10
+    assert {name: carrier.sent for name, carrier in talk.outlet.carriers.items()} == {
+        "control": 0,
+        "stream-1": 10,
+        "stream-2": 5,
+    }
+    assert talk.ingress.counters()["datagrams_duplicate"] == 5
+
+
+def test_a_stream_that_goes_takes_no_flow_with_it() -> None:
+    """What follows takes the others."""
+    talk, flow = met()
+    for side in (talk.ingress, talk.outlet):
+        side.detach("stream-1")
+    del talk.lines["stream-1"]
+    talk.server_sends(flow, bytes(1000))
+    talk.stands(1)
+    assert len(talk.back) == 1
+
+
+def test_without_a_stream_datagrams_are_counted() -> None:
+    """Not kept: they would be stale."""
+    ingress = Ingress()
+    ingress.arrive(PORT, "client", MOSH, START, source="client")
+    assert ingress.counters()["datagrams_without_carrier"] == 1
+
+
+def test_the_ingress_ends_an_idle_flow_and_the_outlet_follows() -> None:
+    """A minute after the client's last word."""
+    talk, flow = met()
+    talk.at(talk.now + IDLE + SWEEP, lambda: talk.happened(list(talk.ingress.tick(talk.now))))
+    talk.stands(IDLE + SWEEP + 1)
+    assert talk.ended == [flow, flow]
+    assert len(talk.ingress.flows) == len(talk.outlet.flows) == 0
+
+
+def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
+    """When the ingress has forgotten to say so."""
+    talk, flow = met()
+    assert talk.outlet.tick(talk.now + IDLE + 1) == []
+    ended = talk.outlet.tick(talk.now + LONG_IDLE + SWEEP)
+    assert [end.flow.number for end in ended if isinstance(end, Ended)] == [flow]

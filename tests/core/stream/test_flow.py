@@ -1,0 +1,204 @@
+"""Flows and their bounds: who is let in, who gives way, and which numbers have come."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunneld.core.stream.flow import CHANCE, IDLE, SEEN, Bounds, Flow, FlowTable, Rate, Seen
+
+PLENTY = Bounds(new_rate=1e9, new_burst=1e9)
+
+
+class Table:
+    """A table, and a clock that it is asked by."""
+
+    def __init__(self, bounds: Bounds = PLENTY) -> None:
+        self.table = FlowTable(bounds)
+        self.now = 1000.0
+        self.evicted: list[Flow] = []
+
+    def open(self, key: object, *, group: object = None, answered: bool = False) -> Flow | None:
+        flow, evicted = self.table.admit(self.table.fresh_number(60001), self.now, key=key, group=group)
+        self.evicted += evicted
+        if flow:
+            flow.answered = answered
+        return flow
+
+
+# Seen
+
+near = st.integers(0, 3 * SEEN)
+
+
+@given(st.lists(st.one_of(near, near.map(lambda ahead: ahead * 7)), max_size=200))
+def test_each_number_is_accepted_once(numbers: list[int]) -> None:
+    """As a set would have it, but what is older than the window counts as seen."""
+    seen, model, highest = Seen(), set[int](), -1
+    for number in numbers:
+        expected = number not in model and number > highest - SEEN
+        assert seen.accepts(number) is expected
+        model.add(number)
+        highest = max(highest, number)
+
+
+@given(st.permutations(range(40)), st.integers(0, 0xFFFFFFFF))
+def test_numbers_wrap(order: list[int], start: int) -> None:
+    """After 2^32 datagrams the count goes on."""
+    seen = Seen()
+    for step in range(0, start, 1 << 30):
+        seen.accepts(step)
+    seen.accepts(start)
+    numbers = [(start + 1 + ahead) & 0xFFFFFFFF for ahead in order]
+    assert all(seen.accepts(number) for number in numbers)
+    assert not any(seen.accepts(number) for number in numbers)
+
+
+@given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=100))
+def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
+    """A peer that jumps to the end of the numbers does not make us hold what lies between."""
+    seen = Seen()
+    for number in numbers:
+        seen.accepts(number)
+        assert not seen.accepts(number)
+        assert seen._bits.bit_length() <= SEEN
+
+
+# Rate
+
+
+def test_a_rate_allows_its_burst_and_then_its_pace() -> None:
+    """Twenty at once, ten a second after that, and never more than the burst."""
+    rate = Rate(10, 20)
+    assert sum(rate.allows(500.0) for _ in range(100)) == 20
+    assert sum(rate.allows(501.0) for _ in range(100)) == 10
+    assert sum(rate.allows(900.0) for _ in range(100)) == 20
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=300))
+def test_a_rate_is_never_exceeded(pauses: list[float]) -> None:
+    """Over any time at most the burst and what the pace makes of it."""
+    rate, now, taken = Rate(10, 20), 1000.0, 0
+    for pause in pauses:
+        now += pause
+        taken += rate.allows(now)
+    assert taken <= 20 + 10 * sum(pauses) + 1e-6
+
+
+# FlowTable
+
+
+def test_a_flow_is_found_by_key_and_number() -> None:
+    """Until it is removed; its number tells the port."""
+    here = Table()
+    flow = here.open("a")
+    assert flow
+    assert here.table.find("a") is here.table.get(flow.number) is flow
+    assert flow.port == 60001
+    here.table.remove(flow)
+    assert here.table.find("a") is here.table.get(flow.number) is None
+    assert len(here.table) == 0
+
+
+def test_numbers_in_use_are_not_given_again() -> None:
+    """The serial goes round and skips them."""
+    here = Table()
+    first = here.open("a")
+    assert first
+    numbers = {here.table.fresh_number(60001) for _ in range(0xFFFF)}
+    assert len(numbers) == 0xFFFF
+    assert first.number not in numbers
+    assert {number >> 16 for number in numbers} == {60001}
+
+
+def test_new_flows_are_bounded_in_rate() -> None:
+    """A burst, then a pace; counted."""
+    here = Table(Bounds(new_rate=2, new_burst=3))
+    assert sum(here.open(n) is not None for n in range(10)) == 3
+    here.now += 1
+    assert sum(here.open(-n) is not None for n in range(1, 10)) == 2
+    assert here.table.counts["flows_refused_rate"] == 14
+
+
+def test_the_unanswered_give_way_when_the_table_is_full() -> None:
+    """The one that has been silent for longest goes, once it had its chance; those who were answered stay."""
+    here = Table(PLENTY._replace(flows=3))
+    person, oldest, younger = here.open("person", answered=True), here.open("oldest"), here.open("younger")
+    assert person and oldest and younger
+    here.now += CHANCE
+    younger.heard = person.heard = here.now
+    assert here.open("new")
+    assert here.evicted == [oldest]
+    assert here.table.find("person") is person
+    assert here.table.counts["flows_evicted"] == 1
+    assert len(here.table) == 3
+
+
+def test_nobody_gives_way_before_having_had_a_chance() -> None:
+    """A newcomer under attack keeps its flow for long enough to be answered."""
+    here = Table(PLENTY._replace(flows=2))
+    here.open("a")
+    here.open("b")
+    here.now += CHANCE - 0.1
+    assert here.open("c") is None
+    assert here.evicted == []
+    assert here.table.counts["flows_refused_full"] == 1
+
+
+def test_a_table_full_of_people_takes_no_more() -> None:
+    """Nobody who was answered gives way to a stranger."""
+    here = Table(PLENTY._replace(flows=2))
+    here.open("a", answered=True)
+    here.open("b", answered=True)
+    here.now += 30
+    assert here.open("c") is None
+    assert here.table.counts["flows_refused_full"] == 1
+
+
+def test_a_source_gives_way_to_itself_alone() -> None:
+    """One address with many flows costs another address nothing."""
+    here = Table(PLENTY._replace(flows=10, flows_of_group=2))
+    other = here.open("other", group="B")
+    mine = here.open("a", group="A")
+    here.open("b", group="A")
+    here.now += CHANCE
+    assert here.open("c", group="A")
+    assert here.evicted == [mine]
+    assert other and here.table.find("other") is other
+
+
+def test_a_source_at_its_bound_leaves_the_others_their_rate() -> None:
+    """What it is refused costs no token."""
+    here = Table(Bounds(flows_of_group=2, new_rate=0.001, new_burst=4))
+    for key in range(100):
+        here.open(key, group="hostile")
+    assert here.open("a", group="person")
+    assert here.table.counts["flows_refused_full"] == 98
+
+
+def test_idle_flows_expire() -> None:
+    """A minute after the last datagram, and not before; what speaks stays."""
+    here = Table()
+    silent, speaking = here.open("silent"), here.open("speaking")
+    assert silent and speaking
+    here.now += IDLE
+    assert here.table.expired(here.now) == []
+    speaking.heard = here.now
+    here.now += 0.1
+    assert here.table.expired(here.now) == [silent]
+    assert here.table.find("silent") is None
+    assert here.table.counts["flows_expired"] == 1
+
+
+@pytest.mark.parametrize("count", [5000])
+def test_a_flood_of_keys_leaves_bounded_state(count: int) -> None:
+    """From one address or from many."""
+    here = Table(Bounds())
+    for number in range(count):
+        here.now += 0.01
+        here.open(("one", number), group="one")
+        here.open(("many", number), group=number)
+        assert len(here.table) <= Bounds().flows
+    assert sum(flow.group == "one" for flow in here.table._by_key.values()) <= Bounds().flows_of_group
+    assert len(here.table._by_key) == len(here.table._by_number) == len(here.table)

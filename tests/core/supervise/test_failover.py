@@ -1,0 +1,215 @@
+"""Which relay serves, as a conversation with a clock that the test holds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tunneld.core.supervise.failover import HEAD_START as DRAWN
+from tunneld.core.supervise.failover import LONGEST_PROOF, USED_TO, Failover
+
+RETURN_AFTER = 60.0
+CHANCE = 0.25
+HEAD_START = DRAWN[0] + CHANCE * (DRAWN[1] - DRAWN[0])
+FIRST, SECOND, THIRD = range(3)
+
+
+class Relays:
+    """Some relays, the clock, and what the failover makes of them."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.failover = Failover(count, RETURN_AFTER)
+        self.well = [False] * count
+        self.now = 1000.0
+        self.failover.look(self.well, self.now, CHANCE)
+
+    def after(self, seconds: float, **changed: bool) -> tuple[int, int]:
+        """Let time pass, with a look at each deadline; then these relays change. Who serves, and the last dialled."""
+        end = self.now + seconds
+        while (deadline := self.failover.deadline) is not None and deadline <= end:
+            self.now = deadline
+            self.failover.look(self.well, self.now, CHANCE)
+            assert self.failover.deadline is None or self.failover.deadline > self.now
+        self.now = end
+        for name, is_well in changed.items():
+            self.well[("first", "second", "third").index(name)] = is_well
+        self.failover.look(self.well, self.now, CHANCE)
+        return self.failover.serving, self.failover.last
+
+
+def on_the_second(count: int = 2) -> Relays:
+    """The first was lost, and the second has served for a while."""
+    relays = Relays(count)
+    relays.after(0, first=True)
+    relays.after(500, first=False)
+    relays.after(HEAD_START)
+    assert relays.after(1, second=True) == (SECOND, SECOND)
+    relays.after(100)
+    return relays
+
+
+def test_one_relay_is_all_there_is() -> None:
+    """It serves, or nobody does."""
+    relays = Relays(1)
+    assert relays.after(1000) == (FIRST, FIRST)
+    assert relays.after(0, first=True) == (FIRST, FIRST)
+    assert relays.failover.deadline is None
+
+
+def test_the_first_has_a_head_start() -> None:
+    """A dial takes its time, and the second is not troubled when it succeeds."""
+    relays = Relays()
+    assert relays.after(HEAD_START - 0.1) == (FIRST, FIRST)
+    assert relays.after(0, first=True) == (FIRST, FIRST)
+    assert relays.after(10_000) == (FIRST, FIRST)
+
+
+def test_the_others_follow_one_by_one() -> None:
+    """Each is dialled beside those before it, which are never given up."""
+    relays = Relays(3)
+    assert [relays.after(HEAD_START)[1] for _ in range(3)] == [SECOND, THIRD, THIRD]
+    assert relays.failover.deadline is None
+
+
+def test_a_lost_session_is_made_anew_on_its_own_relay() -> None:
+    """Mostly it was the session that broke, not the relay."""
+    relays = Relays()
+    relays.after(0, first=True)
+    relays.after(500, first=False)
+    assert relays.after(HEAD_START - 0.1, first=True) == (FIRST, FIRST)
+
+
+def test_the_second_serves_as_soon_as_it_is_well() -> None:
+    """And the third is not needed then."""
+    relays = Relays(3)
+    assert relays.after(2 * HEAD_START) == (FIRST, THIRD)
+    assert relays.after(1, second=True) == (SECOND, SECOND)
+    assert relays.after(10_000) == (SECOND, SECOND)
+
+
+def test_an_earlier_relay_proves_itself_before_it_serves_again() -> None:
+    """Until then the other keeps the tunnel; afterwards it is left alone."""
+    relays = on_the_second()
+    assert relays.after(0, first=True) == (SECOND, SECOND)
+    assert relays.failover.deadline == relays.now + RETURN_AFTER
+    assert relays.after(RETURN_AFTER - 0.1) == (SECOND, SECOND)
+    assert relays.after(0.1) == (FIRST, FIRST)
+
+
+def test_an_earlier_relay_that_fails_its_proof_begins_anew() -> None:
+    """It has to be well without a break."""
+    relays = on_the_second()
+    relays.after(0, first=True)
+    relays.after(RETURN_AFTER - 1, first=False)
+    relays.after(1, first=True)
+    assert relays.after(RETURN_AFTER - 1) == (SECOND, SECOND)
+    assert relays.after(1) == (FIRST, FIRST)
+
+
+def test_a_relay_on_trial_serves_at_once_when_the_other_fails() -> None:
+    """It is there already."""
+    relays = on_the_second()
+    relays.after(0, first=True)
+    assert relays.after(10, second=False) == (FIRST, FIRST)
+
+
+def test_relays_that_come_up_together_leave_it_to_the_first() -> None:
+    """After an outage of our own, the order decides, not who was a moment faster."""
+    relays = Relays()
+    relays.after(HEAD_START)
+    assert relays.after(50, second=True) == (SECOND, SECOND)
+    assert relays.after(USED_TO - 0.1, first=True) == (FIRST, FIRST)
+
+
+def test_a_relay_that_takes_the_tunnel_back_and_loses_it_has_to_prove_more() -> None:
+    """Every return breaks the connections through the other."""
+    relays = on_the_second()
+    proofs = []
+    for _ in range(8):
+        relays.after(0, first=True)
+        assert relays.failover.deadline is not None
+        proofs.append(relays.failover.deadline - relays.now)
+        assert relays.after(proofs[-1]) == (FIRST, FIRST)
+        relays.after(1, first=False, second=False)
+        relays.after(HEAD_START, second=True)
+        relays.after(100)
+    assert proofs == [60, 120, 240, 480, 960, 1920, LONGEST_PROOF, LONGEST_PROOF]
+
+
+def test_a_relay_that_kept_the_tunnel_is_forgiven() -> None:
+    """What it did before does not count any more."""
+    relays = on_the_second()
+    for seconds in (1, 500):
+        relays.after(0, first=True)
+        relays.after(2 * RETURN_AFTER)
+        relays.after(seconds, first=False, second=False)
+        relays.after(HEAD_START, second=True)
+        relays.after(100)
+    relays.after(0, first=True)
+    assert relays.after(RETURN_AFTER) == (FIRST, FIRST)
+
+
+def test_when_the_second_fails_too_the_third_has_its_turn() -> None:
+    """After the second's own head start."""
+    relays = on_the_second(3)
+    assert relays.after(0, second=False) == (SECOND, SECOND)
+    assert relays.after(HEAD_START) == (SECOND, THIRD)
+    assert relays.after(1, third=True) == (THIRD, THIRD)
+    assert relays.after(RETURN_AFTER, second=True) == (THIRD, THIRD)
+    assert relays.after(RETURN_AFTER) == (SECOND, SECOND)
+
+
+def test_a_fleet_does_not_fall_upon_the_second_in_step() -> None:
+    """A thousand hosts that lose their relay at one moment dial the next one over some seconds."""
+    dues = []
+    for host in range(1000):
+        failover = Failover(2, RETURN_AFTER)
+        failover.look([False, False], 0, host / 1000)
+        assert failover.deadline is not None
+        dues.append(failover.deadline)
+    assert max(sum(second <= due < second + 1 for due in dues) for second in range(10)) <= 250
+
+
+changes = st.lists(st.tuples(st.floats(0, 200), st.integers(0, 2), st.booleans()), max_size=60)
+
+
+@given(changes)
+def test_whoever_serves_is_well_if_anybody_is(changes: list[tuple[float, int, bool]]) -> None:
+    """And later relays are dialled only while nobody is."""
+    relays = Relays(3)
+    for seconds, relay, is_well in changes:
+        serving, last = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})
+        assert relays.well[serving] or not any(relays.well)
+        assert last == serving if any(relays.well) else serving <= last
+
+
+@given(changes)
+@example([(0.0, 1, True), (0.0, 1, False), (4.0, 1, True), (0.0, 0, True)])
+def test_nobody_loses_the_tunnel_to_a_later_one_while_it_is_well(changes: list[tuple[float, int, bool]]) -> None:
+    """Nor to an earlier one that has not proved itself, unless it has itself only just come up."""
+    relays = Relays(3)
+    since = [0.0] * 3
+    for seconds, relay, is_well in changes:
+        before = relays.after(seconds)[0]
+        if is_well and not relays.well[relay]:
+            since[relay] = relays.now
+        after = relays.after(0, **{("first", "second", "third")[relay]: is_well})[0]
+        if after != before and relays.well[before]:
+            assert after < before
+            assert relays.now - since[after] >= RETURN_AFTER or relays.now - since[before] < USED_TO
+
+
+@given(changes, st.floats(0, 0.99))
+def test_nothing_happens_before_the_deadline(changes: list[tuple[float, int, bool]], part: float) -> None:
+    """Whoever looks too early sees what was there."""
+    relays = Relays(3)
+    for seconds, relay, is_well in changes:
+        decided = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})
+        deadline = relays.failover.deadline
+        assert deadline is None or deadline > relays.now
+        early = 100.0 if deadline is None else deadline - relays.now
+        relays.now += early * part
+        relays.failover.look(relays.well, relays.now, CHANCE)
+        assert (relays.failover.serving, relays.failover.last) == decided
+        assert relays.failover.deadline == (None if deadline is None else pytest.approx(deadline))

@@ -1,0 +1,206 @@
+"""The words that put a shared connection of ours in the place of ssh's own hop; a real ssh reads them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunneld.mosh import jump_host
+from tunneld.mosh.jump_host import Hop
+
+pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="ssh is not installed")
+
+CONFIG = """
+Host inner
+    ProxyJump me@gate:2200
+Host deep
+    ProxyJump gate,second
+Host by-hand
+    ProxyCommand nc %h %p
+Host gate
+    HostName 192.0.2.1
+Host second
+    HostName 10.0.0.2
+Host lent
+    HostName 192.0.2.3
+    ControlMaster auto
+    ControlPath {folder}/%n
+Host unlent
+    ControlPath {folder}/%n
+Host careful
+    ControlMaster ask
+    ControlPath {folder}/%n
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "a 100% odd name"
+    file.write_text(CONFIG.format(folder=tmp_path))
+    return str(file)
+
+
+def found(config: str, destination: str, *options: str) -> Hop | None:
+    words = ["-F", config, *options]
+    return jump_host.find(words, jump_host.configuration([*words, "--", destination]), jump_host.configuration)
+
+
+def effective(words: list[str], destination: str) -> dict[str, str]:
+    """What a real ssh understands."""
+    said = subprocess.run(
+        ["ssh", "-G", *words, destination], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    return dict(line.split(" ", 1) for line in reversed(said.stdout.splitlines()) if " " in line)
+
+
+def command_run(words: list[str], host: str, port: str) -> list[str]:
+    """The words of the ProxyCommand as the shell would see them when ssh goes to this host and port."""
+    command = effective(words, "dest")["proxycommand"]
+    return shlex.split(re.sub("%([%hp])", lambda found: {"%": "%", "h": host, "p": port}[found[1]], command))
+
+
+@pytest.mark.parametrize(
+    ("destination", "options", "target", "host", "others"),
+    [
+        ("dest", ["-J", "me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
+        ("dest", ["-J", "ssh://me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
+        ("dest", ["-J", "ssh://gate,second"], ("--", "ssh://gate"), "192.0.2.1", (("--", "second"),)),
+        ("dest", ["-J", "[2001:db8::1]:22"], ("-p", "22", "--", "2001:db8::1"), "2001:db8::1", ()),
+        ("dest", ["-J", "gate,second"], ("--", "gate"), "192.0.2.1", (("--", "second"),)),
+        ("dest", ["-o", "ProxyJump=gate"], ("--", "gate"), "192.0.2.1", ()),
+        ("dest", ["-o", "proxyjump gate"], ("--", "gate"), "192.0.2.1", ()),
+        ("inner", [], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
+        ("deep", [], ("--", "gate"), "192.0.2.1", (("--", "second"),)),
+    ],
+)
+def test_the_first_jump_host_is_found(
+    config: str, destination: str, options: list[str], target: tuple[str, ...], host: str, others: tuple[Any, ...]
+) -> None:
+    """Wherever it is said, and as ssh reads it."""
+    jump = found(config, destination, *options)
+    assert jump
+    assert jump == Hop(target, others, jump.settings, ("-F", config), theirs=False, asks=False)
+    assert jump.host == host
+
+
+@pytest.mark.parametrize(
+    ("destination", "options"),
+    [
+        ("gate", []),
+        ("by-hand", []),
+        ("inner", ["-J", "none"]),
+        ("dest", ["-J", "%r@gate"]),
+        ("inner", ["-o", "ProxyJump=none"]),
+        ("inner", ["-o", "ProxyCommand=nc %h %p"]),
+    ],
+)
+def test_where_ssh_makes_no_jump_there_is_none(config: str, destination: str, options: list[str]) -> None:
+    """A ProxyCommand of the person's own stays what it is."""
+    assert found(config, destination, *options) is None
+
+
+def test_the_first_hop_may_have_options_of_its_own(config: str) -> None:
+    """Whatever is in them, ssh and two shells read them as they were said."""
+    jump = found(config, "dest", "-J", "gate,second")
+    assert jump
+    program = shlex.join(["python3", "-c", "print('100% $odd')"]).replace("%", "%%")
+    first = ["-o", f"ProxyCommand={program}", "-o", "ProxyUseFdpass=yes"]
+    words = command_run(jump_host.through(jump, ["-F", config], "/s", first=first), "192.0.2.9", "22")
+    inner = next(word for word in words if word.startswith("ProxyCommand=")).removeprefix("ProxyCommand=")
+    made = shlex.split(re.sub("%([%hp])", lambda found: {"%": "%", "h": "second", "p": "22"}[found[1]], inner))
+    assert first[1] in made and first[3] in made
+
+
+@pytest.mark.parametrize("option", [("-J", "me@gate:2200"), ("-o", "ProxyJump=me@gate:2200")])
+def test_a_jump_is_the_same_jump_and_shared(config: str, option: tuple[str, str]) -> None:
+    """As ssh itself would go, with our two words more; the file's odd name passes ssh's and the shell's reading."""
+    jump = found(config, "dest", *option)
+    assert jump
+    words = jump_host.through(jump, ["-F", config, *option, "-v"], "/tmp/x/first")
+    assert command_run(words, "dest", "22") == [
+        *("ssh", "-F", config, "-o", "ControlMaster=yes", "-o", "ControlPersist=no"),
+        *("-o", "ControlPath=/tmp/x/first", "-W", "[dest]:22", "-l", "me", "-p", "2200", "--", "gate"),
+    ]
+    assert "-J" not in words
+    assert words[-1] == "-v"
+
+
+def test_each_further_hop_goes_through_the_one_before(config: str) -> None:
+    """The first one is shared, and only `%h` of its own next machine is left for each ssh to fill in."""
+    jump = found(config, "deep")
+    assert jump
+    outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first"), "dest", "22")
+    assert outer[-4:] == ["-W", "[dest]:22", "--", "second"]
+    inner = command_run(outer[1:-4], "10.0.0.2", "22")
+    assert inner[-4:] == ["-W", "[10.0.0.2]:22", "--", "gate"]
+    assert "ControlPath=/tmp/x/first" in inner
+
+
+def test_beside_a_session_no_hop_asks_anything(config: str) -> None:
+    """ssh's own -J would."""
+    jump = found(config, "dest", "-J", "gate,second")
+    assert jump
+    outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", beside=True), "dest", "22")
+    inner = command_run(outer[1:-4], "10.0.0.2", "22")
+    for words in (outer, inner):
+        assert "BatchMode=yes" in words
+
+
+def test_beside_a_session_no_hop_wants_a_touch(config: str) -> None:
+    """A security key would blink at night; the first connection may use it, and other keys stay what they are."""
+    jump = found(config, "dest", "-J", "gate,second")
+    assert jump
+    for beside in (True, False):
+        outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", beside=beside), "dest", "22")
+        inner = command_run(outer[1:-4], "10.0.0.2", "22")
+        for words in (outer, inner):
+            kinds = effective(words[1:-4], words[-1])["pubkeyacceptedalgorithms"]
+            assert ("sk-" in kinds) is not beside
+            assert "ssh-ed25519" in kinds
+
+
+@pytest.mark.parametrize(
+    ("jump", "theirs", "asks"), [("lent", True, False), ("unlent", False, False), ("careful", True, True)]
+)
+def test_a_connection_that_people_share_anyway_is_used(config: str, jump: str, theirs: bool, asks: bool) -> None:
+    """ssh's words are then their own, and ours name no socket."""
+    options = ["-F", config, "-J", jump]
+    way = found(config, "dest", "-J", jump)
+    assert way
+    assert (way.theirs, way.asks) == (theirs, asks)
+    assert (jump_host.through(way, options, "/tmp/x/first") == options) is theirs
+    assert any("ControlPath" in word for word in jump_host.command_there(way, "/tmp/x/first", "true")) is not theirs
+
+
+def test_a_master_that_runs_is_used_whoever_started_it(config: str, tmp_path: Path) -> None:
+    """ControlPath alone says that ssh uses one which is there."""
+    (tmp_path / "unlent").touch()
+    jump = found(config, "dest", "-J", "unlent")
+    assert jump
+    assert jump.theirs
+
+
+def test_a_command_there_makes_no_connection_of_its_own(config: str) -> None:
+    """Nobody logs in twice: where the shared connection has gone, ssh fails at once and asks nothing."""
+    jump = found(config, "dest", "-J", "gate")
+    assert jump
+    done = subprocess.run(
+        jump_host.command_there(jump, "/nonexistent/socket", "true"),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=10,
+    )
+    assert done.returncode == 255
+
+
+def test_an_ssh_that_cannot_be_asked_has_no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong, ssh itself will say it better."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert jump_host.configuration(["dest"]) == {}
+    assert jump_host.find([], {}, jump_host.configuration) is None

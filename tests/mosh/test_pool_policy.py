@@ -1,0 +1,139 @@
+"""When a session makes another SSH connection, and which it lets go."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunneld.mosh.pool_policy import (
+    DENIED,
+    DIALLING,
+    LIVED,
+    LONGEST,
+    LONGEST_DENIED,
+    MOST,
+    SHORTEST,
+    SLOW,
+    SUSPECTED,
+    Keeping,
+    Seen,
+)
+
+
+def well(name: str) -> Seen:
+    return Seen(name, is_greeted=True, overdue=0.1, age=60)
+
+
+def silent(name: str) -> Seen:
+    return Seen(name, is_greeted=True, overdue=SUSPECTED + 0.1, age=60)
+
+
+def coming(name: str, age: float = 1) -> Seen:
+    return Seen(name, is_greeted=False, overdue=0, age=age)
+
+
+@pytest.mark.parametrize(
+    ("streams", "dials", "drops"),
+    [
+        ([], True, ()),
+        ([well("a")], True, ()),
+        ([well("a"), well("b")], False, ()),
+        ([well("a"), coming("b")], False, ()),
+        ([coming("a")], False, ()),
+        ([well("a"), silent("b")], True, ()),
+        ([well("a"), silent("b"), coming("c")], False, ()),
+        ([well("a"), silent("b"), well("c")], False, ("b",)),
+        ([silent("a"), silent("b")], True, ()),
+        ([silent("a"), silent("b"), well("c")], True, ()),
+        ([silent("a"), silent("b"), well("c"), well("d")], False, ("a", "b")),
+        ([silent(name) for name in "abcd"[:MOST]], False, ()),
+        ([well("a"), coming("b", age=SLOW)], True, ()),
+        ([well("a"), coming("b", age=SLOW), coming("c")], False, ()),
+        ([well("a"), coming("b", age=DIALLING)], True, ("b",)),
+        ([well("a"), coming("b", age=SLOW), well("c")], False, ("b",)),
+    ],
+)
+def test_two_streams_are_kept_and_made_before_they_are_broken(
+    streams: list[Seen], dials: bool, drops: tuple[str, ...]
+) -> None:
+    """A suspected stream goes when two others are well, never before."""
+    assert Keeping(since=0).decide(streams, now=100) == (dials, drops)
+
+
+def test_the_second_stream_waits_for_the_first_prompt() -> None:
+    """Nothing competes with the start."""
+    keeping = Keeping(since=5)
+    assert not keeping.decide([well("a")], now=4.9).dials
+    assert keeping.decide([well("a")], now=5).dials
+
+
+def test_failed_attempts_come_slower_and_slower() -> None:
+    """From one second to half a minute, with half of it left to chance."""
+    keeping, now, pauses = Keeping(since=0), 0.0, []
+    for _ in range(8):
+        keeping.failed(denied=False, now=now, chance=1)
+        pauses.append(next(wait for wait in range(1, 100) if keeping.decide([], now + wait).dials))
+        now += 100
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    keeping.failed(denied=False, now=now, chance=0)
+    assert keeping.pause(now) == LONGEST / 2
+    assert keeping.decide([], now + LONGEST / 2).dials
+
+
+def test_a_stream_that_lived_is_replaced_at_once() -> None:
+    """The first attempt after a loss is free; one that ends again and again is not."""
+    keeping = Keeping(since=0)
+    assert keeping.decide([well("a")], now=10).dials
+    keeping.lost(lived=LIVED / 2, now=10.1)
+    assert not keeping.decide([well("a")], now=10.2).dials
+    keeping.lost(lived=LIVED, now=10.2)
+    assert keeping.decide([well("a")], now=10.2).dials
+
+
+def test_an_account_that_refuses_us_is_left_in_peace() -> None:
+    """People lock those out who insist; a stream that needed a password is not made again behind a person's back."""
+    keeping = Keeping(since=0)
+    keeping.failed(denied=True, now=0, chance=0)
+    assert not keeping.decide([], now=DENIED / 2 - 1).dials
+    assert keeping.decide([], now=DENIED / 2).dials
+
+
+def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
+    """Up to half an hour; a stream that came, or another network, is a fresh start; who waits waits less."""
+    keeping, pauses = Keeping(since=0), []
+    for _ in range(5):
+        keeping.failed(denied=True, now=0, chance=1)
+        pauses.append(keeping.pause(now=0))
+    assert pauses == [DENIED, 2 * DENIED, 4 * DENIED, LONGEST_DENIED, LONGEST_DENIED]
+    keeping.stranded(now=10)
+    assert keeping.pause(now=10) == DENIED
+    keeping.stranded(now=20)
+    assert keeping.pause(now=20) == DENIED - 10
+    keeping.moved(now=30)
+    assert keeping.decide([], now=30).dials
+    keeping.failed(denied=True, now=30, chance=1)
+    assert keeping.pause(now=30) == DENIED
+    keeping.failed(denied=True, now=30, chance=1)
+    keeping.came()
+    keeping.failed(denied=True, now=30, chance=1)
+    assert keeping.pause(now=30) == DENIED
+
+
+def test_another_network_is_tried_at_once() -> None:
+    """What failed in the other one says nothing."""
+    keeping = Keeping(since=0)
+    for _ in range(5):
+        keeping.failed(denied=False, now=0, chance=1)
+    keeping.moved(now=1)
+    assert keeping.decide([], now=1).dials
+    keeping.failed(denied=False, now=1, chance=1)
+    assert keeping.decide([], now=1 + SHORTEST).dials
+
+
+def test_a_stream_that_came_ends_the_waiting() -> None:
+    """The next failure is the first of its kind again."""
+    keeping = Keeping(since=0)
+    for _ in range(5):
+        keeping.failed(denied=False, now=0, chance=1)
+    keeping.came()
+    keeping.failed(denied=False, now=100, chance=1)
+    assert keeping.decide([], now=100 + SHORTEST).dials

@@ -1,0 +1,55 @@
+"""Names that the paths need."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+
+import pytest
+
+from tunneld.core.pair.path import Address
+from tunneld.mosh.resolve import Found, Lookup, addresses
+
+KNOWN = {
+    "pi.example": ("198.51.100.1", "198.51.100.2", "2001:db8::1"),
+    "odd.example": ("127.0.0.1", "fe80::1%eth0", "198.51.100.1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name service that knows little."""
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in KNOWN:
+            raise socket.gaierror
+        return [(0, 0, 0, "", (name, port)) for name in KNOWN[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_one_of_each_family_comes_first() -> None:
+    """A server is asked once over each."""
+    assert [each.host for each in addresses("pi.example", 1)] == ["198.51.100.1", "2001:db8::1", "198.51.100.2"]
+
+
+def test_only_what_others_reach_is_an_address() -> None:
+    """A loopback or a link's own address means another machine elsewhere."""
+    assert addresses("odd.example", 3478) == [Address("198.51.100.1", 3478)]
+    assert addresses("nobody.example", 3478) == []
+
+
+def test_the_loop_is_woken_when_all_is_known() -> None:
+    """Looking names up may take seconds; a session does not wait for it."""
+    with contextlib.closing(Lookup("pi.example", [("odd.example", 3478), ("nobody.example", 1)])) as lookup:
+        assert select.select([lookup.fd], [], [], 10)[0]
+        hosts = ["198.51.100.1", "2001:db8::1", "198.51.100.2"]
+        assert lookup.found == Found(hosts, [Address("198.51.100.1", 3478)], ["nobody.example"])
+
+
+def test_a_machine_behind_a_jump_host_is_not_looked_up() -> None:
+    """Its name means something there alone."""
+    with contextlib.closing(Lookup(None, [])) as lookup:
+        assert select.select([lookup.fd], [], [], 10)[0]
+        assert lookup.found == Found([], [], [])

@@ -1,0 +1,300 @@
+"""The program that a session runs on its relay: which process it ends, and which it never touches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.machine import wait_until
+from tests.sshd import free_port
+from tunneld.shipped import end_predecessor
+from tunneld.shipped.end_predecessor import Process, Record, holders, open_record, parse
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's process or file")
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain programs play sshd."""
+    monkeypatch.setattr(end_predecessor, "SSHD", ("sleep", "sh"))
+    monkeypatch.setattr(end_predecessor, "PATIENCE", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where records lie."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(end_predecessor, "TEMPORARY", str(tmp_path))
+    before = os.umask(0o022)
+    yield tmp_path / "tunneld" / "sessions"
+    os.umask(before)
+
+
+@contextlib.contextmanager
+def process(*argv: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(argv or ("sleep", "1000"), **more) as started:
+        try:
+            wait_until(lambda: Process(started.pid).title, what="it has begun")
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.fixture
+def stale() -> Iterator[subprocess.Popen[bytes]]:
+    """A process as a session left it."""
+    with process() as started:
+        yield started
+
+
+def record_of(stale: subprocess.Popen[bytes], **changes: Any) -> Record:
+    given: dict[str, Any] = {
+        "pid": stale.pid,
+        "start": Process(stale.pid).start,
+        "booted": end_predecessor.boot(),
+        "instance": "ours",
+    }
+    return Record(**(given | changes))
+
+
+def claims(home: Path, *records: Record | str, displaces: bool = False) -> tuple[str, bool]:
+    """A claim by a session whose own process is this one's; with these records in the file."""
+    home.mkdir(parents=True, mode=0o700, exist_ok=True)
+    (home / "key").touch(mode=0o600)
+    (home / "key").write_text("".join(map(str, records)))
+    return end_predecessor.claim("key", "ours", displaces)
+
+
+@pytest.fixture(autouse=True)
+def own(monkeypatch: pytest.MonkeyPatch) -> Process:
+    """This process plays the new session's sshd."""
+    mine = Process(os.getpid())
+    monkeypatch.setattr(end_predecessor, "own_session", lambda: mine)
+    return mine
+
+
+def left(home: Path) -> list[int]:
+    """The processes on record."""
+    return [record.pid for record in parse((home / "key").read_text())]
+
+
+def test_our_own_stale_session_is_ended(home: Path, stale: subprocess.Popen[bytes]) -> None:
+    """By SIGTERM; the new one's record is all that is left."""
+    assert claims(home, record_of(stale)) == ("ended", True)
+    assert stale.wait(5) == -signal.SIGTERM
+    assert left(home) == [os.getpid()]
+
+
+def test_one_that_does_not_listen_is_killed(home: Path) -> None:
+    """It has PATIENCE to leave by itself."""
+    script = ("sh", "-c", "trap '' TERM; echo; read line")
+    with process(*script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None and deaf.stdout.readline()
+        assert claims(home, record_of(deaf)) == ("ended", True)
+        assert deaf.wait(5) == -signal.SIGKILL
+
+
+def test_one_that_is_stopped_is_ended_as_well(home: Path) -> None:
+    """It would take SIGTERM only when it runs again."""
+    with process() as stopped:
+        stopped.send_signal(signal.SIGSTOP)
+        assert claims(home, record_of(stopped)) == ("ended", True)
+        assert stopped.wait(5) < 0
+
+
+NEVER: dict[str, Callable[[subprocess.Popen[bytes]], Record]] = {
+    "a number that was given to another process": lambda stale: record_of(stale, start=Process(stale.pid).start - 1),
+    "another boot": lambda stale: record_of(stale, booted="another/pid:[1]"),
+    "another view of the processes": lambda stale: record_of(
+        stale, booted=end_predecessor.boot().split("/")[0] + "/pid:[1]"
+    ),
+}
+
+
+@pytest.mark.parametrize("record", NEVER.values(), ids=NEVER)
+@pytest.mark.parametrize("displaces", [False, True])
+def test_a_record_that_does_not_fit_ends_nothing(
+    home: Path, stale: subprocess.Popen[bytes], record: Callable[[subprocess.Popen[bytes]], Record], displaces: bool
+) -> None:
+    """Whoever has the number now is somebody else."""
+    assert claims(home, record(stale), displaces=displaces) == ("alone", True)
+    assert stale.poll() is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(("tail", "-f", "/dev/null"), id="not an sshd"),
+        pytest.param(("sh", "-c", "read line", "sshd: sshd -D [listener] 0 of 10-100 startups"), id="the listener"),
+        pytest.param(("sh", "-c", "read line", "sshd: root [priv]"), id="the monitor"),
+    ],
+)
+def test_what_is_no_session_is_never_ended(home: Path, argv: tuple[str, ...]) -> None:
+    """Whatever the record says: a relay's sshd must not be ended by root's mistake."""
+    with process(*argv, stdin=subprocess.PIPE) as other:
+        assert claims(home, record_of(other), displaces=True) == ("alone", True)
+        assert other.poll() is None
+
+
+@needs_root
+def test_another_users_process_is_never_ended(home: Path) -> None:
+    """Not even by root."""
+    with process("sleep", "1000", user=65534) as other:
+        assert claims(home, record_of(other), displaces=True) == ("alone", True)
+        assert other.poll() is None
+
+
+def test_another_instance_is_a_clone(home: Path, stale: subprocess.Popen[bytes]) -> None:
+    """Its session stays, and both are on record."""
+    assert claims(home, record_of(stale, instance="theirs")) == ("clone", True)
+    assert stale.poll() is None
+    assert left(home) == [os.getpid(), stale.pid]
+
+
+def test_a_successor_displaces_another_instance(home: Path, stale: subprocess.Popen[bytes]) -> None:
+    """After a power cut the daemon is another one, and the session is still its own."""
+    assert claims(home, record_of(stale, instance="before"), displaces=True) == ("ended", True)
+    assert stale.wait(5) == -signal.SIGTERM
+
+
+def test_ours_is_ended_and_a_clones_is_not(home: Path, stale: subprocess.Popen[bytes]) -> None:
+    """Each of two clones can end its own."""
+    with process() as theirs:
+        assert claims(home, record_of(theirs, instance="theirs"), record_of(stale)) == ("ended", True)
+        assert theirs.poll() is None
+        assert left(home) == [os.getpid(), theirs.pid]
+
+
+def test_a_session_never_ends_itself(home: Path, own: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program may run twice on one connection."""
+    monkeypatch.setattr(end_predecessor, "SSHD", (own.name,))
+    mine = Record(own.pid, own.start, end_predecessor.boot(), "ours")
+    assert claims(home, mine, displaces=True) == ("alone", True)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "1 2 3\n", "2 1 1 boot ours\n", "1 -1 1 boot ours\n", "1 99999999999999999999 1 b i\n", "\0\xff"]
+)
+def test_a_record_that_makes_no_sense_is_none(home: Path, text: str) -> None:
+    """And is replaced."""
+    assert claims(home, text, displaces=True) == ("alone", True)
+    assert left(home) == [os.getpid()]
+
+
+def test_a_record_is_one_line() -> None:
+    """docs/protocol.md has the same one."""
+    text = "1 4711 1268611 ed07ef8c-7817-4a42-af7b-9958f4257567/pid:[4026531836] 2fc1\n"
+    assert [str(record) for record in parse(text)] == [text]
+
+
+def test_a_kernel_without_descriptors_of_processes_ends_nothing(
+    home: Path, stale: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number alone may be another's by the time of the signal. The record is kept for a better day."""
+    monkeypatch.delattr(os, "pidfd_open")
+    assert claims(home, record_of(stale)) == ("unable", True)
+    assert stale.poll() is None
+    assert left(home) == [os.getpid(), stale.pid]
+
+
+def test_records_are_ours_alone(home: Path) -> None:
+    """Folder and file are made so."""
+    os.close(open_record("key"))
+    assert (home.stat().st_mode & 0o777, (home / "key").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+@pytest.mark.parametrize("kind", ["open to others", "a link", "another user's"])
+def test_a_folder_that_is_not_ours_alone_is_not_used(home: Path, tmp_path: Path, kind: str) -> None:
+    """Somebody could name there which process we are to end. Another folder takes its place."""
+    home.parent.mkdir()
+    if kind == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        home.symlink_to(tmp_path / "elsewhere")
+    else:
+        home.mkdir()
+        home.chmod(0o777 if kind == "open to others" else 0o700)
+    if kind == "another user's":
+        if os.geteuid() != 0:
+            pytest.skip("takes another user's folder")
+        os.chown(home, 65534, 65534)
+    assert end_predecessor.claim("key", "ours", True)[1]
+    assert (tmp_path / f"tunneld-{os.geteuid()}" / "key").exists()
+    assert not list(home.iterdir())
+
+
+def test_a_link_in_the_records_place_is_not_followed(home: Path, tmp_path: Path) -> None:
+    """Nor written through."""
+    home.mkdir(parents=True, mode=0o700)
+    (tmp_path / "precious").touch(mode=0o600)
+    (tmp_path / "precious").write_text("precious")
+    (home / "key").symlink_to(tmp_path / "precious")
+    assert end_predecessor.claim("key", "ours", True)[1]
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_one_session_of_a_profile_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first, but not for ever."""
+    monkeypatch.setattr(end_predecessor, "LOCK_TIME", 0.02)
+    monkeypatch.setattr(end_predecessor, "folders", lambda: [str(home)])
+    held = open_record("key")
+    assert end_predecessor.claim("key", "ours", True) == ("unrecorded", False)
+    os.close(held)
+    assert end_predecessor.claim("key", "ours", True) == ("alone", True)
+
+
+def test_where_nothing_can_be_written_nothing_is_ended(
+    home: Path, stale: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay whose disk is read-only."""
+    monkeypatch.setattr(end_predecessor, "folders", lambda: ["/proc/nowhere"])
+    assert end_predecessor.claim("key", "ours", True) == ("unrecorded", False)
+    assert stale.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "clashes"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "*", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::1", "localhost", True),
+        ("::1", "127.0.0.1", False),
+    ],
+)
+def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None:
+    """By the kernel's table of sockets that listen."""
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=family) as listener:
+        user = end_predecessor.name_of(os.geteuid())
+        assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
+
+
+def test_a_free_port_is_held_by_nobody() -> None:
+    assert holders([("127.0.0.1", free_port())]) == [None]
+
+
+@needs_root
+def test_another_users_listener_is_told_apart() -> None:
+    """By its socket's owner."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.fchown(listener.fileno(), 65534, -1)
+        assert holders([("127.0.0.1", listener.getsockname()[1])]) == [[False, "nobody"]]
+
+
+def test_only_listeners_count() -> None:
+    """A connection from a port is no listener on it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert holders([("127.0.0.1", client.getsockname()[1])]) == [None]

@@ -1,0 +1,86 @@
+"""What killed agents leave, and how a living one is told from them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.sshd import descendants
+from tunneld.shipped import join_socket
+
+PROGRAM = f"""
+import os, sys
+sys.path.insert(0, {join_socket.__file__.removesuffix("/tunneld/join_socket.py")!r})
+from tunneld.shipped.join_socket import Door
+if len(sys.argv) > 1:
+    os.setuid(int(sys.argv[1]))
+door = Door("far")
+print(join_socket.folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+class Owner:
+    """A process that has a door, in a PID namespace of its own if it is `apart`, and as this user."""
+
+    def __init__(self, place: Path, *user: str, apart: bool = False) -> None:
+        enter = ["unshare", "--pid", "--fork", "--kill-child"] if apart else []
+        self.process = subprocess.Popen(
+            [*enter, sys.executable, "-ISc", PROGRAM, *user],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"TMPDIR": str(place), "PATH": os.environ["PATH"]},
+        )
+        assert self.process.stdout
+        self.folder = Path(self.process.stdout.readline().decode().strip())
+
+    def kill(self) -> None:
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            os.kill(pid, 9)
+        self.process.communicate()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Short enough for a socket's path, and open to others, as pytest's own folders may not be."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_what_a_killed_agent_left_is_removed_by_the_next(place: Path) -> None:
+    """Its folder, and the socket in it."""
+    one = Owner(place)
+    one.kill()
+    assert one.folder.exists()
+    two = Owner(place)
+    assert os.listdir(place) == [two.folder.name]
+    two.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_an_agent_in_another_container_is_let_be(place: Path) -> None:
+    """They may share /tmp, and see nothing of each other's processes."""
+    here = Owner(place)
+    there = Owner(place, apart=True)
+    assert here.folder.exists()
+    here.kill()
+    assert here.folder.exists()
+    there.kill()
+    last = Owner(place, apart=True)
+    assert not here.folder.exists()
+    last.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_where_nobody_may_look_around_there_is_a_door(place: Path) -> None:
+    """Such as a /tmp in which users shall not see each other's files."""
+    place.chmod(0o1733)
+    one = Owner(place, "65534")
+    assert one.folder.parent == place
+    one.kill()

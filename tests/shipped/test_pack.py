@@ -1,0 +1,131 @@
+"""Programs for machines where nothing of ours is: what they consist of."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator
+
+import pytest
+
+from tunneld.core.pair.pair import SECRET
+from tunneld.core.stream import frame
+from tunneld.core.stream.carrier import StreamCarrier
+from tunneld.shipped import pack, start_mosh_server
+
+EVERYTHING = sorted({*pack.shipped("agent"), *pack.shipped("far")})
+WANTED = {"locale": {"LANG": "C.UTF-8"}, "command": ["echo", "it's", '"$HOME"', "`x`", "\\", "!", "ü", "\udc80"]}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_words_for_people_are_left_out(name: str) -> None:
+    """And nothing else: the same program, on the same lines, without docstrings and lines of comment."""
+    source = pack._source(name)
+    shipped = pack._for_machines(source)
+    assert ast.dump(silent(shipped)) == ast.dump(silent(source))
+    assert statements(shipped) <= statements(source)
+    assert '"""' not in shipped
+    assert len(shipped) < len(source)
+
+
+def silent(source: str) -> ast.Module:
+    """The program without the expressions that do nothing."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [each for each in body if not is_idle(each)]  # type: ignore[attr-defined]
+    return tree
+
+
+def is_idle(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def statements(source: str) -> set[tuple[int, str]]:
+    """The line and the kind of each statement."""
+    return {(node.lineno, type(node).__name__) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)}
+
+
+@pytest.mark.parametrize("name", ["agent", "far"])
+def test_each_module_comes_after_those_that_it_needs(name: str) -> None:
+    """As the import system would find them."""
+    order = pack.shipped(name)
+    script = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        name.startswith('tunneld.') and name != 'tunneld.core' and print(name[8:])\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        f"import tunneld.{name}"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == sorted(order)
+    assert len(set(order)) == len(order)
+    for place, each in enumerate(order):
+        needed = set(re.findall(r"^from tunneld\.(\S+) import", pack._source(each), re.M)) - {"core"}
+        assert needed <= set(order[:place])
+
+
+def test_a_command_is_one_word_to_any_shell() -> None:
+    """Nothing in it that a shell reads within double quotes, and nothing that a terminal's history would."""
+    for command in (pack.far_command(WANTED), pack.command(b"x"), pack.whole_command(b"\xff" * 999)):
+        begin, python, text = shlex.split(command)[:3]
+        assert (begin, python, text[:3]) == ("exec", "python3", "-IS")
+        assert not re.search(r"[$!\\`]|[^ -~]", command)
+        assert command.count('"') == 2
+
+
+def test_nothing_secret_is_on_the_command_line() -> None:
+    """The secret goes over standard input; the command is the same for all secrets."""
+    secret = os.urandom(SECRET)
+    assert pack.far_program(secret)[:SECRET] == secret
+    assert secret not in b"".join(texts(pack.far_command(WANTED)))
+    assert pack.far_program(secret)[SECRET:] == pack.far_program(bytes(SECRET))[SECRET:]
+
+
+def texts(command: str) -> Iterator[bytes]:
+    """What is packed into a command: its program, and what follows that."""
+    found = re.search(r"a2b_base64\('([^']*)'", command)
+    assert found
+    unpacking = zlib.decompressobj()
+    yield unpacking.decompress(b64decode(found[1]))
+    yield unpacking.unused_data
+
+
+def test_a_start_fits_two_flights() -> None:
+    """TCP sends ten segments at once; then, as those were many enough, twice as many. SSH takes a little of either."""
+    segment = 1448
+    assert 6 * segment < len(pack.far_command(WANTED)) < 9.5 * segment
+    assert len(pack.far_program(bytes(SECRET))) < 19 * segment
+
+
+def test_the_first_stage_speaks_as_the_second_would() -> None:
+    """What it puts together by hand is what the core makes."""
+    assert StreamCarrier("any", 0, dedicated=True).outgoing(0) == start_mosh_server.GREETING
+    assert (start_mosh_server.SERVING, start_mosh_server.SECRET) == (frame.SERVING, SECRET)
+
+
+@pytest.mark.parametrize("text", ["plain", 'a "quoted" \\ one', "ä\n\t\x7f€", "\udc80", "😀!", ""])
+def test_words_are_quoted_as_json(text: str) -> None:
+    """In ASCII."""
+    quoted = start_mosh_server._quoted(text)
+    assert quoted.isascii()
+    assert json.loads(quoted) == text.replace("😀", "?")
+
+
+def test_the_second_stage_finds_its_imports_done() -> None:
+    """Both lists are constants, since a person waits for the command: they are complete, and nothing is early twice."""
+    assert [each for each in pack.shipped("far") if each in pack._EARLY] == list(pack._EARLY)
+    assert all(set(pack.shipped(each)) <= set(pack._EARLY) for each in pack._EARLY)
+    late = set(pack.shipped("far")) - {*pack._EARLY, "mosh_server"}
+    needed = {name for each in late for name in re.findall(r"^(?:import|from) (\w+)", pack._source(each), re.M)}
+    early = "".join(map(pack._source, [*pack._EARLY, "mosh_server"]))
+    done = {*pack._LATER.split(", "), *re.findall(r"^(?:import|from) (\w+)", early, re.M), "tunneld"}
+    assert needed <= done

@@ -1,0 +1,169 @@
+"""A login in few round trips: what is sent, in which order, and that everything else still logs in as before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from tests.ssh.peers import KEEPALIVE, agent, dialled, to_server, to_sshd
+from tests.sshd import Sshd, make_key, running_sshd
+from tunneld.demo.ssh_server import Settings, serve
+from tunneld.profile import Relay
+from tunneld.ssh.connect import fast_login
+from tunneld.ssh.connect.dial import dial
+from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.connect.keys import Keys
+
+MSG_SERVICE_ACCEPT = 6  # RFC 4253, section 12
+MSG_USERAUTH_SUCCESS = 52  # RFC 4252, section 6
+
+DETAILED = ["LogLevel DEBUG1"]
+
+
+def asked(sshd: Sshd) -> list[str]:
+    """The ways to log in that the relay was asked for, in order."""
+    return [line.rsplit(" method ", 1)[1].split()[0] for line in sshd.log if " method " in line]
+
+
+def questions(sshd: Sshd) -> int:
+    """How often it was asked whether a key would do."""
+    return sum("Postponed publickey" in line for line in sshd.log)
+
+
+async def test_one_key_is_one_request(tmp_path: Path) -> None:
+    """Not "without a key?", not "would this key do?"."""
+    async with running_sshd(tmp_path / "sshd", options=DETAILED) as sshd, dialled(to_sshd(sshd)):
+        await sshd.log_says("Accepted publickey")
+        assert asked(sshd) == ["publickey"]
+        assert questions(sshd) == 0
+
+
+async def test_the_second_key_is_asked_for(tmp_path: Path, key: Path) -> None:
+    """A refused first key is counted once, and the right one gets its turn."""
+    async with (
+        running_sshd(tmp_path / "sshd", options=DETAILED) as sshd,
+        dialled(to_sshd(sshd, identity=(key, sshd.user_key))),
+    ):
+        await sshd.log_says("Accepted publickey")
+        assert asked(sshd) == ["publickey"] * 3
+        assert questions(sshd) == 1
+
+
+async def test_an_rsa_key_signs_as_the_relay_can_verify(tmp_path: Path) -> None:
+    """It waits for the relay's list of algorithms, but asks no question."""
+    rsa = asyncssh.generate_private_key("ssh-rsa")
+    (tmp_path / "rsa").write_bytes(rsa.export_private_key())
+    async with running_sshd(tmp_path / "sshd", options=DETAILED) as sshd:
+        (sshd.folder / "authorized_keys").write_bytes(rsa.export_public_key())
+        async with dialled(to_sshd(sshd, identity=(tmp_path / "rsa",))):
+            await sshd.log_says("Accepted publickey")
+            assert asked(sshd) == ["publickey"]
+
+
+async def test_a_certificate_logs_in_at_once(tmp_path: Path) -> None:
+    """It comes before its key, and is signed for like one."""
+    authority = make_key(tmp_path / "ca")
+    options = [*DETAILED, f"TrustedUserCAKeys {tmp_path}/ca.pub"]
+    async with running_sshd(tmp_path / "sshd", options=options) as sshd:
+        key = make_key(tmp_path / "host")
+        certificate = authority.generate_user_certificate(key, "pi-home", principals=[sshd.user])
+        (tmp_path / "host-cert.pub").write_bytes(certificate.export_certificate())
+        async with dialled(to_sshd(sshd, identity=(tmp_path / "host",))):
+            assert "ED25519-CERT" in await sshd.log_says("Accepted publickey")
+            assert asked(sshd) == ["publickey"]
+
+
+async def test_a_relay_that_wants_two_keys_gets_them(tmp_path: Path, key: Path, public: str) -> None:
+    """A partial success goes on with the next key."""
+    options = [*DETAILED, "AuthenticationMethods publickey,publickey"]
+    async with running_sshd(tmp_path / "sshd", options=options) as sshd:
+        with (sshd.folder / "authorized_keys").open("a") as allowed:
+            allowed.write(public)
+        async with dialled(to_sshd(sshd, identity=(key, sshd.user_key))):
+            await sshd.log_says("Accepted publickey")
+
+
+async def test_an_agent_is_asked_before_it_signs(tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may want its owner's consent for each signature."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with agent(tmp_path, monkeypatch):
+        async with asyncssh.connect_agent() as keys:
+            await keys.add_keys([str(sshd.user_key)])
+        async with dialled(to_sshd(sshd, identity=())):
+            await sshd.log_says("Accepted publickey")
+            assert questions(sshd) == 1
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our server holds back its word that a login may begin until somebody is in."""
+    send = asyncssh.SSHServerConnection.send_packet
+    held: list[Sequence[bytes]] = []
+
+    def send_packet(connection: asyncssh.SSHServerConnection, kind: int, *args: bytes, **settings: Any) -> None:
+        if kind == MSG_SERVICE_ACCEPT:
+            held.append(args)
+            return
+        if kind == MSG_USERAUTH_SUCCESS:
+            send(connection, MSG_SERVICE_ACCEPT, *held.pop())
+        send(connection, kind, *args, **settings)
+
+    monkeypatch.setattr(asyncssh.SSHServerConnection, "send_packet", send_packet)
+
+
+async def test_the_login_does_not_wait_to_be_invited(patient: None, relay: Relay) -> None:
+    """The request for the service and the signed login leave together."""
+    async with asyncio.timeout(5), dialled(relay) as connection:
+        assert not connection.is_closed()
+
+
+async def test_an_rsa_key_waits_for_the_relays_list(patient: None, tmp_path: Path) -> None:
+    """Which comes, at the latest, before the invitation."""
+    rsa = asyncssh.generate_private_key("ssh-rsa")
+    (tmp_path / "rsa").write_bytes(rsa.export_private_key())
+    async with serve(Settings(authorized_keys=rsa.export_public_key().decode(), opens=True)) as server:
+        (tmp_path / "known_hosts").write_text(server.known_hosts())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await dial(to_server(server, tmp_path / "rsa", tmp_path / "known_hosts"), KEEPALIVE)
+
+
+async def test_a_server_that_was_not_tried_is_waited_for(
+    patient: None, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It might not read on."""
+    monkeypatch.setattr(fast_login, "READ_ON", ("SSH-2.0-Other_",))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await dial(relay, KEEPALIVE)
+
+
+async def test_a_server_that_was_not_tried_lets_us_in(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the usual order."""
+    monkeypatch.setattr(fast_login, "READ_ON", ("SSH-2.0-Other_",))
+    async with dialled(relay) as connection:
+        assert not connection.is_closed()
+
+
+async def test_a_refused_key_is_an_error_of_authentication(tmp_path: Path, key: Path) -> None:
+    """As it was without the shortcut."""
+    async with running_sshd(tmp_path / "sshd", options=DETAILED) as sshd:
+        with pytest.raises(SessionError, match="denied"):
+            await dial(to_sshd(sshd, identity=(key,)), KEEPALIVE)
+        assert asked(sshd) == ["publickey"]
+
+
+def test_keys_that_ask_somebody_are_not_at_hand(key: Path) -> None:
+    """An agent, a security key, and no key at all."""
+    pairs = list(asyncssh.load_keypairs(str(key)))
+    assert Keys(pairs).are_at_hand
+    assert not Keys(pairs, agent="/agent").are_at_hand
+    assert not Keys([]).are_at_hand
+    touched = list(asyncssh.load_keypairs(str(key)))
+    touched[0].use_executor = True  # as asyncssh marks keys that wait for a touch
+    assert not Keys(touched).are_at_hand

@@ -1,0 +1,214 @@
+"""The status as a person sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from textwrap import dedent
+
+import pytest
+
+from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.status.brief import STATES, duration
+from tunneld.status.full import ADVICE, describe
+from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
+
+UP = TunnelStatus(
+    name="pi-home",
+    state=State.UP,
+    since=11_100,
+    relay="tunnel@relay.example.net",
+    running=300_000,
+    attempts=9,
+    sessions=4,
+    forwards=(
+        ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17),
+        ForwardStatus(
+            "local",
+            "127.0.0.1:8080",
+            "127.0.0.1:80",
+            False,
+            "refused",
+            failure=FailureStatus(Failure.FORWARD_BUSY, "8080 is taken", 3),
+            next_try_in=20,
+        ),
+        ForwardStatus("dynamic", "127.0.0.1:1080", None, True, "listening", "127.0.0.1:1080"),
+    ),
+    mosh=MoshStatus(
+        "ready", ports="60001-60010", flows=2, carriers=(CarrierStatus("stream", 0.0412, False, 0, 120, 118),)
+    ),
+)
+
+DOWN = replace(
+    UP,
+    state=State.BACKOFF,
+    since=100,
+    next_try_in=20,
+    failure=FailureStatus(Failure.NETWORK, "cannot reach relay.example.net:22: timed out", 100),
+    forwards=(ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True),),
+    mosh=MoshStatus("starting", "waiting for the tunnel", "60001-60010"),
+)
+
+
+def text(block: str) -> str:
+    return dedent(block).strip("\n")
+
+
+def test_a_tunnel_that_is_up() -> None:
+    """Everything at a glance: state, relay, each forward, mosh and its carriers."""
+    assert describe(UP) == text("""
+        pi-home: up for 3 h 5 min
+          relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
+          forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: listening, 1 connection (17 in all)
+          forward   127.0.0.1:8080 here -> 127.0.0.1:80 (optional): NOT listening: 8080 is taken; next try in 20 s
+          forward   127.0.0.1:1080 here (SOCKS): listening, 0 connections (0 in all)
+          mosh      ready, UDP ports 60001-60010 on the relay, 2 flows
+          carrier   stream: 41 ms, 120 sent, 118 received
+    """)
+
+
+def test_a_tunnel_that_is_down() -> None:
+    """Why, since when, when it is tried again, and what a person can do."""
+    assert describe(DOWN) == text("""
+        pi-home: down for 1 min 40 s, next try in 20 s
+          relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
+          forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: waits for the session
+          mosh      starting, UDP ports 60001-60010 on the relay: waiting for the tunnel
+          last fault  1 min 40 s ago, network: cannot reach relay.example.net:22: timed out
+          to do       check this host's network and the relay's address; it is tried again by itself
+    """)
+
+
+@pytest.mark.parametrize("failure", [Failure.AUTHENTICATION, Failure.HOST_KEY])
+def test_what_only_a_person_mends_stands_out(failure: Failure) -> None:
+    """The first line asks for the person, and the last says what to do."""
+    lines = describe(replace(DOWN, failure=FailureStatus(failure, "no", 2))).splitlines()
+    assert lines[0] == f"pi-home: NEEDS YOU: {failure.value}, down for 1 min 40 s, next try in 20 s"
+    assert lines[-1].startswith("  to do ")
+    assert "known_hosts" in lines[-1] or "authorized_keys" in lines[-1]
+
+
+def test_an_overcome_failure_asks_for_nothing() -> None:
+    """Once up again, the last fault is history."""
+    told = describe(replace(UP, failure=FailureStatus(Failure.AUTHENTICATION, "no", 2)))
+    assert "last fault  2 s ago, authentication: no" in told
+    assert "NEEDS YOU" not in told
+    assert "to do" not in told
+
+
+def test_a_fault_of_ours_says_so() -> None:
+    """FAILED is for bugs, and the text asks for a report."""
+    told = describe(replace(DOWN, state=State.FAILED, next_try_in=None, failure=FailureStatus(None, "KeyError: 7", 2)))
+    assert told.startswith("pi-home: FAILED for")
+    assert "restart the daemon" in told
+
+
+def test_a_target_that_does_not_answer_is_shown() -> None:
+    """The forward listens, yet nothing comes through: the usual "up although nothing passes"."""
+    forward = replace(UP.forwards[0], target="127.0.0.1:22 refused the connection")
+    assert "last target fault: 127.0.0.1:22 refused the connection" in describe(replace(UP, forwards=(forward,)))
+
+
+@pytest.mark.parametrize(
+    ("canary", "target", "words"),
+    [
+        (CanaryStatus("passes", rtt=0.0421, ago=75), None, "passes in 42 ms (1 min ago)"),
+        (CanaryStatus("passes", "it accepts", 0.021, 5), None, "passes in 21 ms: it accepts (5 s ago)"),
+        (CanaryStatus("passes", "it is used", ago=5), "timed out", "passes: it is used; last target fault: timed out"),
+        (CanaryStatus("target", "refused", ago=5), "refused", "the tunnel passes, its TARGET FAILS: refused (5 s ago)"),
+        (CanaryStatus("broken", "nothing listens", ago=5), None, "does NOT pass: nothing listens (5 s ago)"),
+        (CanaryStatus("unknown", "forbidden", ago=5), None, "not tried: forbidden (5 s ago)"),
+        (CanaryStatus("singing", "la"), "refused", "last target fault: refused"),
+    ],
+)
+def test_what_a_canary_found_is_shown(canary: CanaryStatus, target: str | None, words: str) -> None:
+    """Whether data passes, how fast, and whose fault it is that it does not; nothing is said twice."""
+    forward = replace(UP.forwards[0], canary=canary, target=target)
+    line = describe(replace(UP, forwards=(forward,))).splitlines()[2]
+    assert f"listening, 1 connection (17 in all); {words}" in line
+    assert line.count("refused") <= 1
+
+
+def test_a_stalled_carrier_and_missing_python_are_shown() -> None:
+    """mosh's own troubles are on its lines."""
+    carriers = (CarrierStatus("stream", None, True, 9),)
+    assert "stream: no measured delay yet, 0 sent, 0 received, 9 queued, STALLED" in describe(
+        replace(UP, mosh=replace(UP.mosh, carriers=carriers))
+    )
+    mosh = MoshStatus("unavailable", "the relay has no Python 3.9 or newer", "60001-60010")
+    assert "unavailable, UDP ports 60001-60010 on the relay: the relay has no Python" in describe(
+        replace(UP, mosh=mosh)
+    )
+
+
+def test_the_relays_that_do_not_serve_are_shown() -> None:
+    """Why not: on trial, away, or not needed."""
+    relays = (
+        replace(UP, relay="u@first", since=20),
+        replace(DOWN, relay="u@second"),
+        replace(UP, relay="u@third", silence=5, failure=DOWN.failure),
+        UP,
+        replace(UP, relay="u@fifth", state=State.IDLE),
+    )
+    told = describe(replace(UP, mode="failover", relays=relays)).splitlines()
+    assert [line for line in told if "other" in line] == [
+        "  other     u@first: up for 20 s, on trial before it serves again",
+        "  other     u@second: down for 1 min 40 s, next try in 20 s; "
+        "1 min 40 s ago, network: cannot reach relay.example.net:22: timed out",
+        "  other     u@third: up for 3 h 5 min, but no sign of life from the relay for 5 s: dialing a second session",
+        "  other     u@fifth: in reserve",
+    ]
+    assert told[0] == "pi-home: up for 3 h 5 min"
+
+
+def test_a_tunnel_to_every_relay() -> None:
+    """A block for each, under the whole's first line."""
+    forward = replace(UP.forwards[0], connections=0)
+    one = replace(UP, forwards=(forward,), mosh=MoshStatus("off"))
+    other = replace(DOWN, relay="tunnel@spare", mosh=MoshStatus("off"))
+    assert describe(replace(one, mode="all", forwards=(), relays=(one, other))) == text("""
+        pi-home: up for 3 h 5 min; 1 of 2 relays up
+          relay.example.net: up for 3 h 5 min
+            relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
+            forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: listening, 0 connections (17 in all)
+          spare: down for 1 min 40 s, next try in 20 s
+            relay     tunnel@spare, 4 sessions from 9 attempts in 3 d 11 h
+            forward   127.0.0.1:2222 on the relay -> 127.0.0.1:22: waits for the session
+            last fault  1 min 40 s ago, network: cannot reach relay.example.net:22: timed out
+            to do       check this host's network and the relay's address; it is tried again by itself
+    """)
+
+
+def test_there_is_advice_for_every_failure_and_a_word_for_every_state() -> None:
+    """A new class or state without words would end the command."""
+    assert set(ADVICE) == set(Failure)
+    assert set(STATES) == set(State)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (86400 * 400 + 3600 * 5, "400 d 5 h"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
+    """Nobody reads the seconds of three days."""
+    assert duration(seconds) == words
+
+
+def test_no_text_moves_the_cursor() -> None:
+    """A socket in a folder that somebody else made could answer anything; a line stays a line."""
+    hostile = replace(UP, name="pi\x1b[2J", failure=FailureStatus(Failure.NETWORK, "a\nb\x9b2J\u202e", 1))
+    assert all(line.isprintable() for line in describe(hostile).splitlines())
+    assert len(describe(hostile).splitlines()) == len(describe(UP).splitlines()) + 1
+
+
+def test_a_session_that_waits_for_a_port() -> None:
+    """It is logged in, and cannot be used yet: nothing is being dialled."""
+    busy = FailureStatus(Failure.FORWARD_BUSY, "2222 is taken, by user bob", 3)
+    told = describe(replace(DOWN, state=State.DIALING, since=40, next_try_in=6, failure=busy)).splitlines()
+    assert told[0] == "pi-home: logged in, and waits for a port for 40 s, next try in 6 s"

@@ -1,0 +1,130 @@
+"""The dial beside a session that lives: what a changed network speeds up, and what nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.backoff import CHEAP, Limits
+from tunneld.core.supervise.lifecycle import Failure
+from tunneld.log import Repeats
+from tunneld.ssh.connect.failure import SessionError
+from tunneld.tunnel import second_dial as module
+from tunneld.tunnel.second_dial import Beside
+from tunneld.tunnel.timing import Timing
+
+
+class Relay:
+    """One that is dialled: by default it never answers; with a `failure`, each dial ends so."""
+
+    def __init__(self) -> None:
+        self.failure: Failure | None = None
+        self.dials = 0
+        self.dialled = asyncio.Event()
+
+    async def dial(self, outage: float) -> Any:
+        self.dials += 1
+        self.dialled.set()
+        if self.failure is not None:
+            raise SessionError(self.failure, "no")
+        await asyncio.Event().wait()
+
+    async def dialled_again(self) -> None:
+        self.dialled.clear()
+        async with asyncio.timeout(10):
+            await self.dialled.wait()
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay()
+
+
+@pytest.fixture
+def beside(relay: Relay, journal: Journal, time: VirtualTime) -> Beside:
+    timing = Timing(time.clock, time.sleep, lambda: 0.5)
+    return Beside(relay.dial, limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+
+
+@contextlib.asynccontextmanager
+async def connecting(beside: Beside) -> AsyncIterator[None]:
+    """While a second session is wanted."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(beside.connect(0.0, lambda connection: None))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def turns() -> None:
+    """Let everybody have their say."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_dial_is_started_anew_when_the_network_changes(
+    beside: Beside, relay: Relay, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has just begun is given a moment: changes come in rows, and the relay counts a login that is cut."""
+    monkeypatch.setattr(module, "SHORTEST_DIAL", 0.05)
+    async with connecting(beside):
+        await relay.dialled_again()
+        beside.nudge()
+        beside.nudge()
+        await turns()
+        assert relay.dials == 1
+        await relay.dialled_again()
+        assert relay.dials == 2
+        time.advance(1)
+        beside.nudge()
+        await turns()
+        assert relay.dials == 3
+
+
+@pytest.mark.parametrize("failure", list(CHEAP))
+async def test_a_changed_network_ends_a_wait_that_costs_the_relay_nothing(
+    beside: Beside, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
+) -> None:
+    """The link is back."""
+    relay.failure = failure
+    async with connecting(beside):
+        await time.slept_on(1)
+        beside.nudge()
+        await relay.dialled_again()
+        assert time.now == 1000
+
+
+@pytest.mark.parametrize("failure", [each for each in Failure if each not in CHEAP])
+async def test_a_relay_that_turns_us_away_is_not_hammered(
+    beside: Beside, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
+) -> None:
+    """Neither a changed network nor the next doubt about the first session ends the wait."""
+    relay.failure = failure
+    async with connecting(beside):
+        await time.slept_on(1)
+        beside.nudge()
+        await turns()
+        assert relay.dials == 1
+    told = await journal.says("second_dial_failed")
+    async with connecting(beside):
+        await time.slept_on(1)
+        beside.nudge()
+        await turns()
+        assert relay.dials == 1
+        time.advance(told["retry_in"])
+        await relay.dialled_again()
+        assert relay.dials == 2
+
+
+async def test_why_there_is_no_second_session_is_told(beside: Beside, relay: Relay, journal: Journal) -> None:
+    """It is in no status while the first one lives; repetitions have no line of their own."""
+    relay.failure = Failure.HOST_KEY
+    async with connecting(beside):
+        told = await journal.says("second_dial_failed")
+    assert (told["failure"], told["reason"], told["level"]) == ("host key", "no", "info")

@@ -1,0 +1,105 @@
+"""A tunnel with a canary, against a real sshd."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.ssh.peers import until
+from tests.sshd import free_port
+from tests.tunnel.supervised import echoing, forward, line, profile_of, relay_of, running, running_relay
+from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.canary import AGAIN, FIRST, Finding, Verdict
+from tunneld.core.supervise.lifecycle import State
+from tunneld.profile import Canary
+from tunneld.ssh.forward.forward import OpenForward
+from tunneld.status.snapshot import CanaryStatus
+from tunneld.tunnel import canary_rounds as module
+from tunneld.tunnel.tunnel import Tunnel
+
+# A sleeper beside the canary: the session's, that waits to be stable.
+SLEEPERS = 2
+
+
+async def found(tunnel: Tunnel, time: VirtualTime) -> CanaryStatus:
+    """What the next visit finds."""
+    await time.slept_on(SLEEPERS)
+    time.advance(FIRST)
+    async with asyncio.timeout(10):
+        await until(lambda: tunnel.status().forwards[0].canary is not None)
+    canary = tunnel.status().forwards[0].canary
+    assert canary is not None
+    return canary
+
+
+async def test_status_tells_what_the_canary_found(tmp_path: Path) -> None:
+    """Each forward by itself; what the canary did is in no count of connections."""
+    time, journal = VirtualTime(), Journal()
+    async with running_relay(tmp_path / "relay") as relay:
+        dead = forward(free_port(), free_port())
+        profile = profile_of(relay_of(relay), dead, canary=Canary(300))
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            canary = await found(tunnel, time)
+            assert (canary.verdict, canary.text, canary.rtt) == ("target", "Connection refused", None)
+            status = tunnel.status().forwards[0]
+            assert (status.connections, status.total, status.target) == (0, 0, "Connection refused")
+            assert tunnel.status().state is State.UP
+        assert "canary_found" not in journal.names()
+
+
+async def test_a_broken_forward_costs_the_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made anew at once; where that does not help, the next one stays, and status says how it is."""
+
+    async def look(connection: object, opened: OpenForward) -> Finding:
+        return Finding(Verdict.BROKEN, "nothing comes")
+
+    monkeypatch.setattr(module, "look", look)
+    time, journal = VirtualTime(), Journal()
+    async with running_relay(tmp_path / "relay") as relay:
+        profile = profile_of(relay_of(relay), forward(free_port()), canary=Canary(300))
+        async with running(profile, journal, time) as tunnel:
+            for _ in range(2):
+                await journal.says("session_established")
+                assert (await found(tunnel, time)).verdict == "broken"
+                await time.slept_on(SLEEPERS)
+                time.advance(AGAIN)
+            await time.slept_on(SLEEPERS)
+            assert tunnel.status().state is State.UP
+    (lost,) = [event for event in journal.events if event["event"] == "session_lost"]
+    assert (lost["failure"], "is broken: nothing comes" in lost["reason"]) == ("network", True)
+
+
+async def test_another_interval_needs_no_other_session(tmp_path: Path) -> None:
+    """A reload that changes nothing else ends nobody's connection, and begins to count."""
+    time, journal = VirtualTime(), Journal()
+    async with running_relay(tmp_path / "relay") as relay, echoing() as port:
+        listen = free_port()
+        profile = profile_of(relay_of(relay), forward(listen, port))
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            async with line(listen) as kept:
+                assert await kept.echoes()
+                await tunnel.apply(replace(profile, canary=Canary(60)))
+                await journal.says("profile_applied", session="kept")
+                canary = await found(tunnel, time)
+                assert canary.verdict == "passes"
+                assert await kept.echoes()
+
+
+async def test_a_forward_that_comes_later_is_visited_as_soon(tmp_path: Path) -> None:
+    """Not when the next one of the others is due."""
+    time, journal = VirtualTime(), Journal()
+    async with running_relay(tmp_path / "relay") as relay, echoing() as port:
+        profile = profile_of(relay_of(relay), forward(free_port(), port), canary=Canary(300))
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            await found(tunnel, time)
+            await time.slept_on(SLEEPERS)
+            time.asked.clear()
+            await tunnel.apply(replace(profile, forward=(*profile.forward, forward(free_port(), port))))
+            async with asyncio.timeout(10):
+                await until(lambda: FIRST in time.asked)

@@ -1,0 +1,208 @@
+"""Back before anyone notices: a second session beside a doubtful one, ports taken back, and reasons to act at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.sshd import Sshd, free_port, make_key
+from tests.tunnel.supervised import (
+    Gate,
+    echoing,
+    forward,
+    has_settled,
+    is_free,
+    line,
+    profile_of,
+    relay_of,
+    running,
+    taken,
+)
+from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.backoff import Limits
+from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.log import Repeats
+from tunneld.profile import Profile
+from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.remote.takeover import Takeover
+from tunneld.tunnel.forwards import FREED, Forwards
+from tunneld.tunnel.timing import Timing
+
+
+@pytest.fixture
+async def gate(relay: Sshd) -> AsyncIterator[Gate]:
+    """The way to it."""
+    async with Gate(relay.port) as made:
+        yield made
+
+
+def through(gate: Gate, relay: Sshd, listen: int, to: int = 9) -> Profile:
+    return profile_of(relay_of(relay, port=gate.port, known_hosts=relay.known_on(gate.port)), forward(listen, to))
+
+
+# Make before break
+
+
+async def test_a_session_that_answers_no_more_is_replaced(
+    relay: Sshd, gate: Gate, journal: Journal, time: VirtualTime
+) -> None:
+    """The old connection is black-holed, and the relay holds its port: the new session ends it, and listens there."""
+    listen = free_port()
+    async with echoing() as target, running(through(gate, relay, listen, target), journal, time) as tunnel:
+        await journal.says("session_established")
+        await has_settled(relay)
+        gate.lose()
+        tunnel.nudge()
+        await journal.says("session_doubted")
+        lost = await journal.says("session_lost")
+        assert lost["retry_in"] == 0
+        await journal.says("session_established")
+        async with line(listen) as talking:
+            assert await talking.echoes()
+        status = tunnel.status()
+        assert (status.state, status.sessions, status.silence) == (State.UP, 2, None)
+        assert time.now == 1000
+
+
+async def test_an_optional_forward_gets_its_port_back_as_soon(
+    relay: Sshd, gate: Gate, journal: Journal, time: VirtualTime
+) -> None:
+    """Nobody waits for it; that its port's stale holder was ended ends its pause all the same."""
+    listen = free_port()
+    optional = replace(through(gate, relay, listen), forward=(forward(listen, required=False),))
+    async with running(optional, journal, time) as tunnel:
+        await journal.says("session_established")
+        await has_settled(relay)
+        gate.lose()
+        tunnel.nudge()
+        await journal.says("forward_refused")
+        await journal.says("takeover")
+        async with asyncio.timeout(10):
+            while tunnel.status().forwards[0].state != "listening":
+                time.advance(FREED / 10)
+                await asyncio.sleep(0.01)
+        assert time.now < 1000 + 1
+
+
+async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """The relay was suspended: both sessions would go on, and people are on the first."""
+    listen = free_port()
+    async with (
+        echoing() as target,
+        running(profile_of(relay_of(relay), forward(listen, target)), journal, time) as tunnel,
+    ):
+        await journal.says("session_established")
+        await has_settled(relay)
+        async with line(listen) as talking:
+            assert await talking.echoes()
+            with relay.frozen():
+                tunnel.nudge()
+                await journal.says("session_doubted")
+                assert (tunnel.status().silence or 0) > 0
+            await journal.says("session_trusted")
+            assert await talking.echoes()
+        assert (tunnel.status().sessions, tunnel.status().silence) == (1, None)
+    assert "session_lost" not in journal.names()
+
+
+# A port that is taken
+
+
+async def test_a_busy_port_is_asked_for_again_on_the_live_connection(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Not up meanwhile; status tells who holds it and when it is asked for next; a login is not wasted on it."""
+    listen = free_port()
+    with taken(listen) as other:
+        async with running(profile_of(relay_of(relay), forward(listen)), journal, time) as tunnel:
+            told = await journal.says("forward_awaited")
+            assert told["failure"] == "forward busy"
+            assert "root" in told["reason"]
+            status = tunnel.status()
+            assert status.state is State.DIALING
+            assert status.failure is not None
+            assert status.failure.failure is Failure.FORWARD_BUSY
+            assert status.next_try_in == pytest.approx(told["retry_in"])
+            other.close()
+            time.advance(told["retry_in"])
+            await journal.says("session_established")
+            status = tunnel.status()
+            assert (status.attempts, status.sessions, status.next_try_in) == (1, 1, None)
+    assert is_free(listen)
+
+
+async def test_a_port_of_somebody_elses_session_is_not_touched(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Another tunnel of the same account has it."""
+    listen = free_port()
+    other = Journal()
+    async with (
+        echoing() as target,
+        running(profile_of(relay_of(relay), forward(listen, target), name="other"), other, VirtualTime()),
+    ):
+        await other.says("session_established")
+        async with running(profile_of(relay_of(relay), forward(listen)), journal, time):
+            await journal.says("forward_awaited")
+        async with line(listen) as talking:
+            assert await talking.echoes()
+    assert "session_lost" not in other.names()
+
+
+@pytest.mark.parametrize(("ended", "told"), [(True, "by user root"), (False, "by user root; no Python there")])
+async def test_a_port_that_is_taken_is_told_with_its_holder(
+    journal: Journal, time: VirtualTime, ended: bool, told: str
+) -> None:
+    """And with what kept us from ending a session of ours; that we have ended one says nothing about this port."""
+    wanted = forward(2222)
+    timing = Timing(time.clock, time.sleep)
+    forwards = Forwards(cast(Any, None), [wanted], limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+    forwards._takeover = Takeover(ended, "no Python there", {"127.0.0.1:2222": "user root"})
+    assert forwards._who_holds(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
+
+
+# Reasons to act at once
+
+
+async def test_a_changed_network_ends_the_wait(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """The link is back, so the next dial need not wait."""
+    closed = free_port()
+    async with running(profile_of(relay_of(relay, port=closed), forward(free_port())), journal, time) as tunnel:
+        await journal.says("dial_failed")
+        tunnel.nudge()
+        await journal.says("dial_failed")
+        assert tunnel.status().attempts == 2
+        assert time.now == 1000
+
+
+async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
+    relay: Sshd, tmp_path: Path, journal: Journal, time: VirtualTime
+) -> None:
+    """It would lock the address out."""
+    make_key(tmp_path / "stranger")
+    profile = profile_of(relay_of(relay, identity=(tmp_path / "stranger",)), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("dial_failed")
+        tunnel.nudge()
+        await asyncio.sleep(0)
+        assert (tunnel.status().state, tunnel.status().attempts) == (State.BACKOFF, 1)
+
+
+async def test_a_changed_network_starts_a_hanging_dial_anew(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """What was sent the old way will not be answered; a dial that has just begun is left alone."""
+    async with Gate(relay.port, 0) as gate, running(through(gate, relay, free_port()), journal, time) as tunnel:
+        await gate.dialled.wait()
+        tunnel.nudge()
+        assert tunnel.status().attempts == 1
+        gate.limit = 1 << 30
+        time.advance(1)
+        gate.stalled.clear()
+        tunnel.nudge()
+        await journal.says("session_renewed")
+        await journal.says("session_established")
+        assert tunnel.status().attempts == 2

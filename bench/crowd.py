@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import resource
 import socket
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -19,12 +20,12 @@ from typing import Any, Final
 from tests import leaping
 from tunneld.core.supervise.backoff import Backoff, Limits
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.core.supervise.liveness import Pulse
+from tunneld.core.supervise.liveness import Liveness
 from tunneld.profile import Keepalive
 from tunneld.ssh.connect.dial import CONNECT_TIMEOUT, LOGIN_TIMEOUT
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.connect.race import Direct, Race
-from tunneld.ssh.connect.resolver import Address
+from tunneld.ssh.connect.race import DirectTunnel, Race
+from tunneld.ssh.connect.resolver import SocketAddress
 
 # Seconds of one of the relay's processors for a login, and for the program that runs there beside each session: OpenSSH
 # 9.2 with Ed25519 keys and without PAM, the mean of 40 on the machine in docs/measurements.md.
@@ -193,7 +194,7 @@ class Host:
         self._relay.back.append(self._clock())
 
     async def _doubt(self) -> None:
-        pulse = Pulse(KEEPALIVE.interval, self._heard)
+        pulse = Liveness(KEEPALIVE.interval, self._heard)
         while (due := pulse.deadline()) is not None:
             await asyncio.sleep(due - self._clock())
             pulse.tick(self._clock(), None)
@@ -231,8 +232,8 @@ class Host:
         await asyncio.sleep(self._round_trip)  # for the listeners
 
     async def _connect(self) -> None:
-        way = Address(socket.AF_INET, (self._round_trip / 2,))
-        interval = Direct(outage=self._clock() - self._heard).interval
+        way = SocketAddress(socket.AF_INET, (self._round_trip / 2,))
+        interval = DirectTunnel(outage=self._clock() - self._heard).interval
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 (await Race([way], interval=interval, chance=self._chance).won()).close()
@@ -258,3 +259,35 @@ def simulate(fault: Fault, *, hosts: int, cores: int, speed: float = 1.0, seed: 
 
     leaping.run(all_of_them(), loop)
     return relay
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySize:
+    """A relay's processors; `speed` is that of one, against the one on which LOGIN was measured."""
+
+    title: str
+    cores: int
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Seconds from the moment at which sshd listens and can be reached, for all hosts together, in order."""
+
+    fault: Fault
+    size: RelaySize
+    came: Sequence[float]  # connections that reached sshd
+    refused: Sequence[float]  # those of them that it turned away
+    back: Sequence[float]  # tunnels that stood again
+
+    @classmethod
+    def seen_by(cls, relay: Relay, size: RelaySize) -> Return:
+        came, refused, back = (
+            sorted(at - relay.fault.end for at in seen) for seen in (relay.came, relay.refused, relay.back)
+        )
+        return cls(relay.fault, size, came, refused, back)
+
+
+def busiest_second(times: Sequence[float]) -> int:
+    """The most of these that fall into any one second; they are in order."""
+    return max(bisect_left(times, first + 1) - place for place, first in enumerate(times))

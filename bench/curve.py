@@ -9,8 +9,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.crowd import Return
 from bench.drawing import INK, WIDTH, bare, save
-from bench.fleet import Return
 from bench.numbers import by_step
 
 STEP: Final = 0.5  # seconds

@@ -8,13 +8,12 @@ bench/crowd.py says what is real and what is a model. The same command gives the
 from __future__ import annotations
 
 import argparse
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.crowd import LOGIN, PROGRAM, Fault, Phase, Relay, simulate
+from bench.crowd import LOGIN, PROGRAM, Fault, Phase, RelaySize, Return, busiest_second, simulate
 from bench.numbers import quantile
 from bench.report import Arguments, Cell, Column, Table, emit, parser, progress
 
@@ -45,46 +44,14 @@ FAULTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A relay's processors; `speed` is that of one, against the one on which LOGIN was measured."""
-
-    title: str
-    cores: int
-    speed: float
-
-
-USUAL: Final = Size("2 cores", 2, 1)
-SMALL: Final = Size("1 core, a quarter as fast", 1, 1 / 4)
+USUAL: Final = RelaySize("2 cores", 2, 1)
+SMALL: Final = RelaySize("1 core, a quarter as fast", 1, 1 / 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted(Arguments):
     hosts: int
     picture: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """Seconds from the moment at which sshd listens and can be reached, for all hosts together, in order."""
-
-    fault: Fault
-    size: Size
-    came: Sequence[float]  # connections that reached sshd
-    refused: Sequence[float]  # those of them that it turned away
-    back: Sequence[float]  # tunnels that stood again
-
-    @classmethod
-    def seen_by(cls, relay: Relay, size: Size) -> Return:
-        came, refused, back = (
-            sorted(at - relay.fault.end for at in seen) for seen in (relay.came, relay.refused, relay.back)
-        )
-        return cls(relay.fault, size, came, refused, back)
-
-
-def busiest_second(times: Sequence[float]) -> int:
-    """The most of these that fall into any one second; they are in order."""
-    return max(bisect_left(times, first + 1) - place for place, first in enumerate(times))
 
 
 def table(returns: Sequence[Return]) -> Table:

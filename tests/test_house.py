@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,51 +17,19 @@ from tests.oldest import oldest_python
 SOURCE = Path(__file__).parents[1] / "supervisor"
 PACKAGE = SOURCE / "tunneld"
 
-# Imports run one way. A room may import the rooms of its row, and itself.
-LEAVES = {"errors", "profile", "status", "log"}
-LOWER = {"ssh", "shim", "net", "systemd", "core"}
-ROWS: dict[str, set[str]] = {
-    "cli": {"mosh", "demo", "daemon", "tunnel", *LOWER, *LEAVES},
-    "demo": {"tunnel", *LOWER, *LEAVES},
-    "daemon": {"tunnel", *LOWER, *LEAVES},
-    "tunnel": {*LOWER, *LEAVES},
-    "shim": {"ssh", "core", *LEAVES},
-    "ssh": {"core", *LEAVES},
-    "net": {"core", *LEAVES},
-    "systemd": {"core", *LEAVES},
-    "status": {"core", "errors", "profile"},
-    "log": {"errors", "systemd"},
-    "profile": {"errors"},
-    "errors": set(),
-    "mosh": {"core", "door", "errors", "guard", "pairing", "ssh"},
-    "agent": {"core", "door"},
-    "far": {"core", "door", "guard", "mosh_server", "pairing"},
-    "meeting": {"core"},
-    "mosh_server": set(),
-    "door": set(),
-    "guard": set(),
-    "pairing": {"addresses", "core", "mosh_server"},
-    "addresses": set(),
-    "claim": set(),
-    "core": set(),
-}
-# Files beside the rooms that belong to one.
-ROOM_OF = {
-    "__main__": "cli",
-    "answer": "daemon",
-    "report": "daemon",
-    "runtime": "daemon",
-    "threads": "daemon",
-    "session": "tunnel",
-    "canary": "tunnel",
-    "forwards": "tunnel",
-    "bundle": "tunnel",
-    "beside": "tunnel",
-    "interrupt": "tunnel",
-    "timing": "tunnel",
-    "words": "status",
-}
-
+# The floors, from the top down. A room may import rooms of lower floors alone. A new room, or a new file
+# at the package's root, gets its place here.
+FLOORS: tuple[set[str], ...] = (
+    {"__main__"},
+    {"cli"},
+    {"daemon", "demo"},
+    {"tunnel"},
+    {"shim"},
+    {"mosh", "ssh", "log"},
+    {"systemd"},
+    {"shipped", "status", "profile"},
+    {"core", "net", "errors"},
+)
 # What core may use: nothing that waits, reads a clock, throws dice, or knows a machine.
 CORE_MAY_IMPORT = {
     *("__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "hashlib"),
@@ -80,8 +50,7 @@ LINUX = {
     *("AF_NETLINK", "AF_PACKET", "SO_BINDTODEVICE", "SO_PEERCRED", "SOCK_CLOEXEC", "SOCK_NONBLOCK", "IP_MTU_DISCOVER"),
 }
 
-SENT_NAMES = ("addresses", "agent", "claim", "door", "far", "meeting", "mosh_server", "pairing")
-SENT = [PACKAGE / f"{name}.py" for name in SENT_NAMES]
+SENT = sorted(set((PACKAGE / "shipped").glob("[!_]*.py")) - {PACKAGE / "shipped" / "pack.py"})
 SHIPPED = [*sorted((PACKAGE / "core").rglob("*.py")), *SENT]
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
 
@@ -92,9 +61,8 @@ def module_of(file: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room in which a module of ours lives; empty for the package itself, which holds its version alone."""
-    first = module.split(".")[1] if "." in module else ""
-    return ROOM_OF.get(first, first)
+    """The room in which a module of ours lives, or the module itself at the root; empty for the package itself."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:
@@ -107,31 +75,65 @@ def imports_of(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def imported_from(node: ast.ImportFrom, file: Path) -> list[str]:
-    """`from tunneld import log` imports tunneld.log; `from tunneld.log import x` imports tunneld.log as well."""
+    """`from tunneld import log` imports tunneld.log, and so does `from tunneld.log import x`."""
     base = node.module or ""
     if node.level:
         package = module_of(file).split(".") if file.name == "__init__.py" else module_of(file).split(".")[:-1]
         base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-    return [f"{base}.{alias.name}" for alias in node.names] if base == "tunneld" else [base]
+    members = [f"{base}.{alias.name}" for alias in node.names]
+    return [member if is_ours(member) else base for member in members] if base != "tunneld" else members
 
 
-def test_every_file_has_a_room() -> None:
-    """A new file beside the rooms is put into one, in the table above."""
-    homeless = {module_of(file) for file in EVERYTHING if room_of(module_of(file)) not in {"", *ROWS}}
-    assert not homeless
+def is_ours(module: str) -> bool:
+    return (SOURCE / module.replace(".", "/")).with_suffix(".py").is_file()
+
+
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+
+def test_every_room_has_a_floor() -> None:
+    """A new folder, or a new file at the package's root, is put into the table above."""
+    assert {room_of(module_of(file)) for file in EVERYTHING} - {""} == set(FLOOR_OF)
 
 
 @pytest.mark.parametrize("file", EVERYTHING, ids=module_of)
-def test_imports_run_one_way(file: Path) -> None:
-    """cli, daemon, tunnel, the rooms below, core: never upwards."""
+def test_imports_run_downward(file: Path) -> None:
+    """From a room to rooms on lower floors, and never upward, lazy and type-checking imports included."""
     room = room_of(module_of(file))
-    allowed = {room, "", *ROWS.get(room, set())}
+    lower = {each for each, floor in FLOOR_OF.items() if floor > FLOOR_OF.get(room, -1)}
+    allowed = {room, "", *lower}
     wrong = [
         f"{file.relative_to(SOURCE)}:{line}: {room or 'tunneld'} must not import {name}"
         for line, name in imports_of(file)
         if name.split(".")[0] == "tunneld" and room_of(name) not in allowed and name != "tunneld.__version__"
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_among_files() -> None:
+    """Neither in the package nor in bench/, lazy and type-checking imports included."""
+    files = {module_of(file): file for file in EVERYTHING}
+    files |= {f"bench.{file.stem}": file for file in (SOURCE.parent / "bench").glob("*.py")}
+    needs = {module: {name for _, name in imports_of(file) if name in files} for module, file in files.items()}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_every_name_of_a_file_or_a_class_means_one_thing() -> None:
+    """A stranger who reads a name finds one place for it; a leading underscore makes a class its file's own."""
+    files = Counter(file.stem for file in EVERYTHING if file.name != "__init__.py")
+    classes = Counter(name for file in EVERYTHING for name in public_classes(file))
+    assert not {name for names in (files, classes) for name, times in names.items() if times > 1} - {
+        "Backoff",
+        "Stream",
+    }
+
+
+def public_classes(file: Path) -> list[str]:
+    body = ast.parse(file.read_text()).body
+    return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=module_of)

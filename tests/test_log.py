@@ -14,7 +14,8 @@ import pytest
 import structlog
 
 from tests.datagrams import inbox
-from tunneld.log import Repeats, configure, logger
+from tunneld.log import configure, logger
+from tunneld.tunnel.repeats import Repeats
 
 
 @pytest.fixture(autouse=True)

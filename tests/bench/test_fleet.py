@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from bench.crowd import Fault, Phase, Processors, Relay, simulate
-from bench.fleet import FAULTS, USUAL, Return, busiest_second
+from bench.crowd import Fault, Phase, Processors, Relay, Return, busiest_second, simulate
+from bench.fleet import FAULTS, USUAL
 from tests import leaping
 
 ROOT = Path(__file__).parents[2]

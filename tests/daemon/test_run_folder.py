@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunneld.daemon import run_folder
-from tunneld.daemon.run_folder import Claim, directories, own_directory, prepare, socket_path
+from tunneld.daemon.run_folder import TunnelLock, directories, own_directory, prepare, socket_path
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
 HOLD = """
@@ -108,19 +108,19 @@ def test_a_second_daemon_is_told_who_holds_the_tunnel(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BusyError, match=f"pi is already running, in process {holder.pid}"):
-            Claim(tmp_path, "pi")
-        Claim(tmp_path, "other").release()
+            TunnelLock(tmp_path, "pi")
+        TunnelLock(tmp_path, "other").release()
         holder.kill()
         holder.wait()
-    Claim(tmp_path, "pi").release()
+    TunnelLock(tmp_path, "pi").release()
 
 
 def test_a_claim_is_released(tmp_path: Path) -> None:
     """After a clean end the next daemon gets it, in the same process too."""
     for _ in range(2):
-        claim = Claim(tmp_path, "pi")
+        claim = TunnelLock(tmp_path, "pi")
         with pytest.raises(BusyError, match=f"in process {os.getpid()}"):
-            Claim(tmp_path, "pi")
+            TunnelLock(tmp_path, "pi")
         claim.release()
 
 
@@ -128,7 +128,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     """The claim's file is ours or none."""
     (tmp_path / "pi.lock").symlink_to(tmp_path / "victim")
     with pytest.raises(UnavailableError, match="symbolic links"):
-        Claim(tmp_path, "pi")
+        TunnelLock(tmp_path, "pi")
     assert not (tmp_path / "victim").exists()
 
 
@@ -152,7 +152,7 @@ def test_root_shares_the_services_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RightsError, match="belongs to"):
         prepare(folder)
     monkeypatch.setattr(run_folder, "SERVICE", "nobody")
-    claim = Claim(prepare(folder), "pi")
+    claim = TunnelLock(prepare(folder), "pi")
     assert (folder / "pi.lock").stat().st_uid == 65534
     claim.release()
 

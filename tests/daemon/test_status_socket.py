@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tunneld.daemon import status_socket
-from tunneld.daemon.status_socket import MOST_CLIENTS, Answers
+from tunneld.daemon.status_socket import MOST_CLIENTS, StatusSocket
 
 
 @contextlib.asynccontextmanager
-async def answering(path: Path, line: str = '{"name":"pi"}') -> AsyncIterator[Answers]:
-    answers = Answers(path, lambda: line)
+async def answering(path: Path, line: str = '{"name":"pi"}') -> AsyncIterator[StatusSocket]:
+    answers = StatusSocket(path, lambda: line)
     await answers.open()
     try:
         yield answers

@@ -11,8 +11,8 @@ import pytest
 
 from tests.datagrams import Inbox, inbox
 from tunneld.daemon import systemd_line
-from tunneld.daemon.systemd_line import Report
-from tunneld.systemd.notify import Notify
+from tunneld.daemon.systemd_line import SystemdLine
+from tunneld.systemd.notify import NotifySocket
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def systemd(tmp_path: Path) -> Iterator[Inbox]:
         yield opened
 
 
-def notify(systemd: Inbox, seconds: float) -> Notify:
-    return Notify({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": str(int(seconds * 1_000_000))})
+def notify(systemd: Inbox, seconds: float) -> NotifySocket:
+    return NotifySocket({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": str(int(seconds * 1_000_000))})
 
 
 async def test_the_watchdog_hears_of_us_twice_in_its_time(systemd: Inbox) -> None:
     """One sign of life may be late without harm."""
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(Report(notify(systemd, 0.2), lambda: "up").run())
+        running = tasks.create_task(SystemdLine(notify(systemd, 0.2), lambda: "up").run())
         started = time.monotonic()
         for _ in range(5):
             await systemd.hears("WATCHDOG=1")
@@ -39,7 +39,7 @@ async def test_the_watchdog_hears_of_us_twice_in_its_time(systemd: Inbox) -> Non
 async def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: Inbox) -> None:
     """The signs come from the loop that moves the tunnels' bytes, from no thread beside it."""
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(Report(notify(systemd, 0.1), lambda: "up").run())
+        running = tasks.create_task(SystemdLine(notify(systemd, 0.1), lambda: "up").run())
         await systemd.hears("WATCHDOG=1")
         systemd.take()
         time.sleep(0.3)  # noqa: ASYNC251 (this is the hang)
@@ -53,7 +53,7 @@ async def test_news_is_told_at_once_and_what_follows_it_soon(systemd: Inbox, mon
     monkeypatch.setattr(systemd_line, "SETTLING", 0.05)
     monkeypatch.setattr(systemd_line, "BEAT", 1000.0)
     said = ["dialing"]
-    told = Report(Notify({"NOTIFY_SOCKET": systemd.address}), lambda: said[-1])
+    told = SystemdLine(NotifySocket({"NOTIFY_SOCKET": systemd.address}), lambda: said[-1])
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(told.run())
         assert await systemd.hears("STATUS") == "STATUS=dialing"
@@ -68,4 +68,4 @@ async def test_news_is_told_at_once_and_what_follows_it_soon(systemd: Inbox, mon
 async def test_without_systemd_it_does_nothing() -> None:
     """No timer wakes a daemon that nobody listens to."""
     async with asyncio.timeout(1):
-        await Report(Notify({}), lambda: "up").run()
+        await SystemdLine(NotifySocket({}), lambda: "up").run()

@@ -7,18 +7,18 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from tests.tunnel.supervised import echoing, nothing_left
-from tunneld.demo.cuttable_link import Link
+from tunneld.demo.cuttable_link import CuttableLink
 
 
 @contextlib.asynccontextmanager
-async def linked() -> AsyncIterator[Link]:
+async def linked() -> AsyncIterator[CuttableLink]:
     """A link to a server that echoes; when it is closed, nothing of it is left."""
-    async with echoing() as port, nothing_left(), Link(port) as link:
+    async with echoing() as port, nothing_left(), CuttableLink(port) as link:
         yield link
 
 
 @contextlib.asynccontextmanager
-async def dialled(link: Link) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def dialled(link: CuttableLink) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
     try:
         yield reader, writer

@@ -15,7 +15,7 @@ from tests.lab.homeward import Homeward, Snapshot, homeward, is_direct, is_on_st
 from tests.lab.net import CONE, RENUMBERING, Lab
 from tests.lab.product import TUNNELD, agents
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import TRIES, Address
+from tunneld.core.pair.path import TRIES, UdpAddress
 
 pytestmark = pytest.mark.lab
 
@@ -77,7 +77,7 @@ def test_a_server_that_lies_is_of_no_use_to_anybody(lab: Lab) -> None:
 @contextmanager
 def lying(lab: Lab, victim: socket.socket) -> Iterator[list[bytes]]:
     """A STUN server that does so; the requests that it had."""
-    named = Address(lab.relay.address, victim.getsockname()[1])
+    named = UdpAddress(lab.relay.address, victim.getsockname()[1])
     requests: list[bytes] = []
     with lab.hosts["inet"].listener(socket.SOCK_DGRAM, port=3478, address=SERVER) as server:
 

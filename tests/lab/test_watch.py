@@ -16,8 +16,8 @@ import pytest
 
 from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
-from tunneld.net.kernel_news import KernelNews, News
-from tunneld.net.network_watch import LATE, POLL, TICK, Change, Watch
+from tunneld.net.kernel_news import KernelNews, NetworkNews
+from tunneld.net.network_watch import LATE, POLL, TICK, Change, NetworkWatch
 from tunneld.net.routes import ANYWHERE, Signature, signature, usable
 
 pytestmark = pytest.mark.lab
@@ -69,8 +69,8 @@ class Watched:
                 await self._more.wait()
 
     @contextlib.asynccontextmanager
-    async def running(self, listen: type[KernelNews] = KernelNews) -> AsyncIterator[Watch]:
-        watch = Watch(self.changed, look=self.look, listen=listen, toward=lambda: self.toward)
+    async def running(self, listen: type[KernelNews] = KernelNews) -> AsyncIterator[NetworkWatch]:
+        watch = NetworkWatch(self.changed, look=self.look, listen=listen, toward=lambda: self.toward)
         with self.host.entered():
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(watch.run())
@@ -264,14 +264,14 @@ def test_a_process_that_was_stopped_is_told(able: None) -> None:
 async def test_the_news_are_the_kernels_alone(lab: Lab) -> None:
     """Another program's message to our socket is not taken for the kernel's word."""
     with lab.pi.entered():
-        news: News = KernelNews()
+        news: NetworkNews = KernelNews()
         with contextlib.closing(news), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as liar:
             assert news.read() is None
             liar.sendto(b"\x20\0\0\0\x11" + bytes(27), (_port_of(news), 0))
             assert news.read() is None
 
 
-def _port_of(news: News) -> int:
+def _port_of(news: NetworkNews) -> int:
     assert isinstance(news, KernelNews)
     port: int = news._kernel.getsockname()[0]
     return port

@@ -21,11 +21,11 @@ from tests.lab.sshd import Sshd
 from tests.shipped.test_pair_loop import SECRET, End, pipes
 from tests.sshd import SSHD, free_port
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.mosh import jump_agent_client as jumps
 from tunneld.mosh import jump_host
-from tunneld.mosh.jump_agent_client import Jump
-from tunneld.mosh.jump_route import Way
+from tunneld.mosh.jump_agent_client import JumpAgentClient
+from tunneld.mosh.jump_route import JumpRoute
 
 pytestmark = pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="OpenSSH is not installed")
 
@@ -42,13 +42,13 @@ class Route:
         self.near.pairing.add_stream("first", *here)
         self.far.pairing.add_stream("first", *there)
         self.sessions: list[subprocess.Popen[bytes]] = []
-        self.way: Way
-        self.jump: Jump | None = None
+        self.way: JumpRoute
+        self.jump: JumpAgentClient | None = None
 
-    def prepare(self, *options: str, ports: tuple[int, int] = (0, 0)) -> Jump:
+    def prepare(self, *options: str, ports: tuple[int, int] = (0, 0)) -> JumpAgentClient:
         words = ["-F", str(self.guest.config), *options]
-        self.way = Way(words, jump_host.configuration([*words, "--", "dest"]))
-        self.jump = Jump(self.way, ports=ports)
+        self.way = JumpRoute(words, jump_host.configuration([*words, "--", "dest"]))
+        self.jump = JumpAgentClient(self.way, ports=ports)
         return self.jump
 
     def connect(self, name: str = "first") -> subprocess.Popen[bytes]:
@@ -76,10 +76,10 @@ class Route:
             self.near.step()
             self.far.step()
 
-    def relay(self) -> list[Address]:
+    def relay(self) -> list[UdpAddress]:
         """Where the far end is told to meet us."""
         found = [body["relay"] for _, _, body in self.far.heard if "relay" in body]
-        return [Address(*each) for each in found[-1]] if found else []
+        return [UdpAddress(*each) for each in found[-1]] if found else []
 
     @property
     def logins(self) -> int:
@@ -140,12 +140,12 @@ def through(tmp_path: Path) -> Iterator[Route]:
         yield made
 
 
-def answers(address: Address) -> bool:
+def answers(address: UdpAddress) -> bool:
     """Whether the agent is there."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.sendto(stun.request(b"0123456789ab"), tuple(address))
-        return stun.read_response(sock.recv(2048)) == (b"0123456789ab", Address("127.0.0.1", sock.getsockname()[1]))
+        return stun.read_response(sock.recv(2048)) == (b"0123456789ab", UdpAddress("127.0.0.1", sock.getsockname()[1]))
 
 
 def test_the_far_end_is_told_where_to_meet(through: Route) -> None:
@@ -156,7 +156,7 @@ def test_the_far_end_is_told_where_to_meet(through: Route) -> None:
     through.begin()
     through.run(through.relay)
     port = through.relay()[0].port
-    assert through.relay() == [Address("127.0.0.1", port), Address("192.0.2.9", port)]
+    assert through.relay() == [UdpAddress("127.0.0.1", port), UdpAddress("192.0.2.9", port)]
     assert answers(through.relay()[0])
     assert through.logins == 2
     assert jump.status() == {"host": "127.0.0.1", "says": f"its agent is at 127.0.0.1:{port}, 192.0.2.9:{port}"}
@@ -180,7 +180,7 @@ def test_the_near_end_offers_it_too(through: Route) -> None:
     through.prepare("-J", "jump")
     through.connect()
     through.begin()
-    asked: list[Address] = []
+    asked: list[UdpAddress] = []
     through.near.pairing.pair.asks = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
     offered: list[Candidate] = []
     through.near.pairing.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]

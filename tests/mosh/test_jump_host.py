@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tunneld.mosh import jump_host
-from tunneld.mosh.jump_host import Hop
+from tunneld.mosh.jump_host import JumpHost
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="ssh is not installed")
 
@@ -46,7 +46,7 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-def found(config: str, destination: str, *options: str) -> Hop | None:
+def found(config: str, destination: str, *options: str) -> JumpHost | None:
     words = ["-F", config, *options]
     return jump_host.find(words, jump_host.configuration([*words, "--", destination]), jump_host.configuration)
 
@@ -85,7 +85,7 @@ def test_the_first_jump_host_is_found(
     """Wherever it is said, and as ssh reads it."""
     jump = found(config, destination, *options)
     assert jump
-    assert jump == Hop(target, others, jump.settings, ("-F", config), theirs=False, asks=False)
+    assert jump == JumpHost(target, others, jump.settings, ("-F", config), theirs=False, asks=False)
     assert jump.host == host
 
 

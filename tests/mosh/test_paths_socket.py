@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tunneld.mosh import paths_socket
-from tunneld.mosh.paths_socket import Window
+from tunneld.mosh.paths_socket import PathsSocket
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_session_says_what_it_sees(folder: Path) -> None:
     """To whoever of the same user looks in."""
-    opened = Window(paths_socket.prepare(), lambda: {"destination": "home"})
+    opened = PathsSocket(paths_socket.prepare(), lambda: {"destination": "home"})
 
     def answer() -> None:
         select.select([opened.fd], [], [], 5)

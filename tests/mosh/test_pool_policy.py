@@ -14,21 +14,21 @@ from tunneld.mosh.pool_policy import (
     SHORTEST,
     SLOW,
     SUSPECTED,
-    Keeping,
-    Seen,
+    PooledStream,
+    PoolPolicy,
 )
 
 
-def well(name: str) -> Seen:
-    return Seen(name, is_greeted=True, overdue=0.1, age=60)
+def well(name: str) -> PooledStream:
+    return PooledStream(name, is_greeted=True, overdue=0.1, age=60)
 
 
-def silent(name: str) -> Seen:
-    return Seen(name, is_greeted=True, overdue=SUSPECTED + 0.1, age=60)
+def silent(name: str) -> PooledStream:
+    return PooledStream(name, is_greeted=True, overdue=SUSPECTED + 0.1, age=60)
 
 
-def coming(name: str, age: float = 1) -> Seen:
-    return Seen(name, is_greeted=False, overdue=0, age=age)
+def coming(name: str, age: float = 1) -> PooledStream:
+    return PooledStream(name, is_greeted=False, overdue=0, age=age)
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def coming(name: str, age: float = 1) -> Seen:
     ],
 )
 def test_two_streams_are_kept_and_made_before_they_are_broken(
-    streams: list[Seen], dials: bool, drops: tuple[str, ...]
+    streams: list[PooledStream], dials: bool, drops: tuple[str, ...]
 ) -> None:
     """A suspected stream goes when two others are well, never before."""
-    assert Keeping(since=0).decide(streams, now=100) == (dials, drops)
+    assert PoolPolicy(since=0).decide(streams, now=100) == (dials, drops)
 
 
 def test_the_second_stream_waits_for_the_first_prompt() -> None:
     """Nothing competes with the start."""
-    keeping = Keeping(since=5)
+    keeping = PoolPolicy(since=5)
     assert not keeping.decide([well("a")], now=4.9).dials
     assert keeping.decide([well("a")], now=5).dials
 
 
 def test_failed_attempts_come_slower_and_slower() -> None:
     """From one second to half a minute, with half of it left to chance."""
-    keeping, now, pauses = Keeping(since=0), 0.0, []
+    keeping, now, pauses = PoolPolicy(since=0), 0.0, []
     for _ in range(8):
         keeping.failed(denied=False, now=now, chance=1)
         pauses.append(next(wait for wait in range(1, 100) if keeping.decide([], now + wait).dials))
@@ -81,7 +81,7 @@ def test_failed_attempts_come_slower_and_slower() -> None:
 
 def test_a_stream_that_lived_is_replaced_at_once() -> None:
     """The first attempt after a loss is free; one that ends again and again is not."""
-    keeping = Keeping(since=0)
+    keeping = PoolPolicy(since=0)
     assert keeping.decide([well("a")], now=10).dials
     keeping.lost(lived=LIVED / 2, now=10.1)
     assert not keeping.decide([well("a")], now=10.2).dials
@@ -91,7 +91,7 @@ def test_a_stream_that_lived_is_replaced_at_once() -> None:
 
 def test_an_account_that_refuses_us_is_left_in_peace() -> None:
     """People lock those out who insist; a stream that needed a password is not made again behind a person's back."""
-    keeping = Keeping(since=0)
+    keeping = PoolPolicy(since=0)
     keeping.failed(denied=True, now=0, chance=0)
     assert not keeping.decide([], now=DENIED / 2 - 1).dials
     assert keeping.decide([], now=DENIED / 2).dials
@@ -99,7 +99,7 @@ def test_an_account_that_refuses_us_is_left_in_peace() -> None:
 
 def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
     """Up to half an hour; a stream that came, or another network, is a fresh start; who waits waits less."""
-    keeping, pauses = Keeping(since=0), []
+    keeping, pauses = PoolPolicy(since=0), []
     for _ in range(5):
         keeping.failed(denied=True, now=0, chance=1)
         pauses.append(keeping.pause(now=0))
@@ -120,7 +120,7 @@ def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
 
 def test_another_network_is_tried_at_once() -> None:
     """What failed in the other one says nothing."""
-    keeping = Keeping(since=0)
+    keeping = PoolPolicy(since=0)
     for _ in range(5):
         keeping.failed(denied=False, now=0, chance=1)
     keeping.moved(now=1)
@@ -131,7 +131,7 @@ def test_another_network_is_tried_at_once() -> None:
 
 def test_a_stream_that_came_ends_the_waiting() -> None:
     """The next failure is the first of its kind again."""
-    keeping = Keeping(since=0)
+    keeping = PoolPolicy(since=0)
     for _ in range(5):
         keeping.failed(denied=False, now=0, chance=1)
     keeping.came()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tunneld.mosh.jump_host import Asking
-from tunneld.mosh.preconnect import Dial, addresses, connect, has_shell, is_direct
+from tunneld.mosh.jump_host import ConfigQuery
+from tunneld.mosh.preconnect import Preconnect, addresses, connect, has_shell, is_direct
 
 PLAIN = {"hostname": "192.0.2.1", "port": "22", "controlpath": "none"}
 
@@ -57,14 +57,14 @@ def test_an_ssh_that_says_nothing_connects_itself() -> None:
 def test_ssh_says_what_its_configuration_comes_to(tmp_path: Path) -> None:
     """The first value of a keyword is the one that counts."""
     (tmp_path / "config").write_text("Host pi\n  HostName 192.0.2.7\n  Port 2222\n  IdentityFile a\n  IdentityFile b\n")
-    said = Asking(["-F", str(tmp_path / "config"), "pi"]).settings()
+    said = ConfigQuery(["-F", str(tmp_path / "config"), "pi"]).settings()
     assert (said["hostname"], said["port"], said["identityfile"]) == ("192.0.2.7", "2222", "a")
     assert is_direct(said)
 
 
 def test_ssh_gets_our_socket(listener: socket.socket, tmp_path: Path) -> None:
     """Its ProxyCommand passes it on, as ssh_config(5) wants it for ProxyUseFdpass, with TCP_NODELAY set."""
-    dial = Dial(settings(listener.getsockname()[1]), str(tmp_path))
+    dial = Preconnect(settings(listener.getsockname()[1]), str(tmp_path))
     with contextlib.closing(dial):
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -83,7 +83,7 @@ def test_a_connection_that_comes_to_nothing_is_told(listener: socket.socket, tmp
     """ssh then tries by itself."""
     port = listener.getsockname()[1]
     listener.close()
-    with contextlib.closing(Dial(settings(port), str(tmp_path))) as dial:
+    with contextlib.closing(Preconnect(settings(port), str(tmp_path))) as dial:
         assert select.select([dial.fd], [], [], 10)[0]
 
 
@@ -95,9 +95,15 @@ def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
             waiting.setblocking(False)
             waiting.connect_ex(busy.getsockname())
         port = busy.getsockname()[1]
-        short = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "1"}, str(tmp_path))))
-        usual = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "0"}, str(tmp_path))))
-        long = stack.enter_context(contextlib.closing(Dial({**settings(port), "connecttimeout": "60"}, str(tmp_path))))
+        short = stack.enter_context(
+            contextlib.closing(Preconnect({**settings(port), "connecttimeout": "1"}, str(tmp_path)))
+        )
+        usual = stack.enter_context(
+            contextlib.closing(Preconnect({**settings(port), "connecttimeout": "0"}, str(tmp_path)))
+        )
+        long = stack.enter_context(
+            contextlib.closing(Preconnect({**settings(port), "connecttimeout": "60"}, str(tmp_path)))
+        )
         assert select.select([short.fd, usual.fd, long.fd], [], [], 5)[0] == [short.fd]
         assert short.alone == ("-o", "ConnectTimeout=1")
         assert usual.alone == ()

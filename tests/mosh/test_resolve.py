@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from tunneld.core.pair.path import Address
-from tunneld.mosh.resolve import Found, Lookup, addresses
+from tunneld.core.pair.path import UdpAddress
+from tunneld.mosh.resolve import NameLookup, ResolvedNames, addresses
 
 KNOWN = {
     "pi.example": ("198.51.100.1", "198.51.100.2", "2001:db8::1"),
@@ -36,20 +36,20 @@ def test_one_of_each_family_comes_first() -> None:
 
 def test_only_what_others_reach_is_an_address() -> None:
     """A loopback or a link's own address means another machine elsewhere."""
-    assert addresses("odd.example", 3478) == [Address("198.51.100.1", 3478)]
+    assert addresses("odd.example", 3478) == [UdpAddress("198.51.100.1", 3478)]
     assert addresses("nobody.example", 3478) == []
 
 
 def test_the_loop_is_woken_when_all_is_known() -> None:
     """Looking names up may take seconds; a session does not wait for it."""
-    with contextlib.closing(Lookup("pi.example", [("odd.example", 3478), ("nobody.example", 1)])) as lookup:
+    with contextlib.closing(NameLookup("pi.example", [("odd.example", 3478), ("nobody.example", 1)])) as lookup:
         assert select.select([lookup.fd], [], [], 10)[0]
         hosts = ["198.51.100.1", "2001:db8::1", "198.51.100.2"]
-        assert lookup.found == Found(hosts, [Address("198.51.100.1", 3478)], ["nobody.example"])
+        assert lookup.found == ResolvedNames(hosts, [UdpAddress("198.51.100.1", 3478)], ["nobody.example"])
 
 
 def test_a_machine_behind_a_jump_host_is_not_looked_up() -> None:
     """Its name means something there alone."""
-    with contextlib.closing(Lookup(None, [])) as lookup:
+    with contextlib.closing(NameLookup(None, [])) as lookup:
         assert select.select([lookup.fd], [], [], 10)[0]
-        assert lookup.found == Found([], [], [])
+        assert lookup.found == ResolvedNames([], [], [])

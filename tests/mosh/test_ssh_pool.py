@@ -9,23 +9,23 @@ import pytest
 
 from tunneld.core.pair.pair import SECRET, Pair
 from tunneld.mosh.pool_policy import DENIED
-from tunneld.mosh.ssh_pool import Lines
-from tunneld.mosh.ssh_process import Line
-from tunneld.shipped.pair_loop import Pairing
+from tunneld.mosh.ssh_pool import SshPool
+from tunneld.mosh.ssh_process import SshProcess
+from tunneld.shipped.pair_loop import PairLoop
 
 
 def test_a_machine_that_has_no_room_for_a_process_is_asked_again_later() -> None:
     """The running session goes on with what it has."""
-    pairing = Pairing(
+    pairing = PairLoop(
         Pair(bytes(SECRET), time.monotonic(), is_client=True), message=lambda *_: None, stream_lost=lambda *_: None
     )
     asked: list[str] = []
 
-    def dial(name: str) -> tuple[Line, bytes]:
+    def dial(name: str) -> tuple[SshProcess, bytes]:
         asked.append(name)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    lines = Lines(pairing, dial)
+    lines = SshPool(pairing, dial)
     lines.keep(time.monotonic())
     lines.close(0)
     pairing.close()
@@ -40,7 +40,7 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
     def now() -> float:
         return time.monotonic() + ahead
 
-    pairing = Pairing(
+    pairing = PairLoop(
         Pair(bytes(SECRET), now(), is_client=True),
         message=lambda *_: None,
         stream_lost=lambda name, _: lines.lost(name),
@@ -50,11 +50,11 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
     pairing.pair.snapshot = lambda now: {**snapshot(now), "in_use": {"carrier": carrier}}  # type: ignore[method-assign]
     made: list[str] = []
 
-    def dial(name: str) -> tuple[Line, bytes]:
+    def dial(name: str) -> tuple[SshProcess, bytes]:
         made.append(name)
-        return Line(name, ["sh", "-c", "echo 'me@there: Permission denied (publickey).' >&2; exit 255"]), b""
+        return SshProcess(name, ["sh", "-c", "echo 'me@there: Permission denied (publickey).' >&2; exit 255"]), b""
 
-    lines = Lines(pairing, dial, now)
+    lines = SshPool(pairing, dial, now)
     lines.keep(now())
     for denied in range(1, 4):
         wait_for(pairing, lambda: (lines.status() or {}).get("failures") == denied)  # noqa: B023 - called in this turn
@@ -65,7 +65,7 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
     pairing.close()
 
 
-def wait_for(pairing: Pairing, is_so: Callable[[], bool]) -> None:
+def wait_for(pairing: PairLoop, is_so: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 10
     pairing.run(lambda: is_so() or time.monotonic() > give_up)  # Lines look each half second
     assert is_so()

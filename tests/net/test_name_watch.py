@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.virtual import Journal, VirtualTime
-from tunneld.net.name_watch import NameWatch, Verdict, Whereabouts, addresses, plain
+from tunneld.net.name_watch import NameVerdict, NameWatch, Whereabouts, addresses, plain
 
 OLD, NEW, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 OLD_6 = "2001:db8::1"
 
-STAYS, AGAIN, MOVED, ROTATES = Verdict.STAYS, Verdict.ASK_AGAIN, Verdict.MOVED, Verdict.ROTATES
+STAYS, AGAIN, MOVED, ROTATES = NameVerdict.STAYS, NameVerdict.ASK_AGAIN, NameVerdict.MOVED, NameVerdict.ROTATES
 
 
 def of(*found: str) -> frozenset[str]:
@@ -36,7 +36,7 @@ def of(*found: str) -> frozenset[str]:
         ([of(NEW)] * 4 + [of(OLD), of(NEW)], [AGAIN, AGAIN, AGAIN, MOVED, ROTATES, ROTATES]),
     ],
 )
-def test_what_answers_mean(answers: list[frozenset[str]], verdicts: list[Verdict]) -> None:
+def test_what_answers_mean(answers: list[frozenset[str]], verdicts: list[NameVerdict]) -> None:
     """For a connection to OLD."""
     known = Whereabouts()
     assert [known.heard(OLD, answer) for answer in answers] == verdicts

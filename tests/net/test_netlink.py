@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.net.netlink import Gone, Route, answer, gone, question
+from tunneld.net.netlink import Gone, KernelRoute, answer, gone, question
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the golden bytes are little-endian")
 
@@ -49,7 +49,7 @@ DEFAULT_LOST = bytes.fromhex(
 )
 OTHER_ROUTE_LOST = DEFAULT_LOST.replace(bytes.fromhex("02 00 00 00 fe"), bytes.fromhex("02 18 00 00 fe"))
 
-THE_ROUTE = Route(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
+THE_ROUTE = KernelRoute(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
 
 
 def test_the_question_on_the_wire() -> None:
@@ -71,7 +71,7 @@ def test_an_answer_is_a_route() -> None:
 def test_a_gateway_of_the_other_family_counts() -> None:
     """An IPv4 route over an IPv6 gateway (RFC 5549) names it in RTA_VIA."""
     via = ROUTE.replace(bytes.fromhex("08 00 05 00"), bytes.fromhex("08 00 12 00"))
-    assert answer(via, 1) == Route(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
+    assert answer(via, 1) == KernelRoute(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
 
 
 def test_only_a_way_to_somebody_else_is_one() -> None:

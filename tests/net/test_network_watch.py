@@ -13,17 +13,17 @@ from ipaddress import ip_address
 import pytest
 
 from tests.virtual import VirtualTime
-from tunneld.net.netlink import Gone, Route
-from tunneld.net.network_watch import Change, Clocks, Watch, Ways
+from tunneld.net.netlink import Gone, KernelRoute
+from tunneld.net.network_watch import Change, Clocks, NetworkWatch, WaysOut
 from tunneld.net.routes import ANYWHERE, Signature
 
 FOUR, SIX = ANYWHERE
-HOME = Route(4, b"\xc0\xa8\x01\x01", ip_address("192.168.1.2"))
-AWAY = Route(4, b"\x0a\x00\x00\x01", ip_address("10.0.0.7"))
-HOME_6 = Route(4, b"\xfe\x80" + bytes(13) + b"\x01", ip_address("2001:db8:1::2"))
+HOME = KernelRoute(4, b"\xc0\xa8\x01\x01", ip_address("192.168.1.2"))
+AWAY = KernelRoute(4, b"\x0a\x00\x00\x01", ip_address("10.0.0.7"))
+HOME_6 = KernelRoute(4, b"\xfe\x80" + bytes(13) + b"\x01", ip_address("2001:db8:1::2"))
 
 
-def ways(four: Route | None = None, six: Route | None = None) -> Signature:
+def ways(four: KernelRoute | None = None, six: KernelRoute | None = None) -> Signature:
     return {FOUR: four, SIX: six}
 
 
@@ -49,20 +49,20 @@ NOTHING, AT_HOME, OUT, BOTH = ways(), ways(HOME), ways(AWAY), ways(HOME, HOME_6)
 )
 def test_a_way_that_is_new_counts(seen: list[Signature], told: list[bool]) -> None:
     """Another way, or one that comes back; not one that is only lost."""
-    remembered = Ways(seen[0])
+    remembered = WaysOut(seen[0])
     assert [remembered.differ(now) for now in seen[1:]] == told
 
 
 def test_a_way_that_was_gone_between_two_looks_counts() -> None:
     """A cable pulled out and in again leaves everything as it was, and the old flows dead."""
-    remembered = Ways(AT_HOME)
+    remembered = WaysOut(AT_HOME)
     remembered.lost([Gone(HOME.interface)])
     assert [remembered.differ(AT_HOME), remembered.differ(AT_HOME)] == [True, False]
 
 
 def test_what_is_gone_elsewhere_does_not_count() -> None:
     """A container's interface, or another address of ours."""
-    remembered = Ways(AT_HOME)
+    remembered = WaysOut(AT_HOME)
     remembered.lost([Gone(9), Gone(HOME.interface, source=ip_address("192.168.1.77"))])
     assert not remembered.differ(AT_HOME)
 
@@ -70,7 +70,7 @@ def test_what_is_gone_elsewhere_does_not_count() -> None:
 def test_a_target_that_is_new_says_nothing() -> None:
     """A session came up: from now on the way to its relay is looked at."""
     relay = ip_address("192.0.2.9")
-    remembered = Ways(AT_HOME)
+    remembered = WaysOut(AT_HOME)
     assert not remembered.differ({**AT_HOME, relay: HOME})
     assert remembered.differ({**AT_HOME, relay: AWAY})
     assert not remembered.differ(AT_HOME)
@@ -151,8 +151,8 @@ class Machine:
         return self.told
 
     @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[Watch]:
-        watch = Watch(
+    async def watched(self) -> AsyncIterator[NetworkWatch]:
+        watch = NetworkWatch(
             self.changes.append,
             look=self.look,
             listen=self.listen,

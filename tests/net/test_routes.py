@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from tunneld.net import routes
-from tunneld.net.netlink import Route
+from tunneld.net.netlink import KernelRoute
 from tunneld.net.routes import ANYWHERE, signature, targets_of, usable
 
 
@@ -44,4 +44,4 @@ def test_without_netlink_a_socket_tells_its_source(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(routes, "_asked", forbidden)
     monkeypatch.setattr(routes, "ANYWHERE", (ip_address("127.0.0.1"),))
-    assert signature() == {ip_address("127.0.0.1"): Route(0, b"", ip_address("127.0.0.1"))}
+    assert signature() == {ip_address("127.0.0.1"): KernelRoute(0, b"", ip_address("127.0.0.1"))}

@@ -108,7 +108,7 @@ class Relay:
     door: str = ""
 
     def start(self, program: bytes | None = None, *, before: str = "") -> Program:
-        self.programs.append(Program(program or pack.agent_program(), self.env, before=before))
+        self.programs.append(Program(program or pack.ingress_agent_program(), self.env, before=before))
         return self.programs[-1]
 
     def serve(self, *, bind: str = "127.0.0.1", silence: float = 60) -> Program:

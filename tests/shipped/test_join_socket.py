@@ -16,12 +16,12 @@ from tunneld.shipped import join_socket
 
 PROGRAM = f"""
 import os, sys
-sys.path.insert(0, {join_socket.__file__.removesuffix("/tunneld/join_socket.py")!r})
+sys.path.insert(0, {join_socket.__file__.removesuffix("/tunneld/shipped/join_socket.py")!r})
 from tunneld.shipped.join_socket import Door
 if len(sys.argv) > 1:
     os.setuid(int(sys.argv[1]))
 door = Door("far")
-print(join_socket.folder, flush=True)
+print(door.folder, flush=True)
 sys.stdin.readline()
 """
 

@@ -19,9 +19,9 @@ import pytest
 from tests.oldest import oldest_python
 from tunneld.core.pair import stun
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.shipped import pack
-from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, MAX_PACKET, UNUSED, Meeting
+from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, MAX_PACKET, UNUSED, JumpAgent
 
 SECRET = bytes(range(32))
 SYNC = "HERE"
@@ -45,7 +45,7 @@ class End:
         opened = self.seal.open(self.sock.recv(MAX_PACKET))
         return opened.body if opened else None
 
-    def asks(self) -> tuple[bytes, Address] | None:
+    def asks(self) -> tuple[bytes, UdpAddress] | None:
         """What the agent says to a STUN question."""
         self.sock.send(stun.request(b"0123456789ab"))
         return stun.read_response(self.sock.recv(MAX_PACKET))
@@ -73,7 +73,7 @@ def ends() -> Iterator[Callable[[int], tuple[End, End]]]:
 
 def start(first: int = 0, last: int = 0) -> tuple[dict[str, Any], int]:
     """Run the agent as an SSH session would; what it says, and its exit status."""
-    program = pack.meeting_program(SYNC, *(each.hex() for each in (*identities(SECRET), FAREWELL)), first, last)
+    program = pack.jump_agent_program(SYNC, *(each.hex() for each in (*identities(SECRET), FAREWELL)), first, last)
     command = pack.command(program).replace("python3", oldest_python(), 1)
     done = subprocess.run(
         ["sh", "-c", command],
@@ -116,7 +116,7 @@ def test_two_ends_meet_at_it(agent: dict[str, Any], ends: Callable[[int], tuple[
     """It outlives the session that started it, tells where it sees each end, and passes their packets on."""
     assert agent["ssh_connection"] == "192.0.2.7 50022 192.0.2.1 22"
     client, far = ends(agent["ports"]["4"])
-    assert client.asks() == (b"0123456789ab", Address(*client.sock.getsockname()))
+    assert client.asks() == (b"0123456789ab", UdpAddress(*client.sock.getsockname()))
     far.send(b"nobody is there yet")
     client.send(b"from the client")
     assert far.receive() == b"from the client"
@@ -149,7 +149,7 @@ def test_one_end_may_have_ipv6_alone(agent: dict[str, Any], ends: Callable[[int]
     client, _ = ends(agent["ports"]["4"])
     far = End(agent["ports"]["6"], is_client=False, host="::1")
     with far.sock:
-        assert far.asks() == (b"0123456789ab", Address(*far.sock.getsockname()[:2]))
+        assert far.asks() == (b"0123456789ab", UdpAddress(*far.sock.getsockname()[:2]))
         far.send(b"")
         client.send(b"over IPv4")
         assert far.receive() == b"over IPv4"
@@ -230,20 +230,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def meeting(clock: Clock) -> Iterator[Meeting]:
-    meeting = Meeting(identities(SECRET), FAREWELL, clock)
+def meeting(clock: Clock) -> Iterator[JumpAgent]:
+    meeting = JumpAgent(identities(SECRET), FAREWELL, clock)
     yield meeting
     meeting.close()
 
 
-def serve(meeting: Meeting, end: End) -> None:
+def serve(meeting: JumpAgent, end: End) -> None:
     """Have `end` say something, and the meeting take it."""
     end.send(b"hello")
     meeting.serve(5)
 
 
 def test_it_stays_for_as_long_as_it_is_used(
-    meeting: Meeting, clock: Clock, ends: Callable[[int], tuple[End, End]]
+    meeting: JumpAgent, clock: Clock, ends: Callable[[int], tuple[End, End]]
 ) -> None:
     """A minute if nobody comes, a while after the last packet, a day for one end alone, and not for ever."""
     began = clock.now
@@ -262,7 +262,7 @@ def test_it_stays_for_as_long_as_it_is_used(
     assert meeting.end() == began + LONGEST
 
 
-def test_it_ends_at_a_farewell(meeting: Meeting, ends: Callable[[int], tuple[End, End]]) -> None:
+def test_it_ends_at_a_farewell(meeting: JumpAgent, ends: Callable[[int], tuple[End, End]]) -> None:
     """Which only those know who have its text; half of it is none."""
     client, _ = ends(meeting.open(range(1))[4])
     for words in (FAREWELL[:-1], FAREWELL + b"x"):
@@ -275,7 +275,7 @@ def test_it_ends_at_a_farewell(meeting: Meeting, ends: Callable[[int], tuple[End
 
 def test_it_ends(clock: Clock) -> None:
     """When its time is over."""
-    meeting = Meeting(identities(SECRET), FAREWELL, clock)
+    meeting = JumpAgent(identities(SECRET), FAREWELL, clock)
     meeting.open(range(1))
     clock.now += UNUSED
     began = time.monotonic()

@@ -26,7 +26,7 @@ from tests.oldest import oldest_python
 from tests.shipped.test_ingress_agent import knock
 from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
-from tunneld.core.pair.pair import Packet
+from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pack
 from tunneld.shipped.mosh_agent import MAX_STREAMS
@@ -73,7 +73,7 @@ class Client(End):
 
     def begin(self, **serve: Any) -> dict[str, Any]:
         """Start a far agent; what it says first."""
-        self.start("ssh", pack.far_command({**SERVE, **serve}), pack.far_program(SECRET))
+        self.start("ssh", pack.mosh_agent_command({**SERVE, **serve}), pack.mosh_agent_program(SECRET))
         return self.hears(frame.SERVING)
 
     def join(self, answer: dict[str, Any], name: str) -> subprocess.Popen[bytes]:
@@ -438,7 +438,7 @@ def listen_in(client: Client) -> list[bytes]:
     pair = client.pairing.pair
     packets = pair.packets
 
-    def overhear(now: float) -> list[Packet]:
+    def overhear(now: float) -> list[OutgoingPacket]:
         sent = packets(now)
         heard.extend(packet.data for packet in sent)
         return sent
@@ -590,7 +590,7 @@ def test_a_hang_up_does_nothing(place: Place) -> None:
 def test_a_client_that_thinks_better_of_it(place: Place) -> None:
     """It is gone before the second stage came: nobody has the key any more."""
     client = place.client()
-    process = client.start("ssh", pack.far_command(SERVE))
+    process = client.start("ssh", pack.mosh_agent_command(SERVE))
     answer = client.hears(frame.SERVING)
     client.pairing.drop_stream("ssh")
     assert process.wait(PATIENCE) == 0
@@ -601,7 +601,7 @@ def test_a_door_that_is_gone_is_told(place: Place) -> None:
     """The session has ended: trying again is of no use."""
     client = place.client()
     process = client.join({"door": f"{place.folder}/nowhere/join", "host": os.uname().nodename}, "again")
-    assert process.wait(PATIENCE) == pack.NO_DOOR
+    assert process.wait(PATIENCE) == pack.NO_JOIN_SOCKET
     assert process.stderr and process.stderr.read() == b""
 
 
@@ -609,7 +609,7 @@ def test_another_machine_of_the_same_name_is_told(place: Place) -> None:
     """A cluster's name leads to any of its machines: that there is no door says nothing about the session."""
     client = place.client()
     process = client.join({"door": f"{place.folder}/nowhere/join", "host": "login2"}, "again")
-    assert process.wait(PATIENCE) == pack.ELSEWHERE
+    assert process.wait(PATIENCE) == pack.OTHER_MACHINE
 
 
 # What goes wrong

@@ -20,7 +20,8 @@ from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.shipped import pack, start_mosh_server
 
-EVERYTHING = sorted({*pack.shipped("agent"), *pack.shipped("far")})
+EVERYTHING = sorted({each for name in ("ingress", "mosh", "jump") for each in pack.shipped(f"shipped.{name}_agent")})
+PACKAGES = {"core", "core.pair", "core.stream", "shipped"}
 WANTED = {"locale": {"LANG": "C.UTF-8"}, "command": ["echo", "it's", '"$HOME"', "`x`", "\\", "!", "ü", "\udc80"]}
 
 
@@ -53,7 +54,7 @@ def statements(source: str) -> set[tuple[int, str]]:
     return {(node.lineno, type(node).__name__) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)}
 
 
-@pytest.mark.parametrize("name", ["agent", "far"])
+@pytest.mark.parametrize("name", ["shipped.ingress_agent", "shipped.mosh_agent", "shipped.jump_agent"])
 def test_each_module_comes_after_those_that_it_needs(name: str) -> None:
     """As the import system would find them."""
     order = pack.shipped(name)
@@ -61,7 +62,7 @@ def test_each_module_comes_after_those_that_it_needs(name: str) -> None:
         "import sys\n"
         "class Finder:\n"
         "    def find_spec(name, path=None, target=None):\n"
-        "        name.startswith('tunneld.') and name != 'tunneld.core' and print(name[8:])\n"
+        f"        name.startswith('tunneld.') and name[8:] not in {PACKAGES} and print(name[8:])\n"
         "sys.meta_path.insert(0, Finder)\n"
         f"import tunneld.{name}"
     )
@@ -69,13 +70,13 @@ def test_each_module_comes_after_those_that_it_needs(name: str) -> None:
     assert sorted(done.stdout.split()) == sorted(order)
     assert len(set(order)) == len(order)
     for place, each in enumerate(order):
-        needed = set(re.findall(r"^from tunneld\.(\S+) import", pack._source(each), re.M)) - {"core"}
+        needed = set(re.findall(r"^from tunneld\.(\S+) import", pack._source(each), re.M)) - PACKAGES
         assert needed <= set(order[:place])
 
 
 def test_a_command_is_one_word_to_any_shell() -> None:
     """Nothing in it that a shell reads within double quotes, and nothing that a terminal's history would."""
-    for command in (pack.far_command(WANTED), pack.command(b"x"), pack.whole_command(b"\xff" * 999)):
+    for command in (pack.mosh_agent_command(WANTED), pack.command(b"x"), pack.whole_command(b"\xff" * 999)):
         begin, python, text = shlex.split(command)[:3]
         assert (begin, python, text[:3]) == ("exec", "python3", "-IS")
         assert not re.search(r"[$!\\`]|[^ -~]", command)
@@ -85,9 +86,9 @@ def test_a_command_is_one_word_to_any_shell() -> None:
 def test_nothing_secret_is_on_the_command_line() -> None:
     """The secret goes over standard input; the command is the same for all secrets."""
     secret = os.urandom(SECRET)
-    assert pack.far_program(secret)[:SECRET] == secret
-    assert secret not in b"".join(texts(pack.far_command(WANTED)))
-    assert pack.far_program(secret)[SECRET:] == pack.far_program(bytes(SECRET))[SECRET:]
+    assert pack.mosh_agent_program(secret)[:SECRET] == secret
+    assert secret not in b"".join(texts(pack.mosh_agent_command(WANTED)))
+    assert pack.mosh_agent_program(secret)[SECRET:] == pack.mosh_agent_program(bytes(SECRET))[SECRET:]
 
 
 def texts(command: str) -> Iterator[bytes]:
@@ -102,8 +103,8 @@ def texts(command: str) -> Iterator[bytes]:
 def test_a_start_fits_two_flights() -> None:
     """TCP sends ten segments at once; then, as those were many enough, twice as many. SSH takes a little of either."""
     segment = 1448
-    assert 6 * segment < len(pack.far_command(WANTED)) < 9.5 * segment
-    assert len(pack.far_program(bytes(SECRET))) < 19 * segment
+    assert 6 * segment < len(pack.mosh_agent_command(WANTED)) < 9.5 * segment
+    assert len(pack.mosh_agent_program(bytes(SECRET))) < 19 * segment
 
 
 def test_the_first_stage_speaks_as_the_second_would() -> None:
@@ -122,10 +123,10 @@ def test_words_are_quoted_as_json(text: str) -> None:
 
 def test_the_second_stage_finds_its_imports_done() -> None:
     """Both lists are constants, since a person waits for the command: they are complete, and nothing is early twice."""
-    assert [each for each in pack.shipped("far") if each in pack._EARLY] == list(pack._EARLY)
+    assert [each for each in pack.shipped("shipped.mosh_agent") if each in pack._EARLY] == list(pack._EARLY)
     assert all(set(pack.shipped(each)) <= set(pack._EARLY) for each in pack._EARLY)
-    late = set(pack.shipped("far")) - {*pack._EARLY, "mosh_server"}
+    late = set(pack.shipped("shipped.mosh_agent")) - {*pack._EARLY, pack._FIRST}
     needed = {name for each in late for name in re.findall(r"^(?:import|from) (\w+)", pack._source(each), re.M)}
-    early = "".join(map(pack._source, [*pack._EARLY, "mosh_server"]))
+    early = "".join(map(pack._source, [*pack._EARLY, pack._FIRST]))
     done = {*pack._LATER.split(", "), *re.findall(r"^(?:import|from) (\w+)", early, re.M), "tunneld"}
     assert needed <= done

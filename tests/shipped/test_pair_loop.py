@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tunneld.core.pair.pair import Packet, Pair
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.outbox import OutgoingPacket
+from tunneld.core.pair.pair import Pair
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pair_loop
-from tunneld.shipped.pair_loop import Pairing
+from tunneld.shipped.pair_loop import PairLoop
 
 PATIENCE = 10.0  # seconds until a test gives up
 SECRET = bytes(range(32))
@@ -27,7 +28,7 @@ class End:
         self.heard: list[tuple[str, int, dict[str, Any]]] = []
         self.lost: list[tuple[str, str]] = []
         self.noted: list[tuple[str, Any]] = []
-        self.pairing = Pairing(
+        self.pairing = PairLoop(
             Pair(SECRET, time.monotonic(), is_client=is_client),
             message=lambda *what: self.heard.append(what),
             stream_lost=lambda *what: self.lost.append(what),
@@ -182,7 +183,7 @@ def offered(end: End) -> list[tuple[str, str]]:
 
 def test_own_addresses_are_offered(client: End) -> None:
     """With the port of the socket of their family, after those that others opened for us."""
-    mapped = Candidate("mapped", Address("203.0.113.9", 1234))
+    mapped = Candidate("mapped", UdpAddress("203.0.113.9", 1234))
     client.pairing.offer_also([mapped])
     assert offered(client) == [("mapped", "203.0.113.9"), ("lan", "192.0.2.7")]
     (_, (_, mine)) = client.noted[-1]
@@ -247,12 +248,12 @@ def test_the_network_may_be_watched_without_sockets(machine: dict[str, Any]) -> 
 
 def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system knows no way there: the pair hears of it; a socket that is full is nobody's fault."""
-    nowhere = Address("255.255.255.255", 9)
-    packets: list[Packet] = []
+    nowhere = UdpAddress("255.255.255.255", 9)
+    packets: list[OutgoingPacket] = []
     refused: list[Any] = []
     monkeypatch.setattr(client.pairing.pair, "packets", lambda now: packets)
     monkeypatch.setattr(client.pairing.pair, "unsendable", lambda *what: refused.append(what[:2]))
-    packets += [Packet("4", nowhere, b"x"), Packet("gone", nowhere, b"x")]
+    packets += [OutgoingPacket("4", nowhere, b"x"), OutgoingPacket("gone", nowhere, b"x")]
     client.step()
     assert set(refused) == {("4", nowhere)}  # EACCES: a broadcast
 
@@ -265,7 +266,7 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
     client.step()
     with mosh() as typing, mosh(4) as peer, other:
         port = client.pairing.open_local(6)
-        packets: list[Packet] = []
+        packets: list[OutgoingPacket] = []
         noted: list[tuple[str, bytes]] = []
 
         def note(what: str, nothing: Any) -> Any:
@@ -276,9 +277,9 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
 
         def send(datagram: bytes, now: float) -> None:
             note("read", None)
-            packets.append(Packet("4", Address(*peer.getsockname()), datagram))
+            packets.append(OutgoingPacket("4", UdpAddress(*peer.getsockname()), datagram))
 
-        def take(*_: float) -> list[Packet]:
+        def take(*_: float) -> list[OutgoingPacket]:
             taken, packets[:] = packets.copy(), []
             return taken
 

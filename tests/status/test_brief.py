@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.status.brief import STATES, brief, duration, one_line
+from tunneld.status.brief import STATES, brief, one_line
+from tunneld.status.quantities import duration
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 SSH = ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17)

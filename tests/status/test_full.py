@@ -8,8 +8,9 @@ from textwrap import dedent
 import pytest
 
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.status.brief import STATES, duration
+from tunneld.status.brief import STATES
 from tunneld.status.full import ADVICE, describe
+from tunneld.status.quantities import duration
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 UP = TunnelStatus(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.datagrams import Inbox, inbox
 from tunneld.systemd import notify
-from tunneld.systemd.notify import LONGEST_STATUS, Notify
+from tunneld.systemd.notify import LONGEST_STATUS, NotifySocket
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def systemd(tmp_path: Path) -> Iterator[Inbox]:
         yield opened
 
 
-def notifying(systemd: Inbox, **more: str) -> Notify:
-    return Notify({"NOTIFY_SOCKET": systemd.address, **more})
+def notifying(systemd: Inbox, **more: str) -> NotifySocket:
+    return NotifySocket({"NOTIFY_SOCKET": systemd.address, **more})
 
 
 def test_each_message_is_one_datagram(systemd: Inbox) -> None:
@@ -63,7 +63,7 @@ def test_a_long_status_is_cut(systemd: Inbox) -> None:
 
 def test_a_status_that_was_lost_is_said_again(tmp_path: Path) -> None:
     """systemd is restarted, and its socket with it."""
-    say = Notify({"NOTIFY_SOCKET": str(tmp_path / "socket")})
+    say = NotifySocket({"NOTIFY_SOCKET": str(tmp_path / "socket")})
     say.status("up")
     with inbox(tmp_path) as systemd:
         say.status("up")
@@ -82,7 +82,7 @@ def test_an_abstract_socket_is_reached() -> None:
 
 def test_without_systemd_nothing_is_said() -> None:
     """In a terminal, or under another supervisor."""
-    say = Notify({})
+    say = NotifySocket({})
     assert not say.is_heard
     say.ready()
     say.status("up")
@@ -115,4 +115,4 @@ def test_a_systemd_that_does_not_listen_holds_nobody_up(systemd: Inbox, monkeypa
 )
 def test_the_watchdogs_time(environment: dict[str, str], seconds: float | None) -> None:
     """sd_watchdog_enabled(3): another process's watchdog is not ours."""
-    assert Notify(environment).watchdog == seconds
+    assert NotifySocket(environment).watchdog == seconds

@@ -13,12 +13,12 @@ import pytest
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.canary import AGAIN, FIRST, IN_USE, Finding, Verdict
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward, TcpAddress
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.forward.forward import OpenForward
+from tunneld.ssh.forward.opened import OpenForward
 from tunneld.tunnel import canary_rounds as module
-from tunneld.tunnel.canary_rounds import Canary
+from tunneld.tunnel.canary_rounds import CanaryRounds
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.timing import Timing
 
 INTERVAL = 300.0
@@ -40,7 +40,7 @@ class Sky:
 
     def __post_init__(self) -> None:
         timing = Timing(self.time.clock, self.time.sleep, lambda: 0.5)
-        self.canary = Canary(INTERVAL, timing=timing, log=self.journal.log, repeats=Repeats())
+        self.canary = CanaryRounds(INTERVAL, timing=timing, log=self.journal.log, repeats=Repeats())
 
     def opens(self, port: int, **more: Any) -> OpenForward:
         forward = Forward(TcpAddress("127.0.0.1", port), TcpAddress("127.0.0.1", 22), **more)

@@ -14,7 +14,7 @@ from tunneld.core.supervise.failover import HEAD_START as DRAWN
 from tunneld.core.supervise.lifecycle import Failure, State
 from tunneld.profile import Direction, Mode, Mosh, PortRange, Profile, Relay
 from tunneld.status.snapshot import FailureStatus, TunnelStatus
-from tunneld.tunnel.relay_group import TOGETHER, Bundle, part
+from tunneld.tunnel.relay_group import TOGETHER, RelayGroup, part
 from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel, address_of
 
@@ -77,7 +77,7 @@ class Stage:
         self.journal, self.time, self.moves = Journal(), VirtualTime(), 0
         self.played: dict[str, Played] = {}
         self.made: list[str] = []
-        self.bundle = Bundle(
+        self.bundle = RelayGroup(
             profile,
             log=self.journal.log,
             moved=self._moved,

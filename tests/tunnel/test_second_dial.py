@@ -12,10 +12,10 @@ import pytest
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import CHEAP, Limits
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.log import Repeats
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel import second_dial as module
-from tunneld.tunnel.second_dial import Beside
+from tunneld.tunnel.repeats import Repeats
+from tunneld.tunnel.second_dial import SecondDial
 from tunneld.tunnel.timing import Timing
 
 
@@ -46,13 +46,13 @@ def relay() -> Relay:
 
 
 @pytest.fixture
-def beside(relay: Relay, journal: Journal, time: VirtualTime) -> Beside:
+def beside(relay: Relay, journal: Journal, time: VirtualTime) -> SecondDial:
     timing = Timing(time.clock, time.sleep, lambda: 0.5)
-    return Beside(relay.dial, limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+    return SecondDial(relay.dial, limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
 
 
 @contextlib.asynccontextmanager
-async def connecting(beside: Beside) -> AsyncIterator[None]:
+async def connecting(beside: SecondDial) -> AsyncIterator[None]:
     """While a second session is wanted."""
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(beside.connect(0.0, lambda connection: None))
@@ -69,7 +69,7 @@ async def turns() -> None:
 
 
 async def test_a_dial_is_started_anew_when_the_network_changes(
-    beside: Beside, relay: Relay, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+    beside: SecondDial, relay: Relay, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has just begun is given a moment: changes come in rows, and the relay counts a login that is cut."""
     monkeypatch.setattr(module, "SHORTEST_DIAL", 0.05)
@@ -89,7 +89,7 @@ async def test_a_dial_is_started_anew_when_the_network_changes(
 
 @pytest.mark.parametrize("failure", list(CHEAP))
 async def test_a_changed_network_ends_a_wait_that_costs_the_relay_nothing(
-    beside: Beside, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
+    beside: SecondDial, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
 ) -> None:
     """The link is back."""
     relay.failure = failure
@@ -102,7 +102,7 @@ async def test_a_changed_network_ends_a_wait_that_costs_the_relay_nothing(
 
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in CHEAP])
 async def test_a_relay_that_turns_us_away_is_not_hammered(
-    beside: Beside, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
+    beside: SecondDial, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
 ) -> None:
     """Neither a changed network nor the next doubt about the first session ends the wait."""
     relay.failure = failure
@@ -122,7 +122,7 @@ async def test_a_relay_that_turns_us_away_is_not_hammered(
         assert relay.dials == 2
 
 
-async def test_why_there_is_no_second_session_is_told(beside: Beside, relay: Relay, journal: Journal) -> None:
+async def test_why_there_is_no_second_session_is_told(beside: SecondDial, relay: Relay, journal: Journal) -> None:
     """It is in no status while the first one lives; repetitions have no line of their own."""
     relay.failure = Failure.HOST_KEY
     async with connecting(beside):

@@ -15,7 +15,7 @@ from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.canary import AGAIN, FIRST, Finding, Verdict
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Canary
-from tunneld.ssh.forward.forward import OpenForward
+from tunneld.ssh.forward.opened import OpenForward
 from tunneld.status.snapshot import CanaryStatus
 from tunneld.tunnel import canary_rounds as module
 from tunneld.tunnel.tunnel import Tunnel

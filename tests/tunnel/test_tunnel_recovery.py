@@ -26,11 +26,11 @@ from tests.tunnel.supervised import (
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.log import Repeats
 from tunneld.profile import Profile
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.remote.takeover import Takeover
 from tunneld.tunnel.forwards import FREED, Forwards
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.timing import Timing
 
 

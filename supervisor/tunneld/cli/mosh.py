@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
             if (status := signals.status()) is None:
                 raise
             return status  # what did not run may have ended because of the same signal
-        from tunneld.mosh.mosh_session import Session  # half of all that is imported: ssh connects meanwhile
+        from tunneld.mosh.mosh_session import MoshSession  # half of all that is imported: ssh connects meanwhile
 
-        return Session(started, signals).run()
+        return MoshSession(started, signals).run()
 
 
 def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:

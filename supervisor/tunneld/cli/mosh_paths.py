@@ -9,7 +9,7 @@ from typing import Any
 
 from tunneld.errors import UnavailableError
 from tunneld.mosh import paths_socket
-from tunneld.status.brief import counted, duration
+from tunneld.status.quantities import counted, duration
 
 STATES = {
     "tried": "no answer yet",

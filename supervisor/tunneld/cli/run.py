@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
         ProfileError: every problem of every profile; with --all, when none can run.
         BusyError: one of them runs already.
     """
-    from tunneld.systemd.notify import Notify
+    from tunneld.systemd.notify import NotifySocket
 
     try:
         return _serve(args)
     except TunneldError as error:
-        Notify().status(str(error))
+        NotifySocket().status(str(error))
         raise
 
 

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTunnel:
     """A tunnel as its daemon has it, its service as systemd has it; one of the two may be missing."""
 
     name: str
@@ -90,18 +90,18 @@ def name_of(given: str) -> str:
     return Path(given).name.removesuffix(".toml")
 
 
-def _look(name: str, services: Services) -> Found:
+def _look(name: str, services: Services) -> FoundTunnel:
     """
     Raises:
         UnavailableError, RightsError: its daemon does not answer, and it has no service that would tell.
     """
     service = services.of(name)
     try:
-        return Found(name, ask(_find(name)), service)
+        return FoundTunnel(name, ask(_find(name)), service)
     except (NotRunningError, RightsError):
         if service is None:
             raise
-        return Found(name, None, service)
+        return FoundTunnel(name, None, service)
 
 
 def ask(path: Path) -> TunnelStatus:
@@ -164,7 +164,7 @@ def _not_ours(folder: Path) -> str:
     return f"the tunnels in {folder} are the user {folder.owner()}'s: ask as root{group}"
 
 
-def _all(services: Services) -> list[Found]:
+def _all(services: Services) -> list[FoundTunnel]:
     """Every tunnel that runs or has a service; sockets of daemons that were killed are passed over."""
     folders = run_folder.directories()
     names = {path.stem: None for folder in folders for path in _sockets(folder)}

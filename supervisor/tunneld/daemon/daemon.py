@@ -16,15 +16,16 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.supervise.lifecycle import State
 from tunneld.daemon import run_folder
-from tunneld.daemon.status_socket import Answers
-from tunneld.daemon.systemd_line import Report
+from tunneld.daemon.status_socket import StatusSocket
+from tunneld.daemon.systemd_line import SystemdLine
 from tunneld.errors import Problem, ProfileError, TunneldError
-from tunneld.net.network_watch import Change, Watch
+from tunneld.net.network_watch import Change, NetworkWatch
 from tunneld.profile import Profile, conflicts, load
-from tunneld.status.brief import counted, one_line
+from tunneld.status.brief import one_line
+from tunneld.status.quantities import counted
 from tunneld.status.snapshot import to_json
-from tunneld.systemd.notify import Notify
-from tunneld.tunnel.relay_group import Bundle
+from tunneld.systemd.notify import NotifySocket
+from tunneld.tunnel.relay_group import RelayGroup
 
 FAULT = TunneldError.exit_code
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -51,8 +52,8 @@ class Daemon:
         self._read = read
         self._found = found
         self._rejected = list(rejected)
-        self._notify = Notify()
-        self._report = Report(self._notify, self._line)
+        self._notify = NotifySocket()
+        self._report = SystemdLine(self._notify, self._line)
         self._profiles = {profile.name: profile for profile in profiles}
         self._tunnels = {name: self._tunnel(profile) for name, profile in self._profiles.items()}
         self._stopping = False
@@ -72,7 +73,7 @@ class Daemon:
                 await self._claim(name)
             self._held.enter_context(self._signals())
             async with asyncio.TaskGroup() as beside:
-                watch = Watch(self._changed, toward=self._relays)
+                watch = NetworkWatch(self._changed, toward=self._relays)
                 others = [
                     beside.create_task(each) for each in (self._follow_reloads(), self._report.run(), watch.run())
                 ]
@@ -108,13 +109,13 @@ class Daemon:
     async def _claim(self, name: str) -> None:
         folder = run_folder.prepare(run_folder.own_directory())
         path = run_folder.socket_path(folder, name)
-        self._held.callback(run_folder.Claim(folder, name).release)
-        answers = Answers(path, partial(self._say, name))
+        self._held.callback(run_folder.TunnelLock(folder, name).release)
+        answers = StatusSocket(path, partial(self._say, name))
         self._held.callback(answers.close)
         await answers.open()
 
-    def _tunnel(self, profile: Profile) -> Bundle:
-        return Bundle(profile, log=self._log, moved=self._report.moved)
+    def _tunnel(self, profile: Profile) -> RelayGroup:
+        return RelayGroup(profile, log=self._log, moved=self._report.moved)
 
     def _line(self) -> str:
         """How all is, in one line."""

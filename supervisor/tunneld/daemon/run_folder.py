@@ -79,7 +79,7 @@ def socket_path(folder: Path, name: str) -> Path:
     return path
 
 
-class Claim:
+class TunnelLock:
     """The right to run one tunnel, for as long as this process lives: an flock, which the kernel ends with us.
 
     The file stays behind: whoever removed it could let two daemons lock two files of the same name.
@@ -123,7 +123,7 @@ def _open(path: Path) -> int:
 def forget(folder: Path, name: str) -> None:
     """Remove what a tunnel left that is not to run again; one that runs keeps everything."""
     with contextlib.suppress(BusyError, OSError):
-        claim = Claim(folder, name)
+        claim = TunnelLock(folder, name)
         for left in (f"{name}.sock", f"{name}.lock"):
             (folder / left).unlink(missing_ok=True)
         claim.release()

@@ -18,7 +18,7 @@ MOST_CLIENTS = 32
 PATIENCE = 2.0
 
 
-class Client(asyncio.Protocol):
+class StatusClient(asyncio.Protocol):
     """One who asks."""
 
     def __init__(self, say: Callable[[], str], clients: set[asyncio.Transport]) -> None:
@@ -42,7 +42,7 @@ class Client(asyncio.Protocol):
             self._end.cancel()
 
 
-class Answers:
+class StatusSocket:
     """Listens at `path` (which its owner holds the claim to, so that an old socket there is a dead daemon's)."""
 
     def __init__(self, path: Path, say: Callable[[], str]) -> None:
@@ -61,7 +61,7 @@ class Answers:
             if self._path.parent.stat().st_mode & stat.S_IXGRP:
                 self._path.chmod(0o660)
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(lambda: Client(self._say, self._clients), sock=listener)
+            self._server = await loop.create_unix_server(lambda: StatusClient(self._say, self._clients), sock=listener)
         except BaseException:
             listener.close()
             raise

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from tunneld.systemd.notify import Notify
+from tunneld.systemd.notify import NotifySocket
 
 # Seconds between two lines when nothing happens: durations and delays in them age.
 BEAT = 10.0
@@ -15,10 +15,10 @@ BEAT = 10.0
 SETTLING = 1.0
 
 
-class Report:
+class SystemdLine:
     """`say` gives the line. It runs in the loop that moves the tunnels' bytes, so a loop that hangs gives no sign."""
 
-    def __init__(self, notify: Notify, say: Callable[[], str]) -> None:
+    def __init__(self, notify: NotifySocket, say: Callable[[], str]) -> None:
         self._notify = notify
         self._say = say
         self._news = asyncio.Event()

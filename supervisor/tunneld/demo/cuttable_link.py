@@ -10,7 +10,7 @@ from typing import Self
 PIECE = 65536  # bytes
 
 
-class Link:
+class CuttableLink:
     """Passes connections on to a port of 127.0.0.1. While it is cut, nothing passes: no byte, no close, no reset.
 
     What was under way when it was cut arrives once it is mended, as TCP's own retransmission would have it.

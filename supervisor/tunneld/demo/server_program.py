@@ -23,10 +23,12 @@ SHELL = "/bin/sh"
 ON_TERMINAL = 'exec 0<>"$SSH_TTY" 1>&0 2>&0; exec "$0" "$@"'
 
 
-class Program(asyncssh.SSHServerSession[bytes]):
+class ServerProgram(asyncssh.SSHServerSession[bytes]):
     """One session channel. When the channel ends before the program, its whole process group is killed."""
 
-    def __init__(self, environment: Mapping[str, str], *, folder: str, allowed: bool, running: set[Program]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], *, folder: str, allowed: bool, running: set[ServerProgram]
+    ) -> None:
         self._environment = dict(environment)
         self._folder = folder
         self._allowed = allowed

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import asyncssh
 
-from tunneld.demo.server_program import Program
+from tunneld.demo.server_program import ServerProgram
 
 # Seconds for programs that were killed to be gone; the kernel needs none.
 REAP_TIMEOUT = 5.0
@@ -59,7 +59,7 @@ class Server:
         self.keys = _Keys(settings.authorized_keys)
         self.port = 0
         self.connections: dict[asyncssh.SSHServerConnection, _Guard] = {}  # logged in or about to
-        self.programs: set[Program] = set()
+        self.programs: set[ServerProgram] = set()
 
     def known_hosts(self) -> str:
         """The line for a known_hosts file."""
@@ -137,8 +137,8 @@ class _Guard(asyncssh.SSHServer):
         self._connection.set_authorized_keys(self._keys)
         return True
 
-    def session_requested(self) -> Program:
-        return Program(
+    def session_requested(self) -> ServerProgram:
+        return ServerProgram(
             self._environment(),
             folder=_home(),
             allowed=self._settings.programs,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncssh
 
-from tunneld.demo.cuttable_link import Link
+from tunneld.demo.cuttable_link import CuttableLink
 from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.errors import BusyError
 from tunneld.profile import Profile, load
@@ -56,7 +56,7 @@ class Stage:
 
     relay: Server
     host: Server
-    link: Link
+    link: CuttableLink
     profile: Profile
     text: str
     listen: int
@@ -90,7 +90,7 @@ async def set_up(folder: Path) -> AsyncIterator[Stage]:
     environment = _environment(folder)
     relay_settings = Settings(authorized_keys=permitted, address=RELAY, environment=environment)
     host_settings = Settings(authorized_keys=person_key, address=HOST, listeners=False, environment=environment)
-    async with serve(relay_settings) as relay, serve(host_settings) as host, Link(relay.port) as link:
+    async with serve(relay_settings) as relay, serve(host_settings) as host, CuttableLink(relay.port) as link:
         text = _profile(relay_port=link.port, listen=listen, host_port=host.port, first=first)
         (folder / "known_hosts").write_text(_known(link.port, relay) + _known(listen, host))
         (folder / "ssh_config").write_text(_ssh_config(folder))

@@ -18,7 +18,7 @@ LONGEST_WORDS = 200
 WANTED = ".".join(map(str, OLDEST_PYTHON))
 
 
-class Ended(Exception):
+class EndedSilently(Exception):
     """There is nothing to say: whoever ended it knows, or has said why."""
 
     def __init__(self, status: int) -> None:
@@ -31,7 +31,7 @@ def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
     old = TOO_OLD.search(said)
     words = last_line(noise) or last_line(said)
     if status == SSH_FAILED:
-        return Ended(status)
+        return EndedSilently(status)
     if old:
         return UnavailableError(f"{host} has Python {old[1]} as python3: install {WANTED} or newer there")
     if status == NO_PYTHON:

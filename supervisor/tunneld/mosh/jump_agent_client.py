@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from tunneld.core.pair import packet
 from tunneld.core.pair.offer import reachable
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.mosh import jump_host, resolve
 from tunneld.mosh.failed_start import last_line
-from tunneld.mosh.jump_route import Way
+from tunneld.mosh.jump_route import JumpRoute
 from tunneld.shipped import pack
-from tunneld.shipped.pair_loop import FAMILIES, Pairing
+from tunneld.shipped.pair_loop import FAMILIES, PairLoop
 
 SYNC = "TUNNELD-MEETING"
 """What the agent's line begins with."""
@@ -48,40 +48,42 @@ MAX_ANSWER = 64 * 1024
 MAX_ADDRESSES = 4
 
 
-class Found(NamedTuple):
+class FoundAgent(NamedTuple):
     """The agent's ports by family, and under which addresses to try them."""
 
     ports: dict[int, int]
     hosts: list[str]
 
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[UdpAddress]:
         hosts = dict.fromkeys(filter(None, map(reachable, self.hosts)))
-        mine = [Address(host, self.ports.get(Address(host, 0).family, 0)) for host in hosts]
+        mine = [UdpAddress(host, self.ports.get(UdpAddress(host, 0).family, 0)) for host in hosts]
         return [address for address in mine if address.port][:MAX_ADDRESSES]
 
 
-class Jump:
+class JumpAgentClient:
     """The agent at the first hop of a way, which it closes as well. `ports` is the range that it may use there.
 
     `addresses` are where it is, once that is known.
     """
 
-    def __init__(self, way: Way, *, ports: tuple[int, int] = (0, 0), now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, way: JumpRoute, *, ports: tuple[int, int] = (0, 0), now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._way = way
         self._ports = ports
         self._now = now
         self._process: subprocess.Popen[bytes] | None = None
-        self.addresses: list[Address] = []
+        self.addresses: list[UdpAddress] = []
         self._tried = 0.0
         self._was_well = False
         self._is_closed = False
         self._farewell = os.urandom(FAREWELL)
-        self._outcome: Found | str = "it could not be asked"
+        self._outcome: FoundAgent | str = "it could not be asked"
         self._waiting: socket.socket | None = None
         self.says = "its agent starts when the session runs"
 
     def begin(
-        self, pairing: Pairing, secret: bytes, *, ssh_connection: str, stun: Callable[[], Iterable[Address]]
+        self, pairing: PairLoop, secret: bytes, *, ssh_connection: str, stun: Callable[[], Iterable[UdpAddress]]
     ) -> None:
         """mosh-client runs: now there is time. `ssh_connection` is the far side's, `stun` what the pair asks anyway."""
         if self._way.hop is None:
@@ -133,10 +135,10 @@ class Jump:
             self._outcome = self._found(name)
             answer.send(b".")
 
-    def _found(self, name: str) -> Found | str:
+    def _found(self, name: str) -> FoundAgent | str:
         assert self._way.hop
         names = (each.hex() for each in (*self._identities, self._farewell))
-        program = pack.meeting_program(SYNC, *names, *self._ports)
+        program = pack.jump_agent_program(SYNC, *names, *self._ports)
         command = jump_host.command_there(self._way.hop, self._way.socket(name), pack.command(program))
         status, output = self._run(command, program)
         report = _report(output)
@@ -147,10 +149,9 @@ class Jump:
         if "error" in report:
             return last_line(str(report["error"]))
         ports = {family: _port(report, family) for family in (4, 6)}
-        resolved = [
-            each.host for each in resolve.addresses(self._way.hop.host, 0)
-        ]  # a cloud's machine does not know it
-        return Found(ports, [*_server(report), *resolved, *self._seen_there])
+        # A machine in a cloud does not know its own public address.
+        resolved = [each.host for each in resolve.addresses(self._way.hop.host, 0)]
+        return FoundAgent(ports, [*_server(report), *resolved, *self._seen_there])
 
     def _run(self, command: list[str], program: bytes) -> tuple[int, str]:
         """Its exit status and what it said. In a session of its own, without a terminal: it can ask nobody."""
@@ -234,7 +235,7 @@ def _server(report: dict[str, Any]) -> list[str]:
     return [words[2].partition("%")[0]] if len(words) == 4 else []
 
 
-def _send(farewell: bytes, addresses: list[Address]) -> None:
+def _send(farewell: bytes, addresses: list[UdpAddress]) -> None:
     """Twice: an agent that does not hear it holds its port for a while longer."""
     for address in (*addresses, *addresses):
         with (

@@ -30,7 +30,7 @@ ALONE = (*FORWARDS_NOTHING, *IS_ITSELF, "-o", "BatchMode=yes", "-o", "ProxyComma
 """A command through the connection that is there, or not at all."""
 
 
-class Hop(NamedTuple):
+class JumpHost(NamedTuple):
     """The first machine on the way and those behind it, each as words for ssh, and what `ssh -G` says of each of them.
 
     `theirs`: the person's own ssh_config shares its connection. `asks`: it asks them each time, so we do not.
@@ -51,7 +51,7 @@ class Hop(NamedTuple):
 
 def find(
     options: Sequence[str], destined: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]
-) -> Hop | None:
+) -> JumpHost | None:
     """The jump host on the way that ssh would take with these options; None where there is none of ssh's own kind.
 
     `destined` is what `ssh -G` says of the destination, and `said` answers so for other words (see `configuration`).
@@ -65,7 +65,7 @@ def find(
     its = settings[0]
     master, path = its.get("controlmaster", "no"), its.get("controlpath", NONE)
     is_there = "%" in path or os.path.exists(path)  # an ssh that is older says it unexpanded
-    return Hop(
+    return JumpHost(
         target,
         tuple(others),
         tuple(settings),
@@ -75,7 +75,7 @@ def find(
     )
 
 
-class Asking:
+class ConfigQuery:
     """`ssh -G`, which says what ssh_config makes of these words; there is something else to do meanwhile.
 
     OSError: there is no ssh.
@@ -104,13 +104,13 @@ class Asking:
 def configuration(words: list[str]) -> dict[str, str]:
     """The same, at once."""
     try:
-        return Asking(words).settings()
+        return ConfigQuery(words).settings()
     except OSError:
         return {}
 
 
 def through(
-    hop: Hop, options: Sequence[str], socket: str, *, beside: bool = False, first: Sequence[str] = ()
+    hop: JumpHost, options: Sequence[str], socket: str, *, beside: bool = False, first: Sequence[str] = ()
 ) -> list[str]:
     """`options` for an ssh to the destination whose first hop is a connection that is shared at `socket`.
 
@@ -127,7 +127,7 @@ def through(
     return ["-o", f"ProxyCommand={command}", *_without_jump(options)]
 
 
-def command_there(hop: Hop, socket: str, words: str) -> list[str]:
+def command_there(hop: JumpHost, socket: str, words: str) -> list[str]:
     """A command line that runs `words` on the jump host, through the connection that is shared at `socket`."""
     shared = [] if hop.theirs else ["-o", f"ControlPath={_literal(socket)}"]
     return ["ssh", *ALONE, *shared, *hop.config, *hop.target, words]
@@ -156,7 +156,7 @@ def _without_jump(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _hop_command(hop: Hop, target: tuple[str, ...], options: list[str]) -> str:
+def _hop_command(hop: JumpHost, target: tuple[str, ...], options: list[str]) -> str:
     """As ssh itself would say it (ssh.c); `%h` and `%p` are the next machine's."""
     return shlex.join(["ssh", *map(_literal, hop.config), *options, "-W", "[%h]:%p", *map(_literal, target)])
 

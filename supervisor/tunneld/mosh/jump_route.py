@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from tunneld.mosh import jump_host
-from tunneld.mosh.jump_host import Hop
-from tunneld.shipped.join_socket import Door, root
+from tunneld.mosh.jump_host import JumpHost
+from tunneld.shipped.join_socket import JoinSocket, root
 
 LONGEST_ROOT = 46
 """Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
@@ -21,7 +21,7 @@ SPECIAL = set(" \t\"'\\")
 """What ssh would take for more than a letter of a path."""
 
 
-class Way:
+class JumpRoute:
     """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them."""
 
     def __init__(
@@ -31,13 +31,13 @@ class Way:
         said: Callable[[list[str]], dict[str, str]] = jump_host.configuration,
     ) -> None:
         self._options = tuple(options)
-        self._hop: Hop | None = None
-        self._door: Door | None = None  # nobody comes in, but whoever knocks hears that its folder is in use
+        self._hop: JumpHost | None = None
+        self._door: JoinSocket | None = None  # nobody comes in, but whoever knocks hears that its folder is in use
         self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
         self._finding.start()
 
     @property
-    def hop(self) -> Hop | None:
+    def hop(self) -> JumpHost | None:
         """The first hop; None where there is none. Waits until ssh has said so."""
         self._finding.join()
         return self._hop
@@ -71,7 +71,7 @@ class Way:
         """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
         found = jump_host.find(self._options, settings, said)
         with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
-            self._door = Door("jump", _place()) if found and not found.theirs else None
+            self._door = JoinSocket("jump", _place()) if found and not found.theirs else None
             self._hop = found
 
 

@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunneld.core.pair.pair import SECRET, Pair
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.core.stream import frame
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line
-from tunneld.mosh.failed_start import Ended, unexpected, unserved
-from tunneld.mosh.jump_agent_client import Jump
-from tunneld.mosh.paths_socket import Window, prepare
+from tunneld.mosh.failed_start import EndedSilently, unexpected, unserved
+from tunneld.mosh.jump_agent_client import JumpAgentClient
+from tunneld.mosh.paths_socket import PathsSocket, prepare
 from tunneld.mosh.preconnect import connects_to
-from tunneld.mosh.resolve import Lookup
+from tunneld.mosh.resolve import NameLookup
 from tunneld.mosh.signal_pipe import SIGNALLED, Signals
-from tunneld.mosh.ssh_pool import Lines
-from tunneld.mosh.ssh_process import Line
+from tunneld.mosh.ssh_pool import SshPool
+from tunneld.mosh.ssh_process import SshProcess
 from tunneld.mosh.start import FIRST, Started, beside, first_line
 from tunneld.shipped import pack
 from tunneld.shipped.end_with_us import guard
-from tunneld.shipped.pair_loop import LOOPBACK, Pairing
+from tunneld.shipped.pair_loop import LOOPBACK, PairLoop
 
 VERSION = 1
 """Of what the window shows."""
@@ -48,21 +48,21 @@ FAREWELL = 0.3
 """Seconds for ssh to bring our last words away: a person waits for the prompt."""
 
 
-class Session:
+class MoshSession:
     """`run` gives the exit status. The terminal is mosh-client's from its start to its end, and ssh's before that."""
 
     def __init__(self, started: Started, signals: Signals) -> None:
         self._started = started
         self._order, self._first, self._dial = started.order, started.line, started.dial
         self._secret = os.urandom(SECRET)
-        self._pairing = Pairing(
+        self._pairing = PairLoop(
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
-        self._lines = Lines(self._pairing, self._dial_beside)
+        self._lines = SshPool(self._pairing, self._dial_beside)
         self._pairing.moved = self._lines.moved
-        self._jump = Jump(started.way, ports=started.order.relay_ports) if started.way else None
-        self._lookup: Lookup | None = None
-        self._reflectors: list[Address] = []
+        self._jump = JumpAgentClient(started.way, ports=started.order.relay_ports) if started.way else None
+        self._lookup: NameLookup | None = None
+        self._reflectors: list[UdpAddress] = []
         self._serving: dict[str, Any] | None = None
         self._noise: str | None = None
         self._client: subprocess.Popen[bytes] | None = None
@@ -83,7 +83,7 @@ class Session:
             self._pairing.run(lambda: self._serving is not None or self._noise is not None)
             client = self._start_client()
             status = self._attend(client)
-        except Ended as ended:
+        except EndedSilently as ended:
             return ended.status
         finally:
             if self._client and self._client.poll() is None:  # a fault of ours, and the terminal is still its own
@@ -107,7 +107,7 @@ class Session:
         self._take_first()
 
     def _take_first(self) -> None:
-        self._lines.add(self._first, pack.far_program(self._secret))
+        self._lines.add(self._first, pack.mosh_agent_program(self._secret))
         self._carrier = self._pairing.pair.streams[FIRST]
         self._pairing.watch(self._first.errors, self._hear_errors)
 
@@ -166,7 +166,7 @@ class Session:
     def _open_window(self) -> Iterator[None]:
         """For `--paths`; a session is worth more than a look into it."""
         try:
-            window = Window(prepare(), self._seen)
+            window = PathsSocket(prepare(), self._seen)
         except OSError:
             yield
             return
@@ -196,7 +196,7 @@ class Session:
         if self._jump:
             seen = str(self._serving.get("ssh_connection", ""))
             self._jump.begin(self._pairing, self._secret, ssh_connection=seen, stun=lambda: self._reflectors)
-        self._lookup = Lookup(connects_to(self._started.settings), self._order.stun)
+        self._lookup = NameLookup(connects_to(self._started.settings), self._order.stun)
         self._pairing.watch(self._lookup.fd, self._found)
 
     def _found(self) -> None:
@@ -211,13 +211,13 @@ class Session:
             for name in self._pairing.pair.streams:
                 self._pairing.say(name, frame.SERVE, {"stun": [list(each) for each in self._reflectors]})
 
-    def _dial_beside(self, name: str) -> tuple[Line, bytes]:
+    def _dial_beside(self, name: str) -> tuple[SshProcess, bytes]:
         assert self._serving
         program = pack.rejoin_program(str(self._serving["door"]), name, str(self._serving.get("host")))
         order = beside(self._order, self._started.way, name)
         quiet = command_line.without_touch(self._started.settings)
         argv = command_line.ssh_command(order, pack.whole_command(program), quiet, beside=True)
-        return Line(name, argv), b""
+        return SshProcess(name, argv), b""
 
     # What happens
 
@@ -258,7 +258,7 @@ class Session:
         if status is None:
             return
         if self._client is None:
-            raise Ended(status)
+            raise EndedSilently(status)
         if self._client.poll() is None:
             self._client.send_signal(signal.SIGTERM)  # it says goodbye to mosh-server, and ends
 

@@ -24,7 +24,7 @@ LONGEST_FOLDER = 80
 """Bytes: a Unix socket's path holds 103 on BSD, of which a window's own name takes up to 20."""
 
 
-class Window:
+class PathsSocket:
     """Listens in `folder`; `fd` is readable when somebody looks in, and `answer` then serves them."""
 
     def __init__(self, folder: str, say: Callable[[], dict[str, Any]]) -> None:

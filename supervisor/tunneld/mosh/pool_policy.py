@@ -34,7 +34,7 @@ DENIED, LONGEST_DENIED = 300.0, 1800.0
 ten minutes is fail2ban's own limit, five in an hour a usual one)."""
 
 
-class Seen(NamedTuple):
+class PooledStream(NamedTuple):
     """A stream as the pair sees it; `overdue`: seconds that an answer is late, `age`: since it was asked for."""
 
     name: str
@@ -56,7 +56,7 @@ class Decision(NamedTuple):
     drops: tuple[str, ...]
 
 
-class Keeping:
+class PoolPolicy:
     """`wanted` streams are kept; none is made before `since`."""
 
     def __init__(self, since: float, wanted: int = WANTED) -> None:
@@ -65,7 +65,7 @@ class Keeping:
         self._denials = 0
         self._next = since
 
-    def decide(self, streams: Iterable[Seen], now: float) -> Decision:
+    def decide(self, streams: Iterable[PooledStream], now: float) -> Decision:
         """What to do now; ask again soon, and after each thing that happened."""
         streams = list(streams)
         well = [each for each in streams if each.is_well]

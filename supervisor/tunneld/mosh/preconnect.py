@@ -69,7 +69,7 @@ def has_shell(environment: Mapping[str, str]) -> bool:
     return os.access(shell, os.X_OK) and os.path.basename(shell) not in NO_SHELLS
 
 
-class Dial:
+class Preconnect:
     """A connection under way. `fd` is readable when it has come to nothing."""
 
     def __init__(self, settings: Mapping[str, str], folder: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tunneld.core.pair.offer import reachable
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 
 EACH = 2
 """Addresses of one STUN server that are asked: mostly one of each family."""
@@ -20,21 +20,21 @@ MOST_HOSTS = 8
 MOST_SERVERS = 8
 
 
-class Found(NamedTuple):
+class ResolvedNames(NamedTuple):
     """`unknown` are names of servers without an address that can be asked."""
 
     hosts: list[str]
-    servers: list[Address]
+    servers: list[UdpAddress]
     unknown: list[str]
 
 
-class Lookup:
+class NameLookup:
     """`fd` is readable when `found` is complete. `host` is the far machine's name, None where only a jump host knows
     it; `servers` are (host, port) pairs."""
 
     def __init__(self, host: str | None, servers: Sequence[tuple[str, int]]) -> None:
         self._wanted = host, tuple(servers)
-        self.found = Found([], [], [])
+        self.found = ResolvedNames([], [], [])
         self._reader, self._writer = socket.socketpair()
         self.fd = self._reader.fileno()
         threading.Thread(target=self._run, name="lookup", daemon=True).start()
@@ -49,18 +49,18 @@ class Lookup:
         answers = [(host, addresses(host, port)[:EACH]) for host, port in servers]
         asked = [address for _, found in answers for address in found]
         unknown = [host for host, found in answers if not found]
-        self.found = Found([each.host for each in hosts], asked[:MOST_SERVERS], unknown)
+        self.found = ResolvedNames([each.host for each in hosts], asked[:MOST_SERVERS], unknown)
         with contextlib.suppress(OSError):
             self._writer.send(b".")
 
 
-def addresses(host: str, port: int) -> list[Address]:
+def addresses(host: str, port: int) -> list[UdpAddress]:
     """Those at which others can be reached, one of each family first; none where the name is unknown."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         return []
     named = [reachable(str(each[4][0]).partition("%")[0]) for each in found]
-    usable = list(dict.fromkeys(Address(name, port) for name in named if name))
+    usable = list(dict.fromkeys(UdpAddress(name, port) for name in named if name))
     first = [next(each for each in usable if each.family == family) for family in {each.family for each in usable}]
     return [*sorted(first, key=usable.index), *(each for each in usable if each not in first)]

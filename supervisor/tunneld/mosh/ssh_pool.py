@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tunneld.mosh.failed_start import SSH_FAILED, last_line
-from tunneld.mosh.pool_policy import DENIED, SUSPECTED, Keeping, Seen
-from tunneld.mosh.ssh_process import Line
-from tunneld.shipped.pack import ELSEWHERE, NO_DOOR
-from tunneld.shipped.pair_loop import Pairing
+from tunneld.mosh.pool_policy import DENIED, SUSPECTED, PooledStream, PoolPolicy
+from tunneld.mosh.ssh_process import SshProcess
+from tunneld.shipped.pack import NO_JOIN_SOCKET, OTHER_MACHINE
+from tunneld.shipped.pair_loop import PairLoop
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at all streams."""
@@ -29,40 +29,43 @@ REFUSED = "Permission denied"
 """What every ssh says that could not log in."""
 
 
-class Kept(NamedTuple):
-    line: Line
+class PooledSsh(NamedTuple):
+    line: SshProcess
     since: float
 
 
-class Lines:
+class SshPool:
     """`dial` starts an ssh whose stream has this name, and `hear` gets what ssh processes say."""
 
     def __init__(
-        self, pairing: Pairing, dial: Callable[[str], tuple[Line, bytes]], now: Callable[[], float] = time.monotonic
+        self,
+        pairing: PairLoop,
+        dial: Callable[[str], tuple[SshProcess, bytes]],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pairing = pairing
         self._dial = dial
         self._now = now
-        self._keeping: Keeping | None = None
+        self._keeping: PoolPolicy | None = None
         self._moved = -math.inf
         self._said = ""  # the last words of the last ssh that failed
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, PooledSsh] = {}
         self._greeted: set[str] = set()
-        self._leaving: list[tuple[Line, float, bool]] = []
+        self._leaving: list[tuple[SshProcess, float, bool]] = []
         self._serial = 0
         self._found_no_door = False
 
-    def add(self, line: Line, program: bytes) -> None:
+    def add(self, line: SshProcess, program: bytes) -> None:
         """Make a stream of an ssh that has just been started; `program` is what it is to run there."""
         source, sink = line.ends()
         with contextlib.suppress(BrokenPipeError):  # it has ended already: reading tells
             os.write(sink, program)  # a pipe holds it whole
         self._pairing.add_stream(line.name, source, sink)
-        self._kept[line.name] = Kept(line, self._now())
+        self._kept[line.name] = PooledSsh(line, self._now())
 
     def keep(self, since: float) -> None:
         """From `since` on, replace what ends and make what is missing."""
-        self._keeping = Keeping(since)
+        self._keeping = PoolPolicy(since)
         self._look()
 
     def moved(self) -> None:
@@ -125,13 +128,13 @@ class Lines:
             except OSError:  # no process, or no file descriptor, is left: later, maybe
                 self._fail(denied=False)
 
-    def _seen(self, kept: Kept) -> Seen:
+    def _seen(self, kept: PooledSsh) -> PooledStream:
         carrier = self._pairing.pair.streams[kept.line.name]
         now = self._now()
         overdue = carrier.waited(now) - 2 * (carrier.rtt or 0)
         if carrier.heard < self._moved:
             overdue += SUSPECTED - HASTE
-        return Seen(kept.line.name, carrier.greeted, overdue, now - kept.since)
+        return PooledStream(kept.line.name, carrier.greeted, overdue, now - kept.since)
 
     def drop(self, name: str) -> None:
         """End this stream, and its ssh."""
@@ -154,13 +157,13 @@ class Lines:
                 self._judge(line, status, failed)
         self._leaving = waiting
 
-    def _judge(self, line: Line, status: int, failed: bool) -> None:
+    def _judge(self, line: SshProcess, status: int, failed: bool) -> None:
         line.drain()
         if failed and self._keeping:
-            is_no_use = status in (NO_DOOR, ELSEWHERE) and self._has_life()
+            is_no_use = status in (NO_JOIN_SOCKET, OTHER_MACHINE) and self._has_life()
             self._said = last_line(line.said) or f"ssh ended with status {status}"
             self._fail(denied=is_no_use or (status == SSH_FAILED and REFUSED in line.said))
-        self._found_no_door = self._found_no_door or status == NO_DOOR
+        self._found_no_door = self._found_no_door or status == NO_JOIN_SOCKET
         self._greeted.discard(line.name)
         line.close()
 

@@ -14,7 +14,7 @@ MAX_WORDS = 16 * 1024
 """Bytes to keep of what ssh says, for error texts."""
 
 
-class Line:
+class SshProcess:
     """`said` are ssh's last words; the person sees them for as long as `is_shown`.
 
     An ssh `on_terminal` may ask there for a password. One that is not has no terminal at all, so that it can neither

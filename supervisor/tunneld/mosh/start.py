@@ -10,10 +10,10 @@ from typing import NamedTuple
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line, paths_socket, terminal
 from tunneld.mosh.command_line import Order
-from tunneld.mosh.jump_host import NONE, Asking
-from tunneld.mosh.jump_route import Way
-from tunneld.mosh.preconnect import Dial, has_shell, is_direct
-from tunneld.mosh.ssh_process import Line
+from tunneld.mosh.jump_host import NONE, ConfigQuery
+from tunneld.mosh.jump_route import JumpRoute
+from tunneld.mosh.preconnect import Preconnect, has_shell, is_direct
+from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped import pack
 
 FIRST = "first"
@@ -26,12 +26,12 @@ class Started(NamedTuple):
     to the first machine on it, where ssh would just make one; `restore` makes the terminal what it was before ssh."""
 
     order: Order
-    line: Line
+    line: SshProcess
     environment: dict[str, str]
     far: str
     settings: dict[str, str]
-    way: Way | None
-    dial: Dial | None
+    way: JumpRoute | None
+    dial: Preconnect | None
     restore: Callable[[], None]
 
 
@@ -43,9 +43,9 @@ def start(order: Order) -> Started:
     """
     restore = terminal.saved()
     asking = _ask(order)
-    counting = terminal.Counting(order.client)
+    counting = terminal.ColorCount(order.client)
     environment = {**os.environ, **terminal.charset(os.environ)}
-    far = pack.far_command(command_line.serve(order, colors=counting.colors(), environment=os.environ))
+    far = pack.mosh_agent_command(command_line.serve(order, colors=counting.colors(), environment=os.environ))
     settings = asking.settings()
     way = _way(order, settings)
     dial = _dial(way.first if way else settings)
@@ -60,21 +60,21 @@ def start(order: Order) -> Started:
     return Started(order, line, environment, far, settings, way, dial, restore)
 
 
-def first_line(order: Order, far: str, way: Way | None, connects: Sequence[str]) -> Line:
+def first_line(order: Order, far: str, way: JumpRoute | None, connects: Sequence[str]) -> SshProcess:
     """The one ssh that may ask the person; `connects` are options for the connection to the first machine."""
     if way:
         order, connects = order._replace(ssh=way.options(FIRST, first=connects)), ()
-    return Line(FIRST, command_line.ssh_command(order, far, connects), on_terminal=True)
+    return SshProcess(FIRST, command_line.ssh_command(order, far, connects), on_terminal=True)
 
 
-def beside(order: Order, way: Way | None, name: str) -> Order:
+def beside(order: Order, way: JumpRoute | None, name: str) -> Order:
     """The order for a stream that joins later, by a way that a jump host's agent can come by as well."""
     return order._replace(ssh=way.options(name, beside=True)) if way else order
 
 
-def _ask(order: Order) -> Asking:
+def _ask(order: Order) -> ConfigQuery:
     try:
-        return Asking([*order.ssh, "--", order.destination])
+        return ConfigQuery([*order.ssh, "--", order.destination])
     except OSError as error:
         raise _no_ssh(error) from None
 
@@ -84,13 +84,13 @@ def _no_ssh(error: OSError) -> UnavailableError:
     return UnavailableError(f"ssh cannot be run: {error.strerror}{hint}")
 
 
-def _way(order: Order, settings: Mapping[str, str]) -> Way | None:
+def _way(order: Order, settings: Mapping[str, str]) -> JumpRoute | None:
     if not order.udp or settings.get("proxyjump", NONE) == NONE:
         return None
-    return Way(order.ssh, settings)
+    return JumpRoute(order.ssh, settings)
 
 
-def _dial(settings: Mapping[str, str]) -> Dial | None:
+def _dial(settings: Mapping[str, str]) -> Preconnect | None:
     with contextlib.suppress(OSError):
-        return Dial(settings, paths_socket.prepare()) if is_direct(settings) and has_shell(os.environ) else None
+        return Preconnect(settings, paths_socket.prepare()) if is_direct(settings) and has_shell(os.environ) else None
     return None

@@ -90,7 +90,7 @@ def _no_utf8(environment: Mapping[str, str], why: str) -> UnavailableError:
     )
 
 
-class Counting:
+class ColorCount:
     """mosh-client counts this terminal's colours; there is something else to do meanwhile."""
 
     def __init__(self, client: str) -> None:

@@ -15,7 +15,7 @@ MOST: Final = 256
 LONGEST: Final = 65536
 
 
-class News(Protocol):
+class NetworkNews(Protocol):
     """Somebody who tells that something changed, and what is no more."""
 
     async def wait(self) -> None:

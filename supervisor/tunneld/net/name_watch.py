@@ -51,7 +51,7 @@ def plain(address: str) -> str:
     return str((found.version == 6 and found.ipv4_mapped) or found)
 
 
-class Verdict(Enum):
+class NameVerdict(Enum):
     STAYS = "stays"
     ASK_AGAIN = "ask again"  # our address is missing; once is no proof
     MOVED = "moved"
@@ -66,22 +66,22 @@ class Whereabouts:
         self._missing = 0
         self.rotates = False
 
-    def heard(self, connected: str, answers: frozenset[str]) -> Verdict:
+    def heard(self, connected: str, answers: frozenset[str]) -> NameVerdict:
         """`connected` is the address that our connection leads to. MOVED is said once for each."""
         if self.rotates or answers.intersection(self._left):
             self.rotates = True
-            return Verdict.ROTATES
+            return NameVerdict.ROTATES
         # No answer is no news, nor is one without our family: name servers fail for one of them at a time.
         family = {address for address in answers if (":" in address) == (":" in connected)}
         if connected in answers or connected in self._left or not family:
             self._missing = 0
-            return Verdict.STAYS
+            return NameVerdict.STAYS
         self._missing += 1
         if self._missing <= CONFIRMATIONS:
-            return Verdict.ASK_AGAIN
+            return NameVerdict.ASK_AGAIN
         self._missing = 0
         self._left.append(connected)
-        return Verdict.MOVED
+        return NameVerdict.MOVED
 
 
 class NameWatch:
@@ -111,17 +111,17 @@ class NameWatch:
         while watched and not self._known.rotates:
             await self._sleep(POLL)
             verdict, answers = await self._verdict(plain(connected))
-            if verdict is Verdict.MOVED:
+            if verdict is NameVerdict.MOVED:
                 self._log.info("relay_moved", name=self._host, left=plain(connected), now=", ".join(sorted(answers)))
                 return answers
-            if verdict is Verdict.ROTATES:
+            if verdict is NameVerdict.ROTATES:
                 self._log.info("relay_name_rotates", name=self._host)
         return await _never()
 
-    async def _verdict(self, connected: str) -> tuple[Verdict, frozenset[str]]:
+    async def _verdict(self, connected: str) -> tuple[NameVerdict, frozenset[str]]:
         """Ask, and again where one answer is no proof."""
         answers = await self._ask(self._host)
-        while (verdict := self._known.heard(connected, answers)) is Verdict.ASK_AGAIN:
+        while (verdict := self._known.heard(connected, answers)) is NameVerdict.ASK_AGAIN:
             await self._sleep(AGAIN)
             answers = await self._ask(self._host)
         return verdict, answers

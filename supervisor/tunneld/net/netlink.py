@@ -61,7 +61,7 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class KernelRoute:
     """How packets to somewhere leave this machine. `interface` is its index, 0 where the kernel does not tell."""
 
     interface: int
@@ -77,7 +77,7 @@ class Gone:
     source: Address | None = None
     gateway: bytes | None = None
 
-    def was_part_of(self, route: Route) -> bool:
+    def was_part_of(self, route: KernelRoute) -> bool:
         return (
             self.interface == route.interface
             and self.source in (None, route.source)
@@ -94,7 +94,7 @@ def question(target: Address, sequence: int) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), GET_ROUTE, REQUEST, sequence, 0) + body
 
 
-def answer(data: bytes, sequence: int) -> Route | None:
+def answer(data: bytes, sequence: int) -> KernelRoute | None:
     """The route that was asked for; None where there is none.
 
     Raises:
@@ -134,13 +134,13 @@ def _gone(kind: int, body: bytes) -> Gone | None:
     return None
 
 
-def _route(body: bytes) -> Route | None:
+def _route(body: bytes) -> KernelRoute | None:
     found = _attributes(body[_ROUTE.size :])
     kind = _ROUTE.unpack_from(body)[7]
     source = _ip(found.get(PREFERRED_SOURCE, b""))
     if kind != UNICAST or source is None:
         return None
-    return Route(_number(found.get(INTERFACE)), _gateway(found), source)
+    return KernelRoute(_number(found.get(INTERFACE)), _gateway(found), source)
 
 
 def _gateway(found: dict[int, bytes]) -> bytes:

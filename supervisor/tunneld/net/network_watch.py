@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from typing import Final
 
-from tunneld.net.kernel_news import KernelNews, News
+from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.netlink import Gone
 from tunneld.net.routes import Signature, signature
 
@@ -50,7 +50,7 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Ways:
+class WaysOut:
     """Remembers the ways out, and tells what is worth acting on."""
 
     def __init__(self, before: Signature) -> None:
@@ -87,7 +87,7 @@ class Clocks:
         return slept > SLEPT or late > LATE
 
 
-class Watch:
+class NetworkWatch:
     """Calls `changed` for each change, until run() is cancelled.
 
     `toward` gives addresses beside "anywhere" whose routes matter: the relays', where they are known.
@@ -99,7 +99,7 @@ class Watch:
         *,
         toward: Callable[[], Iterable[str]] = tuple,
         look: Callable[[Iterable[str]], Signature] = signature,
-        listen: Callable[[], News] = KernelNews,
+        listen: Callable[[], NetworkNews] = KernelNews,
         clock: Callable[[], float] = monotonic,
         boottime: Callable[[], float] = boottime,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -112,20 +112,20 @@ class Watch:
         self._clock = clock
         self._boottime = boottime
         self._sleep = sleep
-        self._ways = Ways({})
+        self._ways = WaysOut({})
         self.polls = True  # nobody tells us anything: we look every few seconds
 
     async def run(self) -> None:
         """Until cancelled."""
         with contextlib.ExitStack() as opened:
             news = self._opened(opened)
-            self._ways = Ways(self._seen() or {})
+            self._ways = WaysOut(self._seen() or {})
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_clocks())
                 if news:
                     tasks.create_task(self._watch_network(news))
 
-    def _opened(self, opened: contextlib.ExitStack) -> News | None:
+    def _opened(self, opened: contextlib.ExitStack) -> NetworkNews | None:
         try:
             news = opened.enter_context(contextlib.closing(self._listen()))
         except OSError:
@@ -146,13 +146,13 @@ class Watch:
                 looked = self._clock()
                 self._compare()
 
-    async def _watch_network(self, news: News) -> None:
+    async def _watch_network(self, news: NetworkNews) -> None:
         """Returns if the news end."""
         while await self._burst(news):
             self._compare()
         self.polls = True
 
-    async def _burst(self, news: News) -> bool:
+    async def _burst(self, news: NetworkNews) -> bool:
         """Wait for the next change and whatever comes with it. False: there will be none."""
         await news.wait()
         ends = self._clock() + LONGEST_BURST

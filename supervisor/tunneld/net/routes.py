@@ -16,13 +16,13 @@ from ipaddress import ip_address
 from typing import Final
 
 from tunneld.net import netlink
-from tunneld.net.netlink import RUNNING, Address, Route
+from tunneld.net.netlink import RUNNING, Address, KernelRoute
 
 # What stands for "anywhere": addresses kept for documentation (RFC 5737, RFC 3849), which are nobody's.
 ANYWHERE: Final = (ip_address("198.51.100.1"), ip_address("2001:db8::1"))
 
 # Each target, and the way there; None where there is none.
-Signature = Mapping[Address, Route | None]
+Signature = Mapping[Address, KernelRoute | None]
 
 # Errors that say "there is no way". A blackhole route gives EINVAL, a prohibited one EACCES (ip-route(8)); without an
 # IPv6 stack there is no such family.
@@ -85,7 +85,7 @@ def _asked(targets: Iterable[Address]) -> Signature:
         return {target: _ask(kernel, target, number) for number, target in enumerate(targets, 1)}
 
 
-def _ask(kernel: socket.socket, target: Address, number: int) -> Route | None:
+def _ask(kernel: socket.socket, target: Address, number: int) -> KernelRoute | None:
     kernel.send(netlink.question(target, number))
     try:
         route = netlink.answer(kernel.recv(LONGEST_ANSWER), number)
@@ -96,7 +96,7 @@ def _ask(kernel: socket.socket, target: Address, number: int) -> Route | None:
     return route if route and _leads_out(route) and _is_running(kernel, route.interface) else None
 
 
-def _leads_out(route: Route) -> bool:
+def _leads_out(route: KernelRoute) -> bool:
     """As long as its own address is tentative (RFC 4862), IPv6 would speak from the loopback's or the link's."""
     return not (route.source.is_loopback or route.source.is_link_local)
 
@@ -111,7 +111,7 @@ def _is_running(asked: socket.socket, interface: int) -> bool:
     return bool(flags & RUNNING)
 
 
-def _bound(target: Address) -> Route | None:
+def _bound(target: Address) -> KernelRoute | None:
     """Where netlink is closed to us (a sandbox): the address that a UDP socket would speak from."""
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6
     try:
@@ -122,4 +122,4 @@ def _bound(target: Address) -> Route | None:
         if error.errno in NO_WAY:
             return None
         raise
-    return Route(0, b"", source)
+    return KernelRoute(0, b"", source)

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tunneld.profile.address import Address, PortRange, TcpAddress, UnixAddress, parse_address
+from tunneld.profile.address import ForwardAddress, PortRange, TcpAddress, UnixAddress, parse_address
 from tunneld.profile.folders import directories, find, found, name_of
 from tunneld.profile.overlap import conflicts
 from tunneld.profile.toml_text import as_toml
 from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 __all__ = [
-    "Address",
     "Backoff",
     "Canary",
     "Direction",
     "Forward",
+    "ForwardAddress",
     "Keepalive",
     "Mode",
     "Mosh",

@@ -39,7 +39,7 @@ class UnixAddress:
         return self.path
 
 
-Address = TcpAddress | UnixAddress
+ForwardAddress = TcpAddress | UnixAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PortRange:
         return f"{self.first}-{self.last}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> ForwardAddress:
     """The address that `text` writes: `host:port`, `[IPv6]:port`, or a path, known by its slash.
 
     Raises:

@@ -23,7 +23,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticKnownError, core_schema
 
 from tunneld.profile import rules
-from tunneld.profile.address import HIGHEST_PORT, Address, PortRange
+from tunneld.profile.address import HIGHEST_PORT, ForwardAddress, PortRange
 from tunneld.profile.values import Direction
 
 A_DAY = 86400  # seconds; no wait of ours should be longer
@@ -160,7 +160,7 @@ class ForwardTable(Table):
         description="remote: the relay listens; local: this host listens; dynamic: this host is a SOCKS proxy.",
         examples=["remote"],
     )
-    listen: Annotated[Address, PlainValidator(_listen, json_schema_input_type=str)] = Field(
+    listen: Annotated[ForwardAddress, PlainValidator(_listen, json_schema_input_type=str)] = Field(
         title="Listen",
         description="HOST:PORT or a Unix socket's path; on the relay for a remote forward, else on this host. "
         "Port 0 lets the listening side choose.",
@@ -190,7 +190,7 @@ class ForwardTable(Table):
 
     @field_validator("to", mode="plain")
     @classmethod
-    def _to(cls, value: object, info: ValidationInfo) -> Address | None:
+    def _to(cls, value: object, info: ValidationInfo) -> ForwardAddress | None:
         direction = _direction(info)
         if direction is Direction.DYNAMIC and value is not None:
             raise ValueError("a dynamic forward has no target of its own: remove the line")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import combinations
 
 from tunneld.errors import Problem
-from tunneld.profile.address import Address, UnixAddress
+from tunneld.profile.address import ForwardAddress, UnixAddress
 from tunneld.profile.toml_lines import lines_of
 from tunneld.profile.values import Direction, Profile, Relay
 
@@ -21,14 +21,14 @@ class Listener:
 
     index: int
     direction: Direction
-    address: Address
+    address: ForwardAddress
 
     @property
     def on_the_relay(self) -> bool:
         return self.direction is Direction.REMOTE
 
 
-def overlap(one: Address, other: Address) -> bool:
+def overlap(one: ForwardAddress, other: ForwardAddress) -> bool:
     """Whether one machine cannot listen on both. Port 0 is a fresh port each time."""
     if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
         return one == other

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tunneld.profile.address import (
-    Address,
+    ForwardAddress,
     PortRange,
     TcpAddress,
     UnixAddress,
@@ -66,7 +66,7 @@ def jump_host(text: str) -> str:
     return host
 
 
-def listen_address(text: str, direction: Direction, folder: Path) -> Address:
+def listen_address(text: str, direction: Direction, folder: Path) -> ForwardAddress:
     """Where a forward listens: on the relay for a remote one, on this host for the others."""
     if "/" in text:
         if direction is Direction.DYNAMIC:
@@ -92,7 +92,7 @@ def listen_address(text: str, direction: Direction, folder: Path) -> Address:
     return parse_tcp(text)
 
 
-def target_address(text: str, direction: Direction, folder: Path) -> Address:
+def target_address(text: str, direction: Direction, folder: Path) -> ForwardAddress:
     """What a forward connects to: on this host for a remote one, on the relay's side for a local one."""
     if "/" in text:
         return _socket(text, direction is Direction.LOCAL, folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from tunneld.profile.address import Address, PortRange
+from tunneld.profile.address import ForwardAddress, PortRange
 
 
 class Mode(StrEnum):
@@ -38,8 +38,8 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    listen: Address
-    to: Address | None  # None for a dynamic forward alone
+    listen: ForwardAddress
+    to: ForwardAddress | None  # None for a dynamic forward alone
     direction: Direction = Direction.REMOTE
     required: bool = True  # the tunnel is up only while it listens
     canary: bool = True  # of a remote one: whether it is tried from the relay's side

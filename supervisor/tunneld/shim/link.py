@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import Deliver, Ended, Happening, Message, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, FlowEnded, Happening, Message, Outlet
 from tunneld.core.stream.flow import Flow
 from tunneld.core.supervise.backoff import Limits, floor
 from tunneld.errors import TunneldError
@@ -80,7 +80,7 @@ class AgentLink:
             AgentError: always, in the end: the agent is gone, or was never there.
         """
         try:
-            control = await self._open(connection, CONTROL, pack.agent_program())
+            control = await self._open(connection, CONTROL, pack.ingress_agent_program())
             door = await self._start_serving(control)
             ready()
             async with asyncio.TaskGroup() as group:
@@ -266,11 +266,11 @@ class AgentLink:
     def _apply(self, events: Iterable[Happening]) -> None:
         for event in events:
             match event:
-                case Deliver(flow, datagram) if self.outlet.flows.get(flow.number) is flow:
+                case DeliverOnFlow(flow, datagram) if self.outlet.flows.get(flow.number) is flow:
                     # A flow that was refused by an earlier datagram of this batch has no socket any more, nor gets one.
                     self._in_use.set()
                     self._sockets.send(flow, datagram)
-                case Ended(flow):
+                case FlowEnded(flow):
                     self._sockets.close(flow)
                 case Message(frame.SERVING, body):
                     self._serving = body

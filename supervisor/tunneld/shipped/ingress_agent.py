@@ -20,10 +20,10 @@ from typing import Any
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import Deliver, Happening, Ingress, Message
+from tunneld.core.stream.endpoint import DeliverOnFlow, Happening, Ingress, Message
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
-from tunneld.shipped.join_socket import Door, root
+from tunneld.shipped.join_socket import JoinSocket, root
 
 CONTROL = "control"
 """The name of the first stream, whose end is the agent's."""
@@ -68,7 +68,7 @@ class Stream:
             self.keeper.close()
 
 
-class Agent:
+class IngressAgent:
     """One ingress, its sockets and its streams."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +77,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._streams: dict[str, Stream] = {}
         self._sockets: dict[int, socket.socket] = {}
-        self._door: Door | None = None
+        self._door: JoinSocket | None = None
         self._silence = 60.0
         self._reported: dict[str, int] = {}
         self._next_report = 0.0
@@ -172,7 +172,7 @@ class Agent:
 
     def _apply(self, events: list[Happening]) -> None:
         for event in events:
-            if isinstance(event, Deliver):
+            if isinstance(event, DeliverOnFlow):
                 self._deliver(event)
             elif isinstance(event, Message) and event.kind == frame.SERVE:
                 self._say(frame.SERVING, self._serve(event.body))
@@ -188,7 +188,7 @@ class Agent:
             except (OSError, ValueError) as error:  # ValueError: no address at all, such as one with a zero byte in it
                 return {"error": f"UDP port {port} on {bind}: {getattr(error, 'strerror', None) or error}"}
         try:
-            self._door = Door("agent")
+            self._door = JoinSocket("agent")
         except OSError as error:
             return {"error": f"no Unix socket in {root()}: {error.strerror or error}"}
         self._watch_door()
@@ -235,7 +235,7 @@ class Agent:
                 continue  # an ICMP answer to something that we sent
             self._apply(self._ingress.arrive(port, peer, datagram, self._now(), source=_source(peer)))
 
-    def _deliver(self, event: Deliver) -> None:
+    def _deliver(self, event: DeliverOnFlow) -> None:
         try:
             self._sockets[event.flow.port].sendto(event.datagram, event.flow.peer)
         except OSError:
@@ -294,6 +294,6 @@ def main() -> None:
     for number in ENDINGS:
         signal.signal(number, _leave)
     try:
-        Agent().run((os.dup(0), os.dup(1)))
+        IngressAgent().run((os.dup(0), os.dup(1)))
     except ProtocolError as error:
         sys.exit(f"tunneld agent: {error}")

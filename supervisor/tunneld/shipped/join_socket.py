@@ -24,7 +24,7 @@ WAITING = 6
 """Visitors that the system lets wait; each has already spoken when it comes."""
 
 
-class Visitor(NamedTuple):
+class Joiner(NamedTuple):
     """Who came in: what it said, its input and its output, and the connection whose end it awaits."""
 
     words: bytes
@@ -37,7 +37,7 @@ class Visitor(NamedTuple):
         self.keeper.close()
 
 
-class Door:
+class JoinSocket:
     """`path` is where to knock, `socket` what to wait on, `folder` has room for other sockets."""
 
     def __init__(self, kind: str, place: str | None = None) -> None:
@@ -60,7 +60,7 @@ class Door:
             raise
         self.socket.setblocking(False)
 
-    def admit(self) -> Visitor | None:
+    def admit(self) -> Joiner | None:
         """Let the next one in; None when nobody is there, or somebody who brought no two streams.
 
         Raises:
@@ -76,7 +76,7 @@ class Door:
         except OSError:
             words, fds = b"", []
         if len(fds) == 2 and all(map(_is_stream, fds)):
-            return Visitor(words, (fds[0], fds[1]), keeper)
+            return Joiner(words, (fds[0], fds[1]), keeper)
         for fd in fds:
             os.close(fd)
         keeper.close()

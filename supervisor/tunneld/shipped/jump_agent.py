@@ -28,7 +28,7 @@ from typing import Any
 
 from tunneld.core.pair import stun
 from tunneld.core.pair.packet import identity_of
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.core.pair.relaying import Relaying
 from tunneld.core.stream.flow import Rate
 
@@ -67,7 +67,7 @@ LONGEST = 30 * 24 * 3600.0
 """Seconds: whoever records packets and repeats them keeps an agent no longer than this."""
 
 
-class Meeting:
+class JumpAgent:
     """One pair's meeting place. `identities` are those of packet.identities; `farewell` ends it."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Meeting:
         self._now = now
         self._identities = identities
         self._relaying = Relaying(identities, self.counts)
-        self._back: dict[Address, Told] = {}
+        self._back: dict[UdpAddress, Told] = {}
         self._answers = Rate(ANSWERS, ANSWERS)
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[int, socket.socket] = {}
@@ -136,9 +136,9 @@ class Meeting:
                 return
             except OSError:
                 continue  # an ICMP answer to something that we sent
-            self._take(packet, Address(source[0].partition("%")[0], source[1]), _same_way(told))
+            self._take(packet, UdpAddress(source[0].partition("%")[0], source[1]), _same_way(told))
 
-    def _take(self, packet: bytes, source: Address, back: Told) -> None:
+    def _take(self, packet: bytes, source: UdpAddress, back: Told) -> None:
         now = self._now()
         if hmac.compare_digest(packet, self._farewell):
             self._is_over = True
@@ -152,14 +152,14 @@ class Meeting:
         else:
             self.counts["questions_refused"] += 1
 
-    def _remember(self, packet: bytes, source: Address, back: Told) -> None:
+    def _remember(self, packet: bytes, source: UdpAddress, back: Told) -> None:
         if identity_of(packet) in self._identities:
             self._back.pop(source, None)
             self._back[source] = back
             if len(self._back) > MAX_REMEMBERED:
                 del self._back[next(iter(self._back))]
 
-    def _send(self, packet: bytes | None, to: Address, back: Told) -> None:
+    def _send(self, packet: bytes | None, to: UdpAddress, back: Told) -> None:
         if packet:
             with contextlib.suppress(OSError):  # lost, as packets are
                 self._sockets[to.family].sendmsg([packet], back, 0, tuple(to))
@@ -226,7 +226,7 @@ def _stay_behind() -> None:
 
 def main(sync: str, client: str, far: str, farewell: str, first: int, last: int) -> None:
     """Serve the pair with these identities (all in hexadecimal) on ports from `first` to `last`; 0 and 0: on any."""
-    meeting = Meeting((bytes.fromhex(client), bytes.fromhex(far)), bytes.fromhex(farewell))
+    meeting = JumpAgent((bytes.fromhex(client), bytes.fromhex(far)), bytes.fromhex(farewell))
     try:
         ports = meeting.open(range(first, last + 1))
     except OSError as error:

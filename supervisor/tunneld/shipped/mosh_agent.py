@@ -24,12 +24,12 @@ import time
 from typing import Any
 
 from tunneld.core.pair.pair import Pair
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
-from tunneld.shipped.join_socket import Door
-from tunneld.shipped.pair_loop import FAMILIES, LOOPBACK, Pairing
+from tunneld.shipped.join_socket import JoinSocket
+from tunneld.shipped.pair_loop import FAMILIES, LOOPBACK, PairLoop
 from tunneld.shipped.start_mosh_server import GREETING, Running
 
 FIRST = "first"
@@ -59,20 +59,20 @@ MAX_NAMED = 8
 """STUN servers, or addresses of a relay."""
 
 
-class Far:
+class MoshAgent:
     """One mosh-server, one pair, any number of SSH sessions one after the other."""
 
     def __init__(self, secret: bytes, running: Running) -> None:
-        self.pairing = Pairing(
+        self.pairing = PairLoop(
             Pair(secret, time.monotonic(), is_client=False), message=self._hear, stream_lost=lambda name, why: None
         )
         self._running = running
         self._server: int | None = None  # a pidfd, where there are any
         self._has_ended = False
         self._end: float | None = None
-        self._door: Door | None = None
-        self._servers: list[Address] = []
-        self._relay: list[Address] = []
+        self._door: JoinSocket | None = None
+        self._servers: list[UdpAddress] = []
+        self._relay: list[UdpAddress] = []
 
     def run(self, fds: tuple[int, int]) -> None:
         """Serve from the first stream on, until there is nothing more to do."""
@@ -110,7 +110,7 @@ class Far:
         self._seen_from(os.environ.get("SSH_CONNECTION", ""))
         self.pairing.open_udp()
 
-    def _meet(self, relay: list[Address]) -> None:
+    def _meet(self, relay: list[UdpAddress]) -> None:
         """A jump host's agent passes packets on, and says where it sees us."""
         self._relay = relay
         self._ask()
@@ -130,7 +130,7 @@ class Far:
 
     def _open_door(self) -> None:
         try:
-            self._door = Door("far")
+            self._door = JoinSocket("far")
         except OSError as error:  # the session goes on, as long as this stream or a path does
             self.pairing.say(FIRST, frame.SERVING, {"door": None, "why": error.strerror or str(error)})
             return
@@ -220,7 +220,7 @@ class Far:
         self.pairing.call_at(end, lambda: None)
 
 
-def _addresses(named: list[Any]) -> list[Address]:
+def _addresses(named: list[Any]) -> list[UdpAddress]:
     """The addresses that a client names; what is none is left out."""
     found = []
     for each in named[:MAX_NAMED]:
@@ -228,7 +228,7 @@ def _addresses(named: list[Any]) -> list[Address]:
             host, port = each
             socket.inet_pton(FAMILIES[6 if ":" in host else 4], host)
             if type(port) is int and 0 < port < 65536:
-                found.append(Address(host, port))
+                found.append(UdpAddress(host, port))
     return found
 
 
@@ -260,6 +260,6 @@ def main(secret: bytes, running: Running) -> None:
     os.close(null)
     os.chdir("/")
     with guard(running.pid) if running.pid else contextlib.nullcontext():
-        far = Far(secret, running)
+        far = MoshAgent(secret, running)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         far.run(fds)

@@ -1,4 +1,4 @@
-"""Starting our programs on a machine where nothing of ours is installed.
+"""Packs our programs for a machine where nothing of ours is installed. This file alone of its folder stays here.
 
 The command line carries a one-liner, which reads the source text from standard input, or holds it where it is short:
 nothing is written to the far disk, and any login shell passes the command on unchanged (it holds no `$`, `!`, backslash
@@ -7,12 +7,15 @@ or backquote).
 
 from __future__ import annotations
 
-import re
+import ast
+import io
+import tokenize
 import zlib
 from base64 import b64encode
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 OLDEST_PYTHON = (3, 9)
@@ -20,34 +23,29 @@ OLDEST_PYTHON = (3, 9)
 NO_PYTHON = 127
 """Exit status of a shell that finds no `python3`."""
 
-NO_DOOR = 69
+NO_JOIN_SOCKET = 69
 """Exit status of a rejoin program whose far agent has ended (EX_UNAVAILABLE of sysexits.h)."""
 
-ELSEWHERE = 68
+OTHER_MACHINE = 68
 """Exit status of a rejoin program that finds itself on another machine (EX_NOHOST): one name may stand for several."""
-
-_IMPORT = re.compile(r"^from tunneld(?:\.([\w.]+))? import (?:\(([^)]*)\)|(.*))$", re.M)
-
-_WORDS_FOR_PEOPLE = re.compile(r'^([ ]*)""".*?"""\n|^[ ]*#[^\n]*\n', re.M | re.S)
-"""Docstrings and whole lines of comment: two thirds of a module, and each 14 kB cost a round trip at the start."""
 
 _BEGINNING = """
 import sys
 def module(name, source):
+    parent, _, child = name.rpartition(".")
+    if parent and parent not in sys.modules:
+        module(parent, "")
     made = sys.modules[name] = type(sys)(name)
     made.__path__ = []
     exec(compile(source, "<" + name + ">", "exec", dont_inherit=True, optimize=2), made.__dict__)
-    parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, made)
-module("tunneld", "")
-module("tunneld.core", "")
 """
 
-_FIRST = "mosh_server"
+_FIRST = "shipped.start_mosh_server"
 """The module that is a far agent's first stage."""
 
-_EARLY = ("core.frame", "core.flow", "core.credit", "core.queue", "core.carrier", "core.choice")
+_EARLY = tuple(f"core.stream.{name}" for name in ("flow", "frame", "queue", "window", "carrier", "choice"))
 """Modules of the second stage that come with the first. A TCP connection that was idle sends some 14 kB and waits; when
 it has sent so much with the command, it sends twice that, all the rest, at once when the far side takes input."""
 
@@ -84,12 +82,14 @@ os.execvp("cat", ["cat"])
 
 
 @cache
-def agent_program() -> bytes:
+def ingress_agent_program() -> bytes:
     """The agent as a program text, compressed."""
-    return _packed(f"{_BEGINNING}{_modules('agent')}\nsys.modules['tunneld.shipped.ingress_agent'].main()")
+    return _packed(
+        f"{_BEGINNING}{_modules('shipped.ingress_agent')}\nsys.modules['tunneld.shipped.ingress_agent'].main()"
+    )
 
 
-def far_command(wanted: Mapping[str, Any]) -> str:
+def mosh_agent_command(wanted: Mapping[str, Any]) -> str:
     """The command line of a far agent's first stage, with the arguments of mosh_server.Wanted, which are plain data.
 
     Any user there may read it: nothing secret is in it.
@@ -101,50 +101,47 @@ def far_command(wanted: Mapping[str, Any]) -> str:
     )
 
 
-def far_program(secret: bytes) -> bytes:
+def mosh_agent_program(secret: bytes) -> bytes:
     """The secret, and the second stage with its length before it, for standard input; frames may follow at once."""
-    rest = _packed(_modules("far", without={_FIRST, *_EARLY}))
+    rest = _packed(_modules("shipped.mosh_agent", without={_FIRST, *_EARLY}))
     return secret + len(rest).to_bytes(4, "big") + rest
 
 
-def meeting_program(*arguments: object) -> bytes:
+def jump_agent_program(*arguments: object) -> bytes:
     """The agent for a jump host as a program text, compressed, with its `main` called so."""
-    return _packed(f"{_BEGINNING}{_modules('meeting')}\nsys.modules['tunneld.shipped.jump_agent'].main{arguments!r}")
+    return _program("shipped.jump_agent", *arguments)
 
 
 def join_program(path: str, name: str) -> bytes:
     """A program that passes its standard streams to the agent behind `path`, as the stream `name`."""
-    return _packed(_JOIN.format(path=path, words=repr(name.encode()), status=NO_DOOR))
+    return _packed(_JOIN.format(path=path, words=repr(name.encode()), status=NO_JOIN_SOCKET))
 
 
 def rejoin_program(path: str, name: str, host: str) -> bytes:
     """The same for a far agent on `host`, which also hears how this SSH session came. Exits with NO_DOOR when it has
     ended."""
     words = f"{name.encode()!r} + b'\\0' + os.environb.get(b'SSH_CONNECTION', b'')"
-    status = f"{NO_DOOR} if os.uname().nodename == {host!r} else {ELSEWHERE}"
+    status = f"{NO_JOIN_SOCKET} if os.uname().nodename == {host!r} else {OTHER_MACHINE}"
     return _packed(_JOIN.format(path=path, words=words, status=status))
 
 
-def claim_program(*arguments: object) -> bytes:
+def end_predecessor_program(*arguments: object) -> bytes:
     """tunneld.shipped.end_predecessor as a program text, compressed, with its `main` called so."""
-    source = files("tunneld").joinpath("claim.py").read_text("utf-8")
+    source = _source("shipped.end_predecessor")
     return _packed(f"{source}\nmain{arguments!r}\n")
 
 
-def shipped(name: str) -> list[str]:
-    """A module of ours and all that it imports, each after those that it needs; without "tunneld."."""
+@cache
+def shipped(name: str) -> tuple[str, ...]:
+    """A module of ours and all that it imports, each after those that it needs.
+
+    Names are dotted and start below the package: `core.stream.frame`. Only imports at a module's top level count; an
+    import inside a function would fail on the far side (tests/test_house.py forbids them).
+    """
     order: list[str] = []
-
-    def add(name: str) -> None:
-        for module, several, one in _IMPORT.findall(_source(name)):
-            members = [f"{module}.{member}".strip(".") for member in re.findall(r"\w+", several or one)]
-            for needed in members if module in ("", "core") else [module]:
-                if needed not in order:
-                    add(needed)
-        order.append(name)
-
-    add(name)
-    return order
+    for needed in _imports(ast.parse(_source(name))):
+        order += [each for each in shipped(needed) if each not in order]
+    return (*order, name)
 
 
 def command(program: bytes) -> str:
@@ -170,6 +167,10 @@ def _one_liner(python: str) -> str:
     return f'exec python3 -ISc "{one_liner}"'
 
 
+def _program(name: str, *arguments: object) -> bytes:
+    return _packed(f"{_BEGINNING}{_modules(name)}\nsys.modules['tunneld.{name}'].main{arguments!r}")
+
+
 def _modules(name: str, *, without: Container[str] = ()) -> str:
     """The text that makes this module of ours, and those that it needs."""
     return "\n".join(map(_module, (each for each in shipped(name) if each not in without)))
@@ -179,22 +180,47 @@ def _module(name: str) -> str:
     return f"module({'tunneld.' + name!r}, {_for_machines(_source(name))!r})"
 
 
-def _source(name: str) -> str:
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """The modules of ours that a module imports, in the order of its import statements."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tunneld":
+            origin = node.module.partition(".")[2]
+            members = [f"{origin}.{alias.name}" for alias in node.names]
+            yield from dict.fromkeys(member if _file(member).is_file() else origin for member in members)
+
+
+def _file(name: str) -> Traversable:
     *packages, module = name.split(".")
-    return files("tunneld").joinpath(*packages, f"{module}.py").read_text("utf-8")
+    return files("tunneld").joinpath(*packages, f"{module}.py")
+
+
+def _source(name: str) -> str:
+    return _file(name).read_text("utf-8")
 
 
 def _for_machines(source: str) -> str:
-    """Without words for people, on the same lines, so that a traceback still names the right one."""
-    head, _, rest = source.partition("from __future__")
-    blank = "\n" * head.count("\n")  # a module's docstring goes whole: before this import nothing else may stand
-    return f"{blank}from __future__" + _WORDS_FOR_PEOPLE.sub(_placeholder, rest)
+    """The same program without docstrings and whole lines of comment: two thirds of a module, and each 14 kB cost a
+    round trip at the start. Every statement stays on its line, so that a traceback names the right one."""
+    lines = source.splitlines(keepends=True)
+    for start, end, statement in [*_docstrings(ast.parse(source)), *_comments(source)]:
+        lines[start - 1 : end] = [f"{statement}\n", *["\n"] * (end - start)]
+    return "".join(lines)
 
 
-def _placeholder(found: re.Match[str]) -> str:
-    """A docstring may be all that a body has."""
-    statement = "" if found[1] is None else f"{found[1]}0"
-    return statement + "\n" * found[0].count("\n")
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
+    """First and last line of each string that is a statement, and what stands in its place."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            # A docstring may be all that a body has. At the top level nothing may stand before `from __future__`.
+            idle = " " * node.col_offset + "0" if node.col_offset else ""
+            yield node.lineno, node.end_lineno or node.lineno, idle
+
+
+def _comments(source: str) -> Iterator[tuple[int, int, str]]:
+    """The same of each line that is nothing but a comment."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#"):
+            yield token.start[0], token.start[0], ""
 
 
 def _packed(program: str) -> bytes:

@@ -1,8 +1,9 @@
 """The loop that drives a Pair: streams as file descriptors, mosh's local socket, UDP sockets toward other machines.
 
 Both ends of `tunneld mosh` run it, the far one from its source text on whatever Python is there: a selector loop on the
-standard library alone, as in tunneld.shipped.ingress_agent. It prints nothing and decides nothing; whoever holds it says which streams
-there are, is told what the peer says and which streams ended, and may watch file descriptors and the clock through it.
+standard library alone, as in ingress_agent.py. It prints nothing and decides nothing; whoever holds it says which
+streams there are, is told what the peer says and which streams ended, and may watch file descriptors and the clock
+through it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tunneld.core.pair.pair import Deliver, Event, Gather, Message, Packet, Pair
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.outbox import OutgoingPacket
+from tunneld.core.pair.pair import Deliver, Event, Gather, Pair, StreamMessage
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
@@ -66,7 +68,7 @@ class Stream:
             os.close(self.keeper)
 
 
-class Pairing:
+class PairLoop:
     """One end of a pair and everything that it reads and writes.
 
     `message(stream, kind, body)` is called with what the peer says that is not the pair's own (it may raise a
@@ -221,7 +223,7 @@ class Pairing:
         for event in events:
             if isinstance(event, Deliver):
                 self._deliver(event.datagram)
-            elif isinstance(event, Message):
+            elif isinstance(event, StreamMessage):
                 self._message(*event)
             elif isinstance(event, Gather):
                 self._gather()
@@ -232,7 +234,7 @@ class Pairing:
             if self._streams.get(stream.name) is stream:  # an earlier one's last words may have dropped it
                 self._write(stream)
 
-    def _depart(self, packets: list[Packet]) -> None:
+    def _depart(self, packets: list[OutgoingPacket]) -> None:
         for packet in packets:
             if packet.local not in self._sockets:
                 continue
@@ -346,7 +348,7 @@ class Pairing:
                 return
             except OSError:
                 continue  # an ICMP answer to something that we sent
-            remote = Address(source[0].partition("%")[0], source[1])
+            remote = UdpAddress(source[0].partition("%")[0], source[1])
             self._apply(self.pair.arrive(local, remote, packet, self._now()))
 
     # Addresses
@@ -356,7 +358,7 @@ class Pairing:
             return
         ports = {int(local): sock.getsockname()[1] for local, sock in self._sockets.items()}
         mine = [(host, ports.get(6 if ":" in host else 4)) for host in own_addresses.own()]
-        lan = [Candidate("lan", Address(host, port)) for host, port in mine if port]
+        lan = [Candidate("lan", UdpAddress(host, port)) for host, port in mine if port]
         self.pair.offer([*self._mapped, *lan], self._now())
 
     def _look(self) -> None:

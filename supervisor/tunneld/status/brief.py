@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.status.quantities import counted, duration
 from tunneld.status.snapshot import CarrierStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 # What a person has to mend: said louder than a link that is down.
@@ -20,8 +21,6 @@ STATES = {
     State.FAILED: "FAILED",
 }
 
-UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-
 # The mode of a profile whose relays are all held at once.
 ALL = "all"
 
@@ -32,20 +31,6 @@ LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
 # Of a failure's text in one line, and of the forwards.
 LONGEST_REASON = 160
 MOST_FORWARDS = 3
-
-
-def duration(seconds: float, *, units: int = 2) -> str:
-    """`4 s`, `3 min 20 s`, `9 d 3 h`: the largest units."""
-    rest, parts = round(seconds), []
-    for unit, size in UNITS:
-        number, rest = divmod(rest, size)
-        if number:
-            parts.append(f"{number} {unit}")
-    return " ".join(parts[:units]) or "0 s"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def one_line(tunnels: Sequence[TunnelStatus]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from textwrap import indent
 
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.status.brief import ALL, HUMAN, STATES, counted, duration, host_of, relays_up
+from tunneld.status.brief import ALL, HUMAN, STATES, host_of, relays_up
+from tunneld.status.quantities import counted, duration
 from tunneld.status.snapshot import CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 ADVICE = {

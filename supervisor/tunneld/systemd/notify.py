@@ -18,7 +18,7 @@ PATIENCE = 1.0
 LONGEST_STATUS = 250
 
 
-class Notify:
+class NotifySocket:
     """The way to whoever started us, if it listens. Saying something never fails, and waits for a second at most."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

@@ -51,11 +51,11 @@ def require_profile(scope: Scope, profile: Profile) -> None:
         UsageError: it lies elsewhere.
         RightsError: it is for other eyes alone.
     """
-    folders = directories() if scope.user else (folders.SYSTEM,)
-    if profile.file.parent not in folders:
+    searched = directories() if scope.user else (folders.SYSTEM,)
+    if profile.file.parent not in searched:
         whose = "your service" if scope.user else "the system's service"
         raise UsageError(
-            f"{whose} looks for profiles in {' and '.join(map(str, folders))}: mv {profile.file} {folders[0]}/"
+            f"{whose} looks for profiles in {' and '.join(map(str, searched))}: mv {profile.file} {searched[0]}/"
         )
     if not scope.user and not profile.file.stat().st_mode & 0o004:
         raise RightsError(

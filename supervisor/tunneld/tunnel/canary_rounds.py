@@ -11,19 +11,19 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.supervise.canary import IN_USE, Beat, Finding, Verdict
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.forward.forward import OpenForward
+from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.remote.canary_visit import look
 from tunneld.tunnel.interruptible import Interruptible
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.timing import Timing
 
 REACHED = {Verdict.PASSES, Verdict.TARGET}
 LOUD = {Verdict.TARGET, Verdict.BROKEN}
 
 
-class Canary:
+class CanaryRounds:
     """For all sessions of a tunnel: what a new session has not mended, it does not end another one for."""
 
     def __init__(self, interval: float, *, timing: Timing, log: FilteringBoundLogger, repeats: Repeats) -> None:

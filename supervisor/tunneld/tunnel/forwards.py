@@ -16,13 +16,14 @@ from structlog.typing import FilteringBoundLogger
 from tunneld.core.supervise.backoff import Backoff, Limits
 from tunneld.core.supervise.canary import Finding
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.log import Repeats
 from tunneld.profile import Direction, Forward
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.forward.forward import OpenForward, open_forward
+from tunneld.ssh.forward.forward import open_forward
+from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.remote.takeover import Takeover
 from tunneld.status.snapshot import CanaryStatus, FailureStatus, ForwardStatus
 from tunneld.tunnel.interruptible import Interruptible
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.timing import Timing
 
 # Seconds before each new request for a port whose stale session has just been ended; sshd needs some 10 ms.
@@ -39,7 +40,7 @@ LONGEST_WAIT = 10.0
 
 
 @dataclass(slots=True)
-class Held:
+class HeldForward:
     """One forward of this session: open, or refused and waiting for `due` (on the timing's clock)."""
 
     forward: Forward
@@ -130,10 +131,10 @@ class Forwards:
             await _close_all(gone)  # first, so that a changed forward finds its port free
             await self._open_all([held for held in self._held if held.forward not in kept])
 
-    def _missing(self) -> list[Held]:
+    def _missing(self) -> list[HeldForward]:
         return [held for held in self._held if held.forward.required and held.open is None]
 
-    async def _ask_again(self, wanted: Sequence[Held]) -> None:
+    async def _ask_again(self, wanted: Sequence[HeldForward]) -> None:
         async with self._turn:
             await self._open_all([held for held in wanted if held in self._held and held.open is None], wait=True)
 
@@ -151,8 +152,8 @@ class Forwards:
                 if held in self._held and held.open is None and held.due - self._timing.clock() < EARLY:
                     await self._open(held)
 
-    def _hold(self, forward: Forward) -> Held:
-        return Held(forward, Backoff(replace(self._limits, maximum=min(self._limits.maximum, LONGEST_WAIT))))
+    def _hold(self, forward: Forward) -> HeldForward:
+        return HeldForward(forward, Backoff(replace(self._limits, maximum=min(self._limits.maximum, LONGEST_WAIT))))
 
     async def close(self) -> None:
         """Close all of them; their ports are free afterwards."""
@@ -164,7 +165,7 @@ class Forwards:
     def listening(self) -> list[OpenForward]:
         return [held.open for held in self._held if held.open is not None]
 
-    async def _open_all(self, wanted: Sequence[Held], *, wait: bool = False) -> None:
+    async def _open_all(self, wanted: Sequence[HeldForward], *, wait: bool = False) -> None:
         """With `wait`, a port that is taken may become free."""
         async with asyncio.TaskGroup() as opening:
             for held in wanted:
@@ -174,7 +175,7 @@ class Forwards:
             if refusal is not None and not (wait and refusal.failure is Failure.FORWARD_BUSY):
                 raise refusal
 
-    async def _open(self, held: Held) -> None:
+    async def _open(self, held: HeldForward) -> None:
         try:
             held.open = await open_forward(self._connection, held.forward, self._log)
         except SessionError as error:
@@ -186,7 +187,7 @@ class Forwards:
             held.refusal = None
             self._opened()
 
-    def _note(self, held: Held, error: SessionError) -> None:
+    def _note(self, held: HeldForward, error: SessionError) -> None:
         now, chance = self._timing.clock(), self._timing.chance()
         wait = held.backoff.wait(error.failure, lived=None, spent=0, outage=0, now=now, chance=chance)
         if error.failure is Failure.FORWARD_BUSY and held.forward.direction is Direction.REMOTE:
@@ -207,7 +208,7 @@ class Forwards:
         return "".join([str(error), f", by {holder}" if holder else "", f"; {why_not_ours}" if why_not_ours else ""])
 
 
-async def _close_all(gone: Iterable[Held]) -> None:
+async def _close_all(gone: Iterable[HeldForward]) -> None:
     async with asyncio.TaskGroup() as closing:
         for held in gone:
             if held.open is not None:
@@ -226,7 +227,7 @@ def waiting(forward: Forward) -> ForwardStatus:
     )
 
 
-def describe(held: Held, now: float) -> ForwardStatus:
+def describe(held: HeldForward, now: float) -> ForwardStatus:
     """A forward of a live session, as it is `now`."""
     forward, opened, refusal = held.forward, held.open, held.refusal
     failure = None if refusal is None else FailureStatus(refusal.failure, str(refusal), now - held.refused_at)

@@ -37,7 +37,7 @@ def _make(profile: Profile, log: FilteringBoundLogger, marks: Marks, moved: Call
     return Tunnel(profile, log=log, marks=marks, moved=moved)
 
 
-class Bundle:
+class RelayGroup:
     """Holds the tunnels of one profile."""
 
     def __init__(

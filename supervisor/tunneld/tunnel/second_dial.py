@@ -10,9 +10,9 @@ import asyncssh
 from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.supervise.backoff import CHEAP, Backoff, Limits
-from tunneld.log import Repeats
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.interruptible import Interruptible
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.timing import Timing
 
 # Seconds that a dial is given when the network changes once more: changes come in rows.
@@ -21,7 +21,7 @@ SHORTEST_DIAL = 1.0
 Dial = Callable[[float], Awaitable[asyncssh.SSHClientConnection]]
 
 
-class Beside:
+class SecondDial:
     """`dial` makes a connection, given for how many seconds the relay has been out of reach."""
 
     def __init__(

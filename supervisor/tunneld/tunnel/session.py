@@ -15,7 +15,6 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.log import Repeats
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
 from tunneld.ssh.connect.alive import hear_from
@@ -23,13 +22,14 @@ from tunneld.ssh.connect.client import first_hop, why_ended
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.connect.race import NAMES
-from tunneld.ssh.connect.vigil import Vigil
+from tunneld.ssh.connect.vigil import KeepaliveWatch
 from tunneld.ssh.remote.takeover import Holder, Mark, Takeover
 from tunneld.status.snapshot import ForwardStatus
-from tunneld.tunnel.canary_rounds import Canary
+from tunneld.tunnel.canary_rounds import CanaryRounds
 from tunneld.tunnel.forwards import Forwards, waiting
 from tunneld.tunnel.interruptible import Interruptible
-from tunneld.tunnel.second_dial import Beside
+from tunneld.tunnel.repeats import Repeats
+from tunneld.tunnel.second_dial import SecondDial
 from tunneld.tunnel.timing import Timing
 
 # Seconds for a clean close. A relay that still answers takes a few milliseconds; one that does not is left to find out.
@@ -43,7 +43,7 @@ Companion = Callable[[asyncssh.SSHClientConnection], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class SessionEvents:
     """Whom a session tells what.
 
     `taken_over`: what became of an earlier session of ours on the relay; `hindered`: why it is not up yet, and in how
@@ -86,7 +86,7 @@ class Session:
         *,
         mark: Mark,
         companion: Companion | None,
-        canary: Canary,
+        canary: CanaryRounds,
         successor: asyncssh.SSHClientConnection | None,
         outage: float,
         names: Callable[[str], NameWatch],
@@ -106,15 +106,15 @@ class Session:
         self._log = log
         self._repeats = repeats
         self._forwards: Forwards | None = None
-        self._vigil: Vigil | None = None
+        self._vigil: KeepaliveWatch | None = None
         self._peer = ""
-        self._beside = Beside(self._dial, limits=limits(profile), timing=timing, log=log, repeats=repeats)
+        self._beside = SecondDial(self._dial, limits=limits(profile), timing=timing, log=log, repeats=repeats)
         self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
 
-    async def run(self, news: News) -> NoReturn:
+    async def run(self, news: SessionEvents) -> NoReturn:
         """Until the session ends; then everything it had open is closed, also when it is cancelled.
 
         Raises:
@@ -188,9 +188,9 @@ class Session:
 
     # A life
 
-    async def _live(self, connection: asyncssh.SSHClientConnection, news: News) -> None:
+    async def _live(self, connection: asyncssh.SSHClientConnection, news: SessionEvents) -> None:
         """Until the session has ended."""
-        self._vigil = Vigil(connection, self._profile.keepalive.interval)
+        self._vigil = KeepaliveWatch(connection, self._profile.keepalive.interval)
         async with asyncio.TaskGroup() as beside:
             tasks = [
                 beside.create_task(self._watch(connection)),
@@ -209,7 +209,7 @@ class Session:
     async def _dial(self, outage: float) -> asyncssh.SSHClientConnection:
         return await dial(self._relay, self._profile.keepalive, outage=outage)
 
-    async def _serve(self, connection: asyncssh.SSHClientConnection, news: News) -> None:
+    async def _serve(self, connection: asyncssh.SSHClientConnection, news: SessionEvents) -> None:
         listens = [each.listen for each in self._profile.forward if each.direction is Direction.REMOTE]
         holder = Holder(connection, self._mark, [each for each in listens if isinstance(each, TcpAddress)])
         self._forwards = Forwards(
@@ -263,7 +263,7 @@ class Session:
 
     # Make before break
 
-    async def _replace(self, vigil: Vigil, news: News) -> None:
+    async def _replace(self, vigil: KeepaliveWatch, news: SessionEvents) -> None:
         """While the session is doubtful, dial another."""
         while True:
             await vigil.doubted()
@@ -325,7 +325,7 @@ async def _held(holder: Holder) -> None:
     await asyncio.Event().wait()
 
 
-async def _take_over(holder: Holder, forwards: Forwards, news: News) -> Takeover:
+async def _take_over(holder: Holder, forwards: Forwards, news: SessionEvents) -> Takeover:
     takeover = await holder.start()
     forwards.taken_over(takeover)
     news.taken_over(takeover)

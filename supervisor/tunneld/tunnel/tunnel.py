@@ -25,7 +25,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tunneld import __version__
 from tunneld.core.supervise.backoff import CHEAP, Backoff
 from tunneld.core.supervise.lifecycle import Event, Failure, State, after
-from tunneld.log import Repeats
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Profile, Relay
 from tunneld.ssh.connect.dial import dial
@@ -34,11 +33,12 @@ from tunneld.ssh.remote.marks import Marks
 from tunneld.ssh.remote.takeover import Takeover
 from tunneld.status.brief import HUMAN
 from tunneld.status.snapshot import FailureStatus, MoshStatus, TunnelStatus
-from tunneld.tunnel.canary_rounds import Canary
+from tunneld.tunnel.canary_rounds import CanaryRounds
 from tunneld.tunnel.forwards import waiting
 from tunneld.tunnel.interruptible import Interruptible
+from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.second_dial import SHORTEST_DIAL
-from tunneld.tunnel.session import News, ReplacedError, Session, limits
+from tunneld.tunnel.session import ReplacedError, Session, SessionEvents, limits
 from tunneld.tunnel.timing import Timing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Tunnel:
         self._timing = Timing(clock, sleep, random)
         self._moved = moved
         self._repeats = Repeats()
-        self._canary = Canary(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
+        self._canary = CanaryRounds(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
         self._profile = profile
         self._shim = _shim(profile, self._log)
         self._backoff = Backoff(limits(profile))
@@ -212,7 +212,7 @@ class Tunnel:
         self._dialled = self._timing.clock()
         successor, self._successor = self._successor, None
         relay = self._profile.relay
-        news = News(
+        news = SessionEvents(
             taken_over=partial(self._taken_over, relay),
             hindered=self._hindered,
             established=self._established,

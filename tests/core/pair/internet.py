@@ -13,13 +13,13 @@ from tests.core.stream.simulated import Line
 from tunneld.core.pair import stun
 from tunneld.core.pair.packet import identities
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.relaying import Relaying
 
 START = 1000.0
 SECRET = bytes(range(32))
-STUN = Address("198.51.100.1", 3478)
-RELAY = Address("198.51.100.2", 4000)
+STUN = UdpAddress("198.51.100.1", 3478)
+RELAY = UdpAddress("198.51.100.2", 4000)
 NAT_MEMORY = 30.0  # seconds
 
 
@@ -35,10 +35,10 @@ class Nat:
     lets_in: str = "answers"
     keeps_port: bool = True
     _out: dict[object, int] = field(default_factory=dict)
-    _back: dict[int, tuple[Address, dict[Address, float]]] = field(default_factory=dict)
+    _back: dict[int, tuple[UdpAddress, dict[UdpAddress, float]]] = field(default_factory=dict)
     _next: int = 50000
 
-    def leaves(self, source: Address, remote: Address, now: float) -> Address:
+    def leaves(self, source: UdpAddress, remote: UdpAddress, now: float) -> UdpAddress:
         key = (source, remote) if self.maps == "each" else source
         port = self._out.get(key)
         if port is None or max(self._back[port][1].values()) < now - NAT_MEMORY:
@@ -47,9 +47,9 @@ class Nat:
             port = self._out[key] = wanted or self._next
             self._back[port] = source, {}
         self._back[port][1][remote] = now
-        return Address(self.public, port)
+        return UdpAddress(self.public, port)
 
-    def enters(self, port: int, remote: Address, now: float) -> Address | None:
+    def enters(self, port: int, remote: UdpAddress, now: float) -> UdpAddress | None:
         if port not in self._back:
             return None
         inside, peers = self._back[port]
@@ -115,7 +115,7 @@ class End:
         self.pair.open("4", 4, self.port, net.now)
 
     def gathers(self) -> None:
-        candidates = [Candidate("lan", Address(self.place.host, self.port))]
+        candidates = [Candidate("lan", UdpAddress(self.place.host, self.port))]
         if self.net.has_relay:
             candidates.append(Candidate("relay", RELAY))
         self.pair.offer(candidates, self.net.now)
@@ -157,7 +157,7 @@ class Internet:
         self.far = End(self, far, is_client=False, budget=budget)
         self.ends = (self.client, self.far)
         self.lines: dict[str, tuple[Line, Line]] = {}
-        self.wiretap: list[tuple[End, Address, bytes]] = []
+        self.wiretap: list[tuple[End, UdpAddress, bytes]] = []
         if has_stun:
             for end in self.ends:
                 end.pair.asks([STUN], self.now)
@@ -243,9 +243,9 @@ class Internet:
         if when != float("inf"):
             self.at(when, comes)
 
-    def _leave(self, end: End, remote: Address, data: bytes) -> None:
+    def _leave(self, end: End, remote: UdpAddress, data: bytes) -> None:
         other = self.far if end is self.client else self.client
-        source = Address(end.place.host, end.port)
+        source = UdpAddress(end.place.host, end.port)
         if remote.host == other.place.host and end.place.lan == other.place.lan:
             self._travel(self.lan_weather, lambda: self._reach(other, source, data), data)
             return
@@ -254,7 +254,7 @@ class Internet:
         weather = self.weather["up" if end is self.client else "down"]
         self._travel(weather, lambda: self._arrive(source, remote, data), data)
 
-    def _arrive(self, source: Address, remote: Address, data: bytes) -> None:
+    def _arrive(self, source: UdpAddress, remote: UdpAddress, data: bytes) -> None:
         """At the far side of the open Internet."""
         if remote == STUN:
             answer = stun.respond(data, source)
@@ -269,13 +269,13 @@ class Internet:
         for end in self.ends:
             if remote.host != end.place.public:
                 continue
-            inside: Address | None = remote
+            inside: UdpAddress | None = remote
             if end.place.nat:
                 inside = end.place.nat.enters(remote.port, source, self.now)
-            if inside == Address(end.place.host, end.port):
+            if inside == UdpAddress(end.place.host, end.port):
                 self._reach(end, source, data)
 
-    def _reach(self, end: End, source: Address, data: bytes) -> None:
+    def _reach(self, end: End, source: UdpAddress, data: bytes) -> None:
         self.wiretap = [*self.wiretap, (end, source, data)][-50:]
         end.happens(end.pair.arrive("4", source, data, self.now))
 

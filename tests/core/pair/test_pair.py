@@ -10,7 +10,7 @@ from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
 from tunneld.core.pair import packet, stun
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -85,7 +85,7 @@ def test_a_hostile_sender_reaches_nothing_and_nothing_grows() -> None:
     chance = random.Random(1)
     before = len(end.got), len(pair._paths), net.sent_packets
     for number in range(2000):
-        source = Address(f"198.18.{chance.randrange(256)}.{chance.randrange(256)}", 1 + chance.randrange(65535))
+        source = UdpAddress(f"198.18.{chance.randrange(256)}.{chance.randrange(256)}", 1 + chance.randrange(65535))
         good = chance.choice(caught)
         place = chance.randrange(len(good))
         for data in (
@@ -94,7 +94,7 @@ def test_a_hostile_sender_reaches_nothing_and_nothing_grows() -> None:
             good[:place] + bytes([good[place] ^ 1 + chance.randrange(255)]) + good[place + 1 :],
             stranger.close(packet.PROBE, bytes(chance.randrange(1000))),
             stun.request(bytes(12)),
-            stun.respond(stun.request(number.to_bytes(12, "big")), Address("192.0.2.66", 1)) or b"",
+            stun.respond(stun.request(number.to_bytes(12, "big")), UdpAddress("192.0.2.66", 1)) or b"",
         ):
             end.happens(pair.arrive("4", source, data, net.now))
     assert (len(end.got), len(pair._paths), net.sent_packets) == before
@@ -116,7 +116,7 @@ def test_a_hostile_peer_makes_nothing_grow() -> None:
         offer = frame.message(frame.OFFER, {"round": number + 1, "ports": {"4": 1 + number}, "candidates": candidates})
         pair.receive("ssh", offer.encode() + Frame(frame.DATAGRAM, 1, number, b"x").encode(), now)
         kind = chance.choice([packet.PROBE, packet.ANSWER, packet.DATAGRAM, packet.ASKING, 0xFF])
-        source = Address(f"10.1.{chance.randrange(256)}.1", 1 + chance.randrange(65535))
+        source = UdpAddress(f"10.1.{chance.randrange(256)}.1", 1 + chance.randrange(65535))
         pair.arrive("4", source, seal.close(kind, chance.randbytes(chance.choice([0, 3, 4, 10, 1476]))), now)
         pair.send(bytes(60), now)
         pair.tick(now)
@@ -133,10 +133,10 @@ def test_a_datagram_is_ready_at_once() -> None:
     net.connects()
     net.stands(5)
     client, far = net.client.pair, net.far.pair
-    client.asks([Address("192.0.2.3", 3478)], net.now)
+    client.asks([UdpAddress("192.0.2.3", 3478)], net.now)
     client.send(b"key", net.now)
     (key,) = client.ready()
-    assert far.arrive("4", Address(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]
+    assert far.arrive("4", UdpAddress(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]
     (question,) = client.packets(net.now)
     assert stun.is_stun(question.data)
 
@@ -149,7 +149,7 @@ def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:
     end = net.client
     net.sends(end, b"one")
     assert end.pair.streams["ssh"].sent == 0
-    end.pair.unsendable("4", Address(FAR, 42000), net.now)
+    end.pair.unsendable("4", UdpAddress(FAR, 42000), net.now)
     net.sends(end, b"two")
     assert end.pair.streams["ssh"].sent == 2  # "one" may be lost, too
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tunneld.core.pair.path import DEATH, DOUBT, HELD_FOR_LOSS, NEEDED, TRIES, Address, Candidate, Path
+from tunneld.core.pair.path import DEATH, DOUBT, HELD_FOR_LOSS, NEEDED, TRIES, Candidate, Path, UdpAddress
 from tunneld.core.pair.paths import MAX_FOUND, MAX_PATHS, PATIENCE, Paths, choose
 
 NOW = 1000.0
-HERE = Address("192.0.2.1", 5000)
+HERE = UdpAddress("192.0.2.1", 5000)
 
 
 def answers(path: Path, rtt: float, when: float, *, full: int = NEEDED, lost: int = 0) -> None:
@@ -34,7 +34,7 @@ class Alike(NamedTuple):
 
 
 def made(alike: Alike, port: int) -> Path:
-    path = Path(alike.kind, "4", Address("192.0.2.1", port), NOW - 100)
+    path = Path(alike.kind, "4", UdpAddress("192.0.2.1", port), NOW - 100)
     if alike.state == "tried":
         return path
     answers(path, alike.rtt, NOW - 60)
@@ -261,7 +261,7 @@ def test_a_socket_takes_its_paths_along() -> None:
 def test_a_family_is_tried_from_its_own_socket_alone() -> None:
     """IPv6 addresses from the IPv6 socket."""
     paths = Paths(Counter(), NOW)
-    paths.offer([Candidate("lan", HERE), Candidate("lan", Address("2001:db8::1", 5000))], NOW)
+    paths.offer([Candidate("lan", HERE), Candidate("lan", UdpAddress("2001:db8::1", 5000))], NOW)
     paths.open("six", 6, NOW)
     paths.open("four", 4, NOW)
     assert {(path.local, path.remote.family) for path in paths} == {("six", 6), ("four", 4)}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair.packet import DATAGRAM, LARGEST, Seal, identities
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.core.pair.relaying import FRESH, PACKETS, Relaying
 
 SECRET = bytes(range(32))
-NEAR, NEAR_6 = Address("203.0.113.1", 1111), Address("2001:db8::1", 1116)
-FAR, FAR_6 = Address("198.51.100.2", 2222), Address("2001:db8::2", 2226)
+NEAR, NEAR_6 = UdpAddress("203.0.113.1", 1111), UdpAddress("2001:db8::1", 1116)
+FAR, FAR_6 = UdpAddress("198.51.100.2", 2222), UdpAddress("2001:db8::2", 2226)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_each_ends_packets_go_to_where_the_others_come_from(relaying: Relaying) 
     assert relaying.pass_on(CLIENTS, NEAR, 0) is None
     assert relaying.pass_on(FARS, FAR, 1) == NEAR
     assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
-    moved = Address("203.0.113.9", 999)
+    moved = UdpAddress("203.0.113.9", 999)
     assert relaying.pass_on(CLIENTS, moved, 3) == FAR
     assert relaying.pass_on(FARS, FAR, 4) == moved
     assert relaying.heard == (3, 4)
@@ -66,7 +66,7 @@ def test_what_strangers_send_goes_nowhere(data: bytes) -> None:
     relaying = Relaying(identities(SECRET), Counter())
     relaying.pass_on(CLIENTS, NEAR, 0)
     relaying.pass_on(FARS, FAR, 0)
-    assert relaying.pass_on(data, Address("192.0.2.66", 6666), 1) is None
+    assert relaying.pass_on(data, UdpAddress("192.0.2.66", 6666), 1) is None
     assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
 
 

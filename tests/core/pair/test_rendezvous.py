@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tunneld.core.pair import offer, stun
 from tunneld.core.pair.offer import MAX_CANDIDATES, Offer
 from tunneld.core.pair.packet import PROBE, Seal, identities
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.relaying import Relaying
 from tunneld.core.pair.rendezvous import ASKED_AT, Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
 NOW = 1000.0
-SERVER = Address("198.51.100.1", 3478)
-LAN = Candidate("lan", Address("192.168.1.7", 41000))
+SERVER = UdpAddress("198.51.100.1", 3478)
+LAN = Candidate("lan", UdpAddress("192.168.1.7", 41000))
 
 
 def said(one: Frame | None) -> dict[str, Any]:
@@ -37,14 +37,16 @@ def meeting() -> Rendezvous:
 
 def test_an_offer_on_the_wire() -> None:
     """JSON, as its module says."""
-    encoded = Offer(3, {4: 41000}, (LAN, Candidate("relay", Address("2001:db8::1", 7)))).encode()
+    encoded = Offer(3, {4: 41000}, (LAN, Candidate("relay", UdpAddress("2001:db8::1", 7)))).encode()
     assert encoded.kind == 10
     assert json.loads(encoded.payload) == {
         "round": 3,
         "ports": {"4": 41000},
         "candidates": [["lan", "192.168.1.7", 41000], ["relay", "2001:db8::1", 7]],
     }
-    assert offer.read(frame.body(encoded)) == Offer(3, {4: 41000}, (LAN, Candidate("relay", Address("2001:db8::1", 7))))
+    assert offer.read(frame.body(encoded)) == Offer(
+        3, {4: 41000}, (LAN, Candidate("relay", UdpAddress("2001:db8::1", 7)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
     rendezvous.sees_peer(["203.0.113.9", "2001:db8::9"])
     assert rendezvous.candidates() == ()
     rendezvous.take(said(Offer(1, {4: 42000}, (LAN,)).encode()), NOW)
-    assert rendezvous.candidates() == (LAN, Candidate("visible", Address("203.0.113.9", 42000)))
+    assert rendezvous.candidates() == (LAN, Candidate("visible", UdpAddress("203.0.113.9", 42000)))
 
 
 def test_what_ssh_shows_through_a_tunnel_is_not_tried() -> None:
@@ -141,7 +143,7 @@ def test_a_server_is_asked_until_it_answers_and_the_answer_is_offered() -> None:
     first = asked(rendezvous, NOW)
     assert asked(rendezvous, NOW + 0.1) == []
     assert asked(rendezvous, NOW + 0.2) == first
-    answer = stun.respond(first[0], Address("203.0.113.7", 61000))
+    answer = stun.respond(first[0], UdpAddress("203.0.113.7", 61000))
     assert answer
     assert rendezvous.answered("4", SERVER, answer)
     assert asked(rendezvous, NOW + 10) == []
@@ -160,9 +162,9 @@ def test_answers_of_others_do_not_count() -> None:
     rendezvous = meeting()
     rendezvous.asks([SERVER], NOW)
     (request,) = asked(rendezvous, NOW)
-    answer = stun.respond(request, Address("203.0.113.7", 61000))
-    wrong = stun.respond(stun.request(bytes(12)), Address("203.0.113.7", 61000))
-    useless = stun.respond(request, Address("127.0.0.1", 61000))
+    answer = stun.respond(request, UdpAddress("203.0.113.7", 61000))
+    wrong = stun.respond(stun.request(bytes(12)), UdpAddress("203.0.113.7", 61000))
+    useless = stun.respond(request, UdpAddress("127.0.0.1", 61000))
     assert answer
     assert wrong
     assert useless
@@ -192,7 +194,7 @@ def test_a_relay_passes_on_what_the_two_ends_send() -> None:
     secret, counts = bytes(range(32)), Counter[str]()
     relay = Relaying(identities(secret), counts)
     client, far = Seal(secret, Counter(), is_client=True), Seal(secret, Counter(), is_client=False)
-    home, office, cafe = Address("203.0.113.7", 1), Address("192.0.2.9", 2), Address("203.0.113.99", 3)
+    home, office, cafe = UdpAddress("203.0.113.7", 1), UdpAddress("192.0.2.9", 2), UdpAddress("203.0.113.99", 3)
     assert relay.pass_on(client.close(PROBE, b""), home, NOW) is None
     assert relay.pass_on(far.close(PROBE, b""), office, NOW) == home
     assert relay.pass_on(client.close(PROBE, b""), cafe, NOW) == office

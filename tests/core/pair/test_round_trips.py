@@ -6,15 +6,15 @@ from math import inf
 
 import pytest
 
-from tunneld.core.pair.headroom import BURST, LEAST, REGAINED_IN, Room
-from tunneld.core.pair.round_trips import GROUP, GROUPS, LATE, QUEUE, QUEUED, UNKNOWN, Trips
+from tunneld.core.pair.headroom import BURST, LEAST, REGAINED_IN, Headroom
+from tunneld.core.pair.round_trips import GROUP, GROUPS, LATE, QUEUE, QUEUED, UNKNOWN, RoundTrips
 
 NOW = 1000.0
 
 
-def trips(*each: float, every: float = 0.05, since: float = NOW, of: Trips | None = None) -> Trips:
+def trips(*each: float, every: float = 0.05, since: float = NOW, of: RoundTrips | None = None) -> RoundTrips:
     """Answers to what was asked `every` so often."""
-    made = of or Trips()
+    made = of or RoundTrips()
     for number, trip in enumerate(each):
         asked = since + number * every
         made.learn(asked, asked + trip)
@@ -23,7 +23,7 @@ def trips(*each: float, every: float = 0.05, since: float = NOW, of: Trips | Non
 
 def test_nothing_is_known_at_first() -> None:
     """An answer is late after a guess."""
-    assert (Trips().usual, Trips().shortest, Trips().late) == (None, inf, UNKNOWN + LATE)
+    assert (RoundTrips().usual, RoundTrips().shortest, RoundTrips().late) == (None, inf, UNKNOWN + LATE)
 
 
 def test_the_shortest_is_remembered_for_a_while() -> None:
@@ -63,7 +63,7 @@ def test_where_packets_come_as_they_like_late_ones_are_no_queue() -> None:
 
 def test_a_queue_halves_the_room_which_grows_back() -> None:
     """What was saved is gone, and it is not halved again before that can show; a minute later all is as before."""
-    room = Room(8.0, NOW)  # 1000 bytes a second
+    room = Headroom(8.0, NOW)  # 1000 bytes a second
     assert [room.take(1000 * int(BURST), NOW), room.take(1, NOW)] == [True, False]
     room.halve(NOW + 10)
     room.halve(NOW + 10)
@@ -79,7 +79,7 @@ def test_a_queue_halves_the_room_which_grows_back() -> None:
 
 def test_no_room_stays_none() -> None:
     """However long one waits."""
-    room = Room(0.0, NOW)
+    room = Headroom(0.0, NOW)
     room.halve(NOW)
     assert not room.take(1, NOW + 1000)
     assert room.size(NOW + 1000) == 0

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 
 TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")  # that of RFC 5769's test vectors
 
 REQUEST = "00010000 2112a442 b7e7a701bc34d686fa87dfae"
 ANSWER_4 = "0101000c 2112a442 b7e7a701bc34d686fa87dfae 00200008 0001a147 e112a643"
 ANSWER_6 = "01010018 2112a442 b7e7a701bc34d686fa87dfae 00200014 0002a147 0113a9faa5d3f179bc25f4b5bed2b9d9"
-SOURCE_4 = Address("192.0.2.1", 32853)
-SOURCE_6 = Address("2001:db8:1234:5678:11:2233:4455:6677", 32853)
+SOURCE_4 = UdpAddress("192.0.2.1", 32853)
+SOURCE_6 = UdpAddress("2001:db8:1234:5678:11:2233:4455:6677", 32853)
 
 
 def test_a_request_on_the_wire() -> None:
@@ -24,7 +24,7 @@ def test_a_request_on_the_wire() -> None:
 
 
 @pytest.mark.parametrize(("source", "answer"), [(SOURCE_4, ANSWER_4), (SOURCE_6, ANSWER_6)])
-def test_an_answer_on_the_wire(source: Address, answer: str) -> None:
+def test_an_answer_on_the_wire(source: UdpAddress, answer: str) -> None:
     """The addresses of RFC 5769's test vectors, section 2.2 and 2.3, come out as they do there."""
     assert stun.respond(bytes.fromhex(REQUEST), source) == bytes.fromhex(answer)
     assert stun.read_response(bytes.fromhex(answer)) == (TRANSACTION, source)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import Deliver, Ended, Endpoint, Happening, Ingress, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, FlowEnded, Happening, Ingress, Outlet
 
 PORT = 60001
 PORTS = range(60001, 60011)
@@ -97,11 +97,11 @@ class Conversation:
 
     def happened(self, events: list[Happening]) -> None:
         for event in events:
-            if isinstance(event, Ended):
+            if isinstance(event, FlowEnded):
                 self.ended.append(event.flow.number)
-            elif isinstance(event, Deliver) and event.flow.peer is None:
+            elif isinstance(event, DeliverOnFlow) and event.flow.peer is None:
                 self.out.append((self.now, event.flow.number, event.datagram))
-            elif isinstance(event, Deliver):
+            elif isinstance(event, DeliverOnFlow):
                 self.back.append((self.now, event.flow.peer, event.datagram))
 
     def _write(self) -> None:

@@ -18,7 +18,7 @@ from tests.core.stream.simulated import (
     met,
     numbered,
 )
-from tunneld.core.stream.endpoint import SWEEP, Ended, Ingress
+from tunneld.core.stream.endpoint import SWEEP, FlowEnded, Ingress
 from tunneld.core.stream.flow import IDLE, LONG_IDLE
 
 
@@ -114,4 +114,4 @@ def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
     talk, flow = met()
     assert talk.outlet.tick(talk.now + IDLE + 1) == []
     ended = talk.outlet.tick(talk.now + LONG_IDLE + SWEEP)
-    assert [end.flow.number for end in ended if isinstance(end, Ended)] == [flow]
+    assert [end.flow.number for end in ended if isinstance(end, FlowEnded)] == [flow]

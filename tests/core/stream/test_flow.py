@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.stream.flow import CHANCE, IDLE, SEEN, Bounds, Flow, FlowTable, Rate, Seen
+from tunneld.core.stream.flow import CHANCE, IDLE, SEEN, Bounds, Flow, FlowTable, Rate, SeenNumbers
 
 PLENTY = Bounds(new_rate=1e9, new_burst=1e9)
 
@@ -35,7 +35,7 @@ near = st.integers(0, 3 * SEEN)
 @given(st.lists(st.one_of(near, near.map(lambda ahead: ahead * 7)), max_size=200))
 def test_each_number_is_accepted_once(numbers: list[int]) -> None:
     """As a set would have it, but what is older than the window counts as seen."""
-    seen, model, highest = Seen(), set[int](), -1
+    seen, model, highest = SeenNumbers(), set[int](), -1
     for number in numbers:
         expected = number not in model and number > highest - SEEN
         assert seen.accepts(number) is expected
@@ -46,7 +46,7 @@ def test_each_number_is_accepted_once(numbers: list[int]) -> None:
 @given(st.permutations(range(40)), st.integers(0, 0xFFFFFFFF))
 def test_numbers_wrap(order: list[int], start: int) -> None:
     """After 2^32 datagrams the count goes on."""
-    seen = Seen()
+    seen = SeenNumbers()
     for step in range(0, start, 1 << 30):
         seen.accepts(step)
     seen.accepts(start)
@@ -58,7 +58,7 @@ def test_numbers_wrap(order: list[int], start: int) -> None:
 @given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=100))
 def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
     """A peer that jumps to the end of the numbers does not make us hold what lies between."""
-    seen = Seen()
+    seen = SeenNumbers()
     for number in numbers:
         seen.accepts(number)
         assert not seen.accepts(number)

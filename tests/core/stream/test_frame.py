@@ -58,7 +58,7 @@ def test_frames_on_the_wire(sent: Frame, wire: str) -> None:
 
 def test_the_documentation_shows_the_same_bytes() -> None:
     """The worked example is one."""
-    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
     assert f"    {PREAMBLE.hex(' ')} " in text
     assert f"    {Frame(DATAGRAM, 60001 << 16 | 1, 0, bytes(8) + b'...').encode().hex(' ')}\n" in text
 

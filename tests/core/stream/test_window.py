@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.stream.window import BASE_AGE, GOOD_DELAY, INITIAL, INTERVAL, LARGEST, SMALLEST, Credit
+from tunneld.core.stream.window import BASE_AGE, GOOD_DELAY, INITIAL, INTERVAL, LARGEST, SMALLEST, SendWindow
 
 
 class Path:
     """A credit and a clock: datagrams go out as far as they may and are acknowledged when a test says so."""
 
     def __init__(self, now: float = 5000.0) -> None:
-        self.credit = Credit()
+        self.credit = SendWindow()
         self.now = now
         self.total = 0
 
@@ -182,7 +182,7 @@ def test_the_oldest_unacknowledged_is_known() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 12), st.integers(0, 0xFFFFFFFF)), max_size=60))
 def test_whatever_the_peer_says_the_bounds_hold(steps: list[tuple[float, int, int]]) -> None:
     """A peer that acknowledges at will moves the window between its bounds and nothing else."""
-    credit, now, total = Credit(), 1000.0, 0
+    credit, now, total = SendWindow(), 1000.0, 0
     for passed, fresh, lie in steps:
         now += passed
         while credit.room:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.ssh.peers import listening, until
 from tunneld.ssh.connect import quickack
-from tunneld.ssh.connect.quickack import Prompt
+from tunneld.ssh.connect.quickack import QuickAck
 
 EXCHANGES = 20
 
@@ -69,7 +69,7 @@ async def asked() -> AsyncIterator[Asker]:
     asker = Asker()
     async with listening(answer) as port:
         plain = socket.create_connection(("127.0.0.1", port))
-        transport, _ = await asyncio.get_running_loop().create_connection(lambda: Prompt(asker, plain), sock=plain)
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: QuickAck(asker, plain), sock=plain)
         yield asker
         transport.close()
 

@@ -17,11 +17,11 @@ import pytest
 from tests.leaping import Leaping, run
 from tests.ssh.peers import echo, listening, until
 from tunneld.ssh.connect import race
-from tunneld.ssh.connect.race import LIFE, MOST, STAGGER, Direct, Race, interleaved, verdict
-from tunneld.ssh.connect.resolver import MOST_ADDRESSES, Address, Names, Question
+from tunneld.ssh.connect.race import LIFE, MOST, STAGGER, DirectTunnel, Race, interleaved, verdict
+from tunneld.ssh.connect.resolver import MOST_ADDRESSES, NameCache, Question, SocketAddress
 
-V4, OTHER_V4 = (Address(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
-V6, OTHER_V6 = (Address(socket.AF_INET6, (f"2001:db8::{number}", 22, 0, 0)) for number in (1, 2))
+V4, OTHER_V4 = (SocketAddress(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
+V6, OTHER_V6 = (SocketAddress(socket.AF_INET6, (f"2001:db8::{number}", 22, 0, 0)) for number in (1, 2))
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 SILENT = TimeoutError()
@@ -51,7 +51,7 @@ def silent_until(back: float) -> Answer:
 class Network(Leaping):
     """Connects as the table says, and notes who was asked when."""
 
-    def __init__(self, table: dict[Address, Answer]) -> None:
+    def __init__(self, table: dict[SocketAddress, Answer]) -> None:
         super().__init__()
         self._table = {address.where: answer for address, answer in table.items()}
         self.asked: list[tuple[float, str]] = []
@@ -72,7 +72,7 @@ class Network(Leaping):
         finally:
             self.under_way -= 1
 
-    def race(self, *addresses: Address, within: float = 15.0, interval: float = 1.0, chance: float = 1.0) -> str:
+    def race(self, *addresses: SocketAddress, within: float = 15.0, interval: float = 1.0, chance: float = 1.0) -> str:
         """Race until one has won; returns its address."""
 
         async def main() -> str:
@@ -151,7 +151,7 @@ def test_an_attempt_that_is_slow_still_wins() -> None:
 
 def test_many_silent_addresses_do_not_pile_up() -> None:
     """There are never more attempts under way than the bound says."""
-    many = [Address(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in range(1, 30)]
+    many = [SocketAddress(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in range(1, 30)]
     network = Network(dict.fromkeys(many, silence))
     with pytest.raises(TimeoutError):
         network.race(*many, within=30)
@@ -223,7 +223,7 @@ def test_an_address_that_comes_to_light_is_tried_at_once() -> None:
 
     async def main() -> None:
         race = Race([V4], interval=15, chance=lambda: 1.0)
-        found: asyncio.Future[tuple[Address, ...]] = network.create_future()
+        found: asyncio.Future[tuple[SocketAddress, ...]] = network.create_future()
         found.add_done_callback(race.learn)
         network.call_later(2, found.set_result, (V4, V6))
         (await race.won()).close()
@@ -303,7 +303,7 @@ class NameServer:
 def names(monkeypatch: pytest.MonkeyPatch) -> NameServer:
     """Nothing is remembered from other tests."""
     server = NameServer()
-    monkeypatch.setattr(race, "NAMES", Names())
+    monkeypatch.setattr(race, "NAMES", NameCache())
     monkeypatch.setattr(race, "PATIENCE", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
     return server
@@ -321,7 +321,7 @@ class Speaker(asyncio.Protocol):
 
 async def reached(names: NameServer) -> int:
     """The port at which a dial of `relay` arrives."""
-    transport, _ = await Direct().create_connection(Speaker, "relay", 22)
+    transport, _ = await DirectTunnel().create_connection(Speaker, "relay", 22)
     port: int = transport.get_extra_info("peername")[1]
     transport.abort()
     await until(lambda: transport.get_extra_info("socket").fileno() == -1)
@@ -355,7 +355,7 @@ async def test_a_relay_that_has_moved_is_not_looked_for_where_it_was(names: Name
 async def test_an_answer_of_thousands_of_addresses_is_cut_short(names: NameServer) -> None:
     """Who answers for a name decides neither how long a dial takes nor how much it remembers."""
     names.addresses = [("127.0.0.1", port) for port in range(1, 5000)]
-    assert len(Names().ask(Question("relay", 22, 0))) == MOST_ADDRESSES
+    assert len(NameCache().ask(Question("relay", 22, 0))) == MOST_ADDRESSES
 
 
 async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:
@@ -418,7 +418,7 @@ async def test_a_real_address_that_swallows_everything_is_passed_by(names: NameS
                 made.append(Speaker())
                 return made[-1]
 
-            transport, protocol = await Direct().create_connection(factory, "relay", 22)
+            transport, protocol = await DirectTunnel().create_connection(factory, "relay", 22)
             transport.write(b"hello")
             await until(lambda: protocol.heard == b"hello")
             assert made == [protocol]
@@ -429,7 +429,7 @@ async def test_a_real_address_that_swallows_everything_is_passed_by(names: NameS
 async def test_the_address_to_come_from_is_used() -> None:
     """ssh_config's BindAddress; an address of another family is passed by."""
     async with listening(echo) as port:
-        direct = Direct(local=("127.0.0.9", 0))
+        direct = DirectTunnel(local=("127.0.0.9", 0))
         transport, _ = await direct.create_connection(Speaker, "127.0.0.1", port)
         assert transport.get_extra_info("sockname")[0] == "127.0.0.9"
         transport.close()
@@ -441,7 +441,7 @@ async def test_a_protocol_that_cannot_be_made_leaves_no_socket_behind() -> None:
     """The error is the caller's to see."""
     async with listening(echo) as port:
         with pytest.raises(ZeroDivisionError):
-            await Direct().create_connection(lambda: 1 // 0, "127.0.0.1", port)
+            await DirectTunnel().create_connection(lambda: 1 // 0, "127.0.0.1", port)
         gc.collect()
 
 
@@ -452,7 +452,7 @@ async def test_cancelling_leaves_no_socket_behind(names: NameServer) -> None:
             names.addresses = [("127.0.0.1", port), silent]
             for steps in range(40):
                 async with asyncio.TaskGroup() as group:
-                    dialling = group.create_task(Direct().create_connection(Speaker, "relay", 22))
+                    dialling = group.create_task(DirectTunnel().create_connection(Speaker, "relay", 22))
                     for _ in range(steps):
                         await asyncio.sleep(0)
                     dialling.cancel()

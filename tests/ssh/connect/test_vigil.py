@@ -12,12 +12,12 @@ import pytest
 from tests.ssh.peers import dialled, to_sshd
 from tests.sshd import Sshd
 from tests.tunnel.supervised import Gate
-from tunneld.ssh.connect.vigil import Vigil
+from tunneld.ssh.connect.vigil import KeepaliveWatch
 
 
 @contextlib.asynccontextmanager
-async def watched(connection: asyncssh.SSHClientConnection, interval: float) -> AsyncIterator[Vigil]:
-    vigil = Vigil(connection, interval)
+async def watched(connection: asyncssh.SSHClientConnection, interval: float) -> AsyncIterator[KeepaliveWatch]:
+    vigil = KeepaliveWatch(connection, interval)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(vigil.run())
         yield vigil

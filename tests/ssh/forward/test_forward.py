@@ -20,13 +20,15 @@ from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_se
 from tests.sshd import Sshd, free_port, running_sshd
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.demo.ssh_server import Settings, serve
-from tunneld.profile import Address, Direction, Forward, TcpAddress, UnixAddress
+from tunneld.profile import Direction, Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward import forward as forward_module
+from tunneld.ssh.forward import opened as opened_module
 from tunneld.ssh.forward.dynamic import serve_socks
-from tunneld.ssh.forward.forward import OpenForward, open_forward
-from tunneld.ssh.forward.pipe import End
+from tunneld.ssh.forward.forward import open_forward
+from tunneld.ssh.forward.opened import OpenForward
+from tunneld.ssh.forward.pipe import PipeEnd
 
 Connection = asyncssh.SSHClientConnection
 Opens = Callable[..., Awaitable[OpenForward]]
@@ -48,7 +50,10 @@ async def forward(log: Any) -> AsyncIterator[Opens]:
     every: list[OpenForward] = []
 
     async def opens(
-        connection: Connection, listen: Address, target: Address | None, direction: Direction = Direction.REMOTE
+        connection: Connection,
+        listen: ForwardAddress,
+        target: ForwardAddress | None,
+        direction: Direction = Direction.REMOTE,
     ) -> OpenForward:
         opened = await open_forward(connection, Forward(listen, target, direction), log)
         every.append(opened)
@@ -76,10 +81,10 @@ async def test_bytes_cross_a_forward_both_ways(
 ) -> None:
     """TCP and Unix on either side, more than all buffers hold, and the end of file after it."""
     data = os.urandom(6_000_000)
-    listen: Address = ANY if listen_on == "tcp" else UnixAddress(str(tmp_path / "listen"))
+    listen: ForwardAddress = ANY if listen_on == "tcp" else UnixAddress(str(tmp_path / "listen"))
     where = {} if target == "tcp" else {"path": str(tmp_path / "target")}
     async with dialled(to_sshd(sshd)) as connection, listening(echo, **where) as port:
-        wanted: Address = to(port) if target == "tcp" else UnixAddress(str(tmp_path / "target"))
+        wanted: ForwardAddress = to(port) if target == "tcp" else UnixAddress(str(tmp_path / "target"))
         opened = await forward(connection, listen, wanted, direction)
         if listen_on == "tcp":
             back = await exchange(port_of(opened), data=data)
@@ -140,7 +145,7 @@ async def test_a_client_that_speaks_no_socks_is_let_go(noise: bytes, connection:
 async def test_a_socks_forward_that_closes_as_a_client_arrives(connection: Connection, forward: Opens) -> None:
     """The client is let go, and the session does not end by it."""
     opened = await forward(connection, ANY, None, Direction.DYNAMIC)
-    gone = End()
+    gone = PipeEnd()
     gone.abort()
     await serve_socks(connection, opened, gone)
     assert not connection.is_closed()
@@ -175,7 +180,7 @@ async def test_what_sshd_does_not_allow_is_forbidden(
 ) -> None:
     """It is told from a busy port by the debug message beside the refusal."""
     host, _, port = listen.rpartition(":")
-    address: Address = TcpAddress(host, int(port)) if host else UnixAddress(listen)
+    address: ForwardAddress = TcpAddress(host, int(port)) if host else UnixAddress(listen)
     async with contextlib.AsyncExitStack() as stack:
         sshd = await stack.enter_async_context(
             running_sshd(tmp_path / "sshd", options=options, key_options=key_options)
@@ -235,7 +240,7 @@ async def test_a_connection_lost_while_asking_is_the_network(sshd: Sshd, log: An
 
 @pytest.mark.parametrize("listen", [ANY, TcpAddress("127.0.0.1", 2222), UnixAddress("/run/x")], ids=str)
 async def test_an_answer_that_makes_no_sense_is_the_relays_fault(
-    listen: Address, connection: Connection, log: Any, monkeypatch: pytest.MonkeyPatch
+    listen: ForwardAddress, connection: Connection, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends the session as any other failure does, and is no fault of tunneld's."""
     junk = asyncio.get_running_loop().create_future()
@@ -406,7 +411,7 @@ async def test_connections_beyond_the_bound_are_refused_and_logged_once(
     connection: Connection, events: list[Any], forward: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those within it go on, and a place that becomes free is given again."""
-    monkeypatch.setattr(forward_module, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(opened_module, "MOST_CONNECTIONS", 2)
     async with listening(echo) as port:
         opened = await forward(connection, ANY, to(port))
         streams = [await asyncio.open_connection("127.0.0.1", port_of(opened)) for _ in range(2)]
@@ -448,7 +453,7 @@ async def test_closing_ends_what_was_on_its_way_to_the_target(
     asked, may_go_on = asyncio.Event(), asyncio.Event()
     connect = forward_module._connect
 
-    async def connects_late(target: Address | None, end: End) -> None:
+    async def connects_late(target: ForwardAddress | None, end: PipeEnd) -> None:
         asked.set()
         await may_go_on.wait()
         await connect(target, end)

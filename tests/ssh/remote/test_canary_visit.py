@@ -18,9 +18,10 @@ from tunneld.core.supervise import canary as core
 from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.demo.ssh_server import Settings, serve
-from tunneld.profile import Address, Forward, TcpAddress, UnixAddress
+from tunneld.profile import Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.forward.forward import OpenForward, open_forward
+from tunneld.ssh.forward.forward import open_forward
+from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.remote.canary_visit import look, ways_in
 
 Connection = asyncssh.SSHClientConnection
@@ -49,7 +50,9 @@ async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @contextlib.asynccontextmanager
-async def opened(connection: Connection, listen: Address, target: Address, log: Any) -> AsyncIterator[OpenForward]:
+async def opened(
+    connection: Connection, listen: ForwardAddress, target: ForwardAddress, log: Any
+) -> AsyncIterator[OpenForward]:
     forward = await open_forward(connection, Forward(listen, target), log)
     try:
         yield forward
@@ -57,7 +60,7 @@ async def opened(connection: Connection, listen: Address, target: Address, log: 
         await forward.close()
 
 
-async def find(connection: Connection, listen: Address, target: Address, log: Any) -> Finding:
+async def find(connection: Connection, listen: ForwardAddress, target: ForwardAddress, log: Any) -> Finding:
     """What a first visit finds, which leaves nothing behind."""
     async with opened(connection, listen, target, log) as forward:
         finding = await look(connection, forward)
@@ -87,14 +90,14 @@ async def test_a_target_that_speaks_first_is_heard(
 
     if options and listen_on == "unix":
         options = [*options, "AllowStreamLocalForwarding remote"]
-    listen: Address = ANY if listen_on == "tcp" else UnixAddress(str(tmp_path / "listen"))
+    listen: ForwardAddress = ANY if listen_on == "tcp" else UnixAddress(str(tmp_path / "listen"))
     where = {} if target == "tcp" else {"path": str(tmp_path / "target")}
     async with (
         running_sshd(tmp_path / "sshd", options=options) as sshd,
         listening(serve_one, **where) as port,
         dialled(to_sshd(sshd)) as connection,
     ):
-        wanted: Address = to(port) if target == "tcp" else UnixAddress(str(tmp_path / "target"))
+        wanted: ForwardAddress = to(port) if target == "tcp" else UnixAddress(str(tmp_path / "target"))
         finding = await find(connection, listen, wanted, log)
         assert (finding.verdict, finding.text) == (Verdict.PASSES, "")
         assert finding.rtt is not None

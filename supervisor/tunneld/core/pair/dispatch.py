@@ -7,7 +7,7 @@ from collections import Counter
 from tunneld.core.pair.outbox import Outbox
 from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.redundancy import SMALL
-from tunneld.core.pair.resend import Late, Unanswered
+from tunneld.core.pair.resend import LateDatagram, Unanswered
 from tunneld.core.pair.route import Route, is_new, route
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.choice import choose
@@ -101,7 +101,7 @@ class Dispatch:
     def _mood(self, now: float) -> int:
         return DOUBT if self.is_in_doubt(now) else CALM
 
-    def _go_again(self, late: Late, turn: int, now: float) -> None:
+    def _go_again(self, late: LateDatagram, turn: int, now: float) -> None:
         """Over one of the paths in turn, all the same one, so that the newest comes first; over streams once."""
         number, datagram = late.waiting.number, late.waiting.datagram
         paths, streams, _ = self._route(datagram, now)
@@ -110,7 +110,7 @@ class Dispatch:
         if path and self._outbox.spend(path, datagram, now):
             late.packets.add(self._outbox.send(path, number, datagram, now))
 
-    def _stream(self, late: Late, streams: list[StreamCarrier], now: float) -> None:
+    def _stream(self, late: LateDatagram, streams: list[StreamCarrier], now: float) -> None:
         if late.is_streamed:
             return
         for stream in streams:

@@ -20,7 +20,7 @@ REGAINED_IN = 60.0
 """Seconds from nothing to the whole again."""
 
 
-class Room:
+class Headroom:
     """`most` in kbit/s: at first, and in the end."""
 
     def __init__(self, most: float, now: float) -> None:

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tunneld.core.pair.path import KINDS, Address, Candidate
+from tunneld.core.pair.path import KINDS, Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -59,7 +59,7 @@ def _candidate(value: object) -> Candidate | None:
     if not isinstance(value, list) or len(value) != 3 or value[0] not in KINDS or not _is_number(value[2], 1 << 16):
         return None
     address = reachable(value[1])
-    return Candidate(value[0], Address(address, value[2])) if address else None
+    return Candidate(value[0], UdpAddress(address, value[2])) if address else None
 
 
 def reachable(host: object) -> str | None:

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from tunneld.core.pair import packet, redundancy
-from tunneld.core.pair.headroom import Room
+from tunneld.core.pair.headroom import Headroom
 from tunneld.core.pair.packet import Seal
-from tunneld.core.pair.path import Address, Path
+from tunneld.core.pair.path import Path, UdpAddress
 from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.route import is_new
 
@@ -23,11 +23,11 @@ UNMEASURED = 5.0
 """Seconds for which a path whose loss nobody knows yet counts as uncertain, at most."""
 
 
-class Packet(NamedTuple):
+class OutgoingPacket(NamedTuple):
     """Send `data` from the socket `local` to `remote`."""
 
     local: str
-    remote: Address
+    remote: UdpAddress
     data: bytes
 
 
@@ -48,7 +48,7 @@ class Outbox:
         self._seal = seal
         self._paths = paths
         self._counts = counts
-        self._packets: list[Packet] = []
+        self._packets: list[OutgoingPacket] = []
         self._answers: list[tuple[Path, bytes]] = []
         self._copies: list[Copy] = []
         self._unplanned: list[tuple[int, bytes, float]] = []
@@ -88,11 +88,11 @@ class Outbox:
         else:
             self._counts["packets_untaken"] += 1
 
-    def add(self, packets: list[Packet]) -> None:
+    def add(self, packets: list[OutgoingPacket]) -> None:
         """Something that is not for the peer."""
         self._packets += packets[: MAX_PACKETS - len(self._packets)]
 
-    def take(self) -> list[Packet]:
+    def take(self) -> list[OutgoingPacket]:
         """What is to be sent now."""
         for path, body in self._answers:
             path.sent += 1
@@ -132,10 +132,10 @@ class Outbox:
             ripe.append(heapq.heappop(self._copies))
         return ripe
 
-    def room(self, path: Path, now: float) -> Room:
+    def room(self, path: Path, now: float) -> Headroom:
         """What a path has room for, as far as is known."""
         if path.room is None:
-            path.room = Room(self.budget.limit, now)
+            path.room = Headroom(self.budget.limit, now)
         return path.room
 
     def spend(self, path: Path, datagram: bytes, now: float) -> bool:
@@ -162,4 +162,4 @@ class Outbox:
         if len(self._packets) >= MAX_PACKETS:
             self._counts["packets_untaken"] += 1
             return
-        self._packets.append(Packet(path.local, path.remote, self._seal.close(kind, body)))
+        self._packets.append(OutgoingPacket(path.local, path.remote, self._seal.close(kind, body)))

@@ -22,7 +22,7 @@ from collections import Counter
 from hashlib import blake2s
 from typing import NamedTuple
 
-from tunneld.core.stream.flow import MAX_DATAGRAM, Seen
+from tunneld.core.stream.flow import MAX_DATAGRAM, SeenNumbers
 
 DATAGRAM, PROBE, ANSWER, ASKING = 0x41, 0x42, 0x43, 0x44
 
@@ -75,7 +75,7 @@ class Seal:
         self._identity, self._their_identity = identities(secret)[mine], identities(secret)[1 - mine]
         self._key, self._their_key = keys[mine], keys[1 - mine]
         self._number = 0
-        self._seen = Seen(bits=KEY_BITS)
+        self._seen = SeenNumbers(bits=KEY_BITS)
         self._counts = counts
 
     @property

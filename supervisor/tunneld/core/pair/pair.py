@@ -19,16 +19,15 @@ from typing import Any, NamedTuple, Union
 
 from tunneld.core.pair import packet, pair_snapshot, redundancy, stun
 from tunneld.core.pair.dispatch import DOUBT, Dispatch
-from tunneld.core.pair.outbox import Outbox
-from tunneld.core.pair.outbox import Packet as Packet
+from tunneld.core.pair.outbox import Outbox, OutgoingPacket
 from tunneld.core.pair.packet import SECRET as SECRET
 from tunneld.core.pair.packet import Seal
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.rendezvous import Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.flow import MAX_DATAGRAM, Seen
+from tunneld.core.stream.flow import MAX_DATAGRAM, SeenNumbers
 
 PING = 3.0
 """Seconds between two pings of a stream: mosh itself speaks as often, and a stream that died is noticed."""
@@ -49,7 +48,7 @@ class Deliver(NamedTuple):
     datagram: bytes
 
 
-class Message(NamedTuple):
+class StreamMessage(NamedTuple):
     """The peer says something on this stream that the pair does not know (SERVE, SERVING, REPORT)."""
 
     stream: str
@@ -63,7 +62,7 @@ class Gather(NamedTuple):
     why: str
 
 
-Event = Union[Deliver, Message, Gather]
+Event = Union[Deliver, StreamMessage, Gather]
 
 
 class Pair:
@@ -82,7 +81,7 @@ class Pair:
         self._rendezvous = Rendezvous(secret, now)
         self._outbox = Outbox(self._seal, self._paths, redundancy.Budget(budget, now), self.counts)
         self._dispatch = Dispatch(self.streams, self._paths, self._outbox, self.counts, now, is_client=is_client)
-        self._seen = Seen()
+        self._seen = SeenNumbers()
         self._now = now
         self._next_ping = now + PING
         self._crossed: deque[float] = deque(maxlen=BUSY[0])
@@ -128,7 +127,7 @@ class Pair:
             elif received.kind == frame.OFFER:
                 self._take_offer(frame.body(received), now)
             elif received.kind in (frame.SERVE, frame.SERVING, frame.REPORT):
-                events.append(Message(name, received.kind, frame.body(received)))
+                events.append(StreamMessage(name, received.kind, frame.body(received)))
         return events
 
     def outgoing(self, name: str, now: float) -> bytes:
@@ -149,7 +148,7 @@ class Pair:
         self._paths.shut(local)
         self._review(now)
 
-    def arrive(self, local: str, remote: Address, data: bytes, now: float) -> list[Event]:
+    def arrive(self, local: str, remote: UdpAddress, data: bytes, now: float) -> list[Event]:
         """Something came in on a UDP socket; anybody may have sent it."""
         if stun.is_stun(data):
             if not self._rendezvous.answered(local, remote, data):
@@ -175,19 +174,19 @@ class Pair:
             return self._review(now)
         return []
 
-    def ready(self) -> list[Packet]:
+    def ready(self) -> list[OutgoingPacket]:
         """What `send` has just made for UDP, for whoever is in a hurry; `packets` gives it as well."""
         return self._outbox.take()
 
-    def packets(self, now: float) -> list[Packet]:
+    def packets(self, now: float) -> list[OutgoingPacket]:
         """What to send over UDP now. A packet that a socket does not take at once is dropped."""
         self._dispatch.tick(now)
         for path in self._paths.to_probe(now, is_active=self._is_active(now)):
             self._outbox.probe(path, now)
-        self._outbox.add([Packet(*question) for question in self._rendezvous.questions(now)])
+        self._outbox.add([OutgoingPacket(*question) for question in self._rendezvous.questions(now)])
         return self._outbox.take()
 
-    def unsendable(self, local: str, remote: Address, now: float) -> None:
+    def unsendable(self, local: str, remote: UdpAddress, now: float) -> None:
         """The system refused to send there (no route, network down): this path is in doubt at once."""
         self.counts["packets_unsendable"] += 1
         path = self._paths.find(local, remote)
@@ -208,7 +207,7 @@ class Pair:
         self._rendezvous.sees_peer(hosts)
         self._paths.offer(self._rendezvous.candidates(), now)
 
-    def asks(self, servers: Iterable[Address], now: float) -> None:
+    def asks(self, servers: Iterable[UdpAddress], now: float) -> None:
         """STUN servers: what they see is offered as well."""
         self._rendezvous.asks(servers, now)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from tunneld.core.pair.headroom import Room
+from tunneld.core.pair.headroom import Headroom
 from tunneld.core.pair.loss import Loss
-from tunneld.core.pair.round_trips import UNKNOWN, Trips
+from tunneld.core.pair.round_trips import UNKNOWN, RoundTrips
 
 KINDS = ("lan", "mapped", "reflexive", "visible", "relay")
 """What a candidate may be, as OFFER names it: an address of the machine's own; one that its router opened; what a STUN
@@ -61,7 +61,7 @@ MAX_ASKED = 512
 one says nothing, so that a path whose round trip grew would seem dead."""
 
 
-class Address(NamedTuple):
+class UdpAddress(NamedTuple):
     """A UDP address as sockets name it: a numeric host without a scope, IPv4 never written as IPv6 (::ffff:...)."""
 
     host: str
@@ -78,7 +78,7 @@ class Address(NamedTuple):
 
 class Candidate(NamedTuple):
     kind: str
-    address: Address
+    address: UdpAddress
 
 
 class _Asked(NamedTuple):
@@ -94,15 +94,15 @@ class Path:
     `room` is what the line has room for besides mosh's own datagrams; None: nobody asked yet.
     """
 
-    def __init__(self, kind: str, local: str, remote: Address, now: float) -> None:
+    def __init__(self, kind: str, local: str, remote: UdpAddress, now: float) -> None:
         self.kind = kind
         self.local = local
         self.remote = remote
         self.made = now
         self.sent = self.received = 0
         self.proven = 0
-        self.trips = Trips()
-        self.room: Room | None = None
+        self.trips = RoundTrips()
+        self.room: Headroom | None = None
         self.answered: float | None = None
         self.heard: float | None = None
         self.fault = ""

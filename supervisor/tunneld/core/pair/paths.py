@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import inf, sqrt
 
-from tunneld.core.pair.path import FORGIVEN, NEEDED, Address, Candidate, Path
+from tunneld.core.pair.path import FORGIVEN, NEEDED, Candidate, Path, UdpAddress
 from tunneld.core.stream.flow import Rate
 
 MAX_PATHS = 32
@@ -66,9 +66,9 @@ class Paths:
         self.why = "no path has answered yet"
         self.full = NEEDED
         self._counts = counts
-        self._paths: dict[tuple[str, Address], Path] = {}
+        self._paths: dict[tuple[str, UdpAddress], Path] = {}
         self._families: dict[str, int] = {}
-        self._offered: dict[Address, str] = {}
+        self._offered: dict[UdpAddress, str] = {}
         self._probes = Rate(100, 100)
         self._finds = Rate(0.2, MAX_FOUND)
         self._patience = 0.0
@@ -113,7 +113,7 @@ class Paths:
         for path in self:
             path.doubt_everything(now)
 
-    def heard(self, local: str, remote: Address, now: float, *, asks: bool) -> Path | None:
+    def heard(self, local: str, remote: UdpAddress, now: float, *, asks: bool) -> Path | None:
         """A packet of the peer's came: its path, a new one if need be and it asks; None when there is none."""
         path = self._paths.get((local, remote))
         if path is None and asks:
@@ -139,7 +139,7 @@ class Paths:
         """Whether a path that no relay is on may be used."""
         return any(path.is_direct and path.is_open(now) for path in self)
 
-    def find(self, local: str, remote: Address) -> Path | None:
+    def find(self, local: str, remote: UdpAddress) -> Path | None:
         return self._paths.get((local, remote))
 
     # Time
@@ -206,11 +206,11 @@ class Paths:
                 else:
                     self._counts["paths_refused"] += 1
 
-    def _add(self, kind: str, local: str, remote: Address, now: float) -> Path:
+    def _add(self, kind: str, local: str, remote: UdpAddress, now: float) -> Path:
         path = self._paths[local, remote] = Path(kind, local, remote, now)
         return path
 
-    def _find(self, local: str, remote: Address, now: float) -> Path | None:
+    def _find(self, local: str, remote: UdpAddress, now: float) -> Path | None:
         if not self._finds.allows(now) or not self._has_room():
             self._counts["paths_refused"] += 1
             return None

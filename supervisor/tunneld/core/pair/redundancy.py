@@ -7,7 +7,7 @@ Measured with mosh at 5 % loss: 99 of 100 keystrokes were back within 493 ms as 
 
 from __future__ import annotations
 
-from tunneld.core.pair.headroom import Room
+from tunneld.core.pair.headroom import Headroom
 from tunneld.core.pair.loss import REMEMBERED, Loss
 
 SMALL = 300
@@ -59,7 +59,7 @@ class Budget:
 
     def __init__(self, limit: float, now: float) -> None:
         self.limit = limit
-        self._room = Room(limit, now)
+        self._room = Headroom(limit, now)
         self._began = now
         self._spent = self._last = 0.0
 

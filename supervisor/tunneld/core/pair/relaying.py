@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunneld.core.pair.packet import IDENTITY, LARGEST, TAG, identity_of
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 from tunneld.core.stream.flow import Rate
 
 PACKETS = 1000.0
@@ -23,7 +23,7 @@ class Relaying:
     """One pair's relay; `identities` are those of packet.identities. `counts` says what was refused and why."""
 
     def __init__(self, identities: tuple[bytes, bytes], counts: Counter[str]) -> None:
-        self._ends = {identity: End() for identity in identities}
+        self._ends = {identity: RelayedEnd() for identity in identities}
         self._counts = counts
         self._rate = Rate(PACKETS, PACKETS)
 
@@ -32,7 +32,7 @@ class Relaying:
         """When each end was heard last, in the order of the identities; None: never."""
         return tuple(end.heard for end in self._ends.values())
 
-    def pass_on(self, packet: bytes, source: Address, now: float) -> Address | None:
+    def pass_on(self, packet: bytes, source: UdpAddress, now: float) -> UdpAddress | None:
         """Where to send what came from `source`; None: nowhere."""
         identity = identity_of(packet)
         if identity not in self._ends or not IDENTITY + TAG < len(packet) <= LARGEST:
@@ -45,18 +45,18 @@ class Relaying:
         return next(end.reached_from(source) for other, end in self._ends.items() if other != identity)
 
 
-class End:
+class RelayedEnd:
     """Where one end's packets come from, in each family: an end that has two tries both, and each is a path."""
 
     def __init__(self) -> None:
         self.heard: float | None = None
-        self._sources: dict[int, tuple[float, Address]] = {}
+        self._sources: dict[int, tuple[float, UdpAddress]] = {}
 
-    def hear(self, source: Address, now: float) -> None:
+    def hear(self, source: UdpAddress, now: float) -> None:
         self.heard = now
         self._sources[source.family] = now, source
 
-    def reached_from(self, other: Address) -> Address | None:
+    def reached_from(self, other: UdpAddress) -> UdpAddress | None:
         """The address that makes one path of both ways: of the family of `other`, unless that has gone silent."""
         if self.heard is None:
             return None

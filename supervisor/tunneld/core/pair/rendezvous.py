@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tunneld.core.pair import offer, stun
 from tunneld.core.pair.offer import Offer
-from tunneld.core.pair.path import Address, Candidate
+from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream.flow import Rate
 from tunneld.core.stream.frame import Frame
 
@@ -32,7 +32,7 @@ class _Asking(NamedTuple):
     """A question to a STUN server, repeated with the same transaction until it answers."""
 
     local: str
-    server: Address
+    server: UdpAddress
     transaction: bytes
     began: float
 
@@ -44,13 +44,13 @@ class Rendezvous:
         self._key = key
         self._sockets: dict[str, tuple[int, int]] = {}  # family, port
         self._mine: tuple[Candidate, ...] = ()
-        self._seen_by_servers: dict[tuple[str, Address], Address] = {}
+        self._seen_by_servers: dict[tuple[str, UdpAddress], UdpAddress] = {}
         self._said: tuple[tuple[Candidate, ...], dict[int, int]] | None = None
         self._round = 0
         self._theirs = Offer(0, {}, ())
         self._hosts: tuple[str, ...] = ()
-        self._servers: tuple[Address, ...] = ()
-        self._asking: dict[tuple[str, Address], tuple[_Asking, int]] = {}
+        self._servers: tuple[UdpAddress, ...] = ()
+        self._asking: dict[tuple[str, UdpAddress], tuple[_Asking, int]] = {}
         self._asked = 0
         self._takes = Rate(1, 8)
         self._rounds_without = 0
@@ -106,12 +106,12 @@ class Rendezvous:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Where the peer may be."""
-        visible = [Address(host, self._theirs.ports.get(Address(host, 0).family, 0)) for host in self._hosts]
+        visible = [UdpAddress(host, self._theirs.ports.get(UdpAddress(host, 0).family, 0)) for host in self._hosts]
         return (*self._theirs.candidates, *(Candidate("visible", address) for address in visible if address.port))
 
     # STUN
 
-    def asks(self, servers: Iterable[Address], now: float) -> None:
+    def asks(self, servers: Iterable[UdpAddress], now: float) -> None:
         self._servers = tuple(dict.fromkeys(servers))[:MAX_SERVERS]
         self._seen_by_servers = {key: seen for key, seen in self._seen_by_servers.items() if key[1] in self._servers}
         self._ask(now)
@@ -125,14 +125,14 @@ class Rendezvous:
                     chance = blake2s(self._asked.to_bytes(8, "big"), key=self._key, digest_size=stun.TRANSACTION)
                     self._asking[local, server] = _Asking(local, server, chance.digest(), now), 0
 
-    def questions(self, now: float) -> list[tuple[str, Address, bytes]]:
+    def questions(self, now: float) -> list[tuple[str, UdpAddress, bytes]]:
         """What to send to STUN servers now: from which socket, where, what."""
         due = [(key, asking, step) for key, (asking, step) in self._asking.items() if _when(asking, step) <= now]
         for key, asking, step in due:
             self._asking[key] = asking, step + 1
         return [(asking.local, asking.server, stun.request(asking.transaction)) for _, asking, _ in due]
 
-    def answered(self, local: str, remote: Address, data: bytes) -> bool:
+    def answered(self, local: str, remote: UdpAddress, data: bytes) -> bool:
         """Something like STUN came; False when nobody asked for it."""
         asking = self._asking.get((local, remote))
         response = stun.read_response(data)

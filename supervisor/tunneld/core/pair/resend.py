@@ -29,7 +29,7 @@ MOST = 8
 """Datagrams that are remembered: what a quick typist causes in a second."""
 
 
-class Late:
+class LateDatagram:
     """`packets` carried it. It went again `times` times, `every` seconds apart; `is_streamed`: over streams as well.
 
     `is_rescued`: also over what else there was when its path went silent.
@@ -50,16 +50,16 @@ class Unanswered:
     def __init__(self, *, has_echoes: bool) -> None:
         self._has_echoes = has_echoes
         self._newest = -1
-        self._sent: dict[int, Late] = {}  # by the datagram's number, the oldest first
+        self._sent: dict[int, LateDatagram] = {}  # by the datagram's number, the oldest first
 
-    def __iter__(self) -> Iterator[Late]:
+    def __iter__(self) -> Iterator[LateDatagram]:
         """The newest first."""
         return reversed(self._sent.values())
 
     def add(self, waiting: Waiting, packets: Iterable[int], due: float, trip: float) -> None:
         """A datagram leaves in these packets; from `due` on its answer, which takes `trip` seconds, is late."""
         self._newest = waiting.number
-        self._sent[waiting.number] = Late(waiting, packets, due, max(AGAIN, trip * TRIP_SHARE))
+        self._sent[waiting.number] = LateDatagram(waiting, packets, due, max(AGAIN, trip * TRIP_SHARE))
         if len(self._sent) > MOST:
             del self._sent[next(iter(self._sent))]
 
@@ -79,7 +79,7 @@ class Unanswered:
         """When the next one goes again."""
         return min((late.due for late in self), default=inf)
 
-    def again(self, now: float) -> list[Late]:
+    def again(self, now: float) -> list[LateDatagram]:
         """One is late: those that go again now. Having gone along makes none late before its own time."""
         for late in self:
             if now - late.waiting.since >= MAX_AGE:  # a laptop slept
@@ -90,7 +90,7 @@ class Unanswered:
             late.due = max(late.due, now + self._pause(late))
         return going
 
-    def _pause(self, late: Late) -> float:
+    def _pause(self, late: LateDatagram) -> float:
         if late.times < TIMES:
             return late.every
         if self._has_echoes and late.waiting.number == self._newest and late.times < TIMES + MORE:

@@ -20,7 +20,7 @@ QUEUE, JITTERS, QUEUED = 0.05, 3, 8
 on the way: where packets come as they like, some are late by chance."""
 
 
-class Trips:
+class RoundTrips:
     """`usual` is smoothed, in seconds; None: none was measured."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 
-from tunneld.core.pair.path import Address
+from tunneld.core.pair.path import UdpAddress
 
 TRANSACTION = 12
 """Bytes; whoever cannot guess them cannot answer."""
@@ -37,7 +37,7 @@ def request(transaction: bytes) -> bytes:
     return _HEADER.pack(_REQUEST, 0, _COOKIE, transaction)
 
 
-def respond(data: bytes, source: Address) -> bytes | None:
+def respond(data: bytes, source: UdpAddress) -> bytes | None:
     """A reflector's answer to `data` from `source`; None: say nothing.
 
     Attributes of the request do not matter, but for those that must be understood: a request that has any is not
@@ -54,7 +54,7 @@ def respond(data: bytes, source: Address) -> bytes | None:
     return _HEADER.pack(_SUCCESS, len(body), _COOKIE, transaction) + body
 
 
-def read_response(data: bytes) -> tuple[bytes, Address] | None:
+def read_response(data: bytes) -> tuple[bytes, UdpAddress] | None:
     """The transaction and the address that the server saw; None when this is not such an answer."""
     if not is_stun(data) or len(data) > LARGEST:
         return None
@@ -84,17 +84,17 @@ def _attributes(data: bytes, length: int) -> list[tuple[int, bytes]] | None:
     return found
 
 
-def _mapped(address: Address, transaction: bytes) -> bytes:
+def _mapped(address: UdpAddress, transaction: bytes) -> bytes:
     packed = ipaddress.ip_address(address.host).packed
     family = 1 if len(packed) == 4 else 2
     return struct.pack(">BBH", 0, family, address.port ^ _COOKIE >> 16) + _xor(packed, transaction)
 
 
-def _unmapped(value: bytes, transaction: bytes) -> Address | None:
+def _unmapped(value: bytes, transaction: bytes) -> UdpAddress | None:
     if len(value) < 4 or _FAMILIES.get(value[1]) != len(value) - 4:
         return None
     host = str(ipaddress.ip_address(_xor(value[4:], transaction)))
-    return Address(host, int.from_bytes(value[2:4], "big") ^ _COOKIE >> 16)
+    return UdpAddress(host, int.from_bytes(value[2:4], "big") ^ _COOKIE >> 16)
 
 
 def _xor(packed: bytes, transaction: bytes) -> bytes:

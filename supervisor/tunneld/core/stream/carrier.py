@@ -9,7 +9,7 @@ from __future__ import annotations
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import DatagramQueue, Waiting
-from tunneld.core.stream.window import Credit
+from tunneld.core.stream.window import SendWindow
 
 PATIENCE = 0.1
 """Seconds beyond the usual round trip after which an answer is late: a TCP retransmission has begun."""
@@ -34,7 +34,7 @@ class StreamCarrier:
         self.received = 0
         self.heard = now
         self.greeted = False
-        self._credit = Credit()
+        self._credit = SendWindow()
         self._queue = DatagramQueue()
         self._decoder = FrameDecoder()
         self._control = bytearray(frame.PREAMBLE)

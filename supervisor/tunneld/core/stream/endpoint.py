@@ -21,14 +21,14 @@ SWEEP = 5.0
 """Seconds between two looks for idle flows."""
 
 
-class Deliver(NamedTuple):
+class DeliverOnFlow(NamedTuple):
     """Hand this datagram to the flow's UDP side."""
 
     flow: Flow
     datagram: bytes
 
 
-class Ended(NamedTuple):
+class FlowEnded(NamedTuple):
     """The flow is gone; free what belongs to it."""
 
     flow: Flow
@@ -41,7 +41,7 @@ class Message(NamedTuple):
     body: dict[str, Any]
 
 
-Happening = Union[Deliver, Ended, Message]
+Happening = Union[DeliverOnFlow, FlowEnded, Message]
 
 
 class Endpoint:
@@ -90,7 +90,7 @@ class Endpoint:
         for carrier in carriers:
             carrier.offer(waiting)
 
-    def close(self, flow: Flow, now: float) -> Ended:
+    def close(self, flow: Flow, now: float) -> FlowEnded:
         """End a flow and tell the peer."""
         for carrier in choose(self.carriers.values(), 0, now)[:1]:
             carrier.say(Frame(frame.CLOSE, flow.number))
@@ -127,13 +127,13 @@ class Endpoint:
             self.counts["datagrams_duplicate"] += 1
             return []
         self.counts["datagrams_in"] += 1
-        return [Deliver(flow, received.payload)]
+        return [DeliverOnFlow(flow, received.payload)]
 
-    def _end(self, flow: Flow) -> Ended:
+    def _end(self, flow: Flow) -> FlowEnded:
         self.flows.remove(flow)
         for carrier in self.carriers.values():
             carrier.forget(flow.number)
-        return Ended(flow)
+        return FlowEnded(flow)
 
 
 class Ingress(Endpoint):

@@ -54,7 +54,7 @@ class Rate:
         return self._tokens >= 1
 
 
-class Seen:
+class SeenNumbers:
     """Which sequence numbers have come, each accepted once; one older than the last SEEN counts as seen.
 
     Numbers are modulo 2^bits: what is less than half of that ahead is newer (RFC 1982).
@@ -90,7 +90,7 @@ class Flow:
         self.opened = self.heard = now
         self.answered = False
         self.sent = 0
-        self.seen = Seen()
+        self.seen = SeenNumbers()
         # A mosh-client that has no answer yet sends at most four a second.
         self.unanswered = Rate(10, 20)
 

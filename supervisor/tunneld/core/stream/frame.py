@@ -14,7 +14,7 @@ noise from shell start-up files and is skipped. Then frames, each with a header 
     SERVE     7  to an agent, JSON: what to listen on
     SERVING   8  from an agent, JSON: where it listens, or why it does not
     REPORT    9  from an agent, JSON: its counters
-    OFFER    10  to the other end of a pair, JSON: where the sender may be reached over UDP (see tunneld.core.pair.offer)
+    OFFER    10  to the other end of a pair, JSON: where the sender may be reached over UDP (see core/pair/offer.py)
 
 A flow's number is its ingress port (upper 16 bits) and a serial (lower 16 bits), so a flow needs no opening.
 Frames of an unknown kind are skipped, so that a later version may add some.

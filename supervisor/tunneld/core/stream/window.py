@@ -27,7 +27,7 @@ BASE_AGE = 30.0
 """Seconds for which the best round trip counts, so that a new, longer route is learnt."""
 
 
-class Credit:
+class SendWindow:
     """One direction of one stream. Times are seconds on any steady clock."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ SMOOTHING = 0.125
 """The share of the newest round trip in the one that is shown (RFC 6298, 2.3)."""
 
 
-class Pulse:
+class Liveness:
     """One session's. `acknowledged` is a count of bytes that only grows; None where it cannot be had."""
 
     def __init__(self, interval: float, now: float) -> None:

@@ -28,7 +28,7 @@ from tunneld.ssh.connect.fast_login import shorten_login
 from tunneld.ssh.connect.hop import Hop, Phase
 from tunneld.ssh.connect.known_hosts import GLOBAL_FILES, USER_FILES, KnownHosts
 from tunneld.ssh.connect.no_ignores import without_ignores
-from tunneld.ssh.connect.race import Direct
+from tunneld.ssh.connect.race import DirectTunnel
 
 # Seconds per hop. autossh's users wait minutes for a relay that accepts and never speaks; a login over a satellite link
 # with a slow relay takes under 5.
@@ -191,7 +191,7 @@ class _Dialler:
         """asyncssh's `tunnel`: None where a ProxyCommand makes the connection."""
         if config.proxy_command:
             return None
-        return Direct(family=config.family or 0, local=config.local_addr or None, outage=self._outage)
+        return DirectTunnel(family=config.family or 0, local=config.local_addr or None, outage=self._outage)
 
     def _keys(self, config: asyncssh.SSHClientConnectionOptions) -> keys.Keys:
         get: Callable[..., Any] = config.config.get

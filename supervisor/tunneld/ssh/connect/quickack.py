@@ -17,7 +17,7 @@ BEGINNING = 10.0
 """Seconds after connecting: login, forwards and the first program have been asked for by then."""
 
 
-class Prompt(asyncio.Protocol):
+class QuickAck(asyncio.Protocol):
     """Stands before the protocol that it is given, and leaves after BEGINNING."""
 
     def __init__(self, protocol: Any, plain: socket.socket) -> None:

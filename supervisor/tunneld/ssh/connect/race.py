@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
-from tunneld.ssh.connect.quickack import Prompt
-from tunneld.ssh.connect.resolver import Address, Names, Question, is_no_answer
+from tunneld.ssh.connect.quickack import QuickAck
+from tunneld.ssh.connect.resolver import NameCache, Question, SocketAddress, is_no_answer
 
 STAGGER = 0.25  # seconds between the first attempts at several addresses (RFC 8305, section 8)
 LIFE = 4.0  # seconds that an attempt may take: the kernel has sent its SYN three times by then
@@ -39,10 +39,10 @@ PATIENCE = 0.3
 NO_WAY = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
-NAMES = Names()
+NAMES = NameCache()
 
 
-class Direct:
+class DirectTunnel:
     """Connects without a jump host, in the shape in which asyncssh takes a `tunnel`.
 
     `outage`: seconds for which the relay has been out of reach; `interval`: those between attempts, which follow from
@@ -70,7 +70,7 @@ class Direct:
         try:
             protocol = session_factory()
             loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: Prompt(protocol, plain), sock=plain)
+            transport, _ = await loop.create_connection(lambda: QuickAck(protocol, plain), sock=plain)
             return transport, protocol
         except BaseException:
             plain.close()
@@ -89,8 +89,8 @@ class Direct:
         finally:
             asking.cancel()
 
-    async def _race(self, addresses: Iterable[Address]) -> Race:
-        local: tuple[Address, ...] = ()
+    async def _race(self, addresses: Iterable[SocketAddress]) -> Race:
+        local: tuple[SocketAddress, ...] = ()
         if self._local:
             local = await asyncio.to_thread(NAMES.ask, Question(*self._local, self._family))
         return Race(interleaved(addresses), local=local, interval=self.interval, chance=self._chance)
@@ -101,9 +101,9 @@ class Race:
 
     def __init__(
         self,
-        addresses: Sequence[Address],
+        addresses: Sequence[SocketAddress],
         *,
-        local: Iterable[Address] = (),
+        local: Iterable[SocketAddress] = (),
         interval: float,
         chance: Callable[[], float],
     ) -> None:
@@ -112,7 +112,7 @@ class Race:
         self._local: dict[int, Any] = {address.family: address.where for address in reversed(tuple(local))}
         self._interval = interval
         self._chance = chance
-        self._heard: dict[Address, OSError] = {}  # the last word of each address, TimeoutError for silence
+        self._heard: dict[SocketAddress, OSError] = {}  # the last word of each address, TimeoutError for silence
         self._attempts: set[asyncio.Task[None]] = set()
         self._winner: socket.socket | None = None
         self._news = asyncio.Event()
@@ -132,7 +132,7 @@ class Race:
             raise self._verdict() or OSError("no address")
         return self._winner
 
-    def learn(self, found: asyncio.Future[tuple[Address, ...]]) -> None:
+    def learn(self, found: asyncio.Future[tuple[SocketAddress, ...]]) -> None:
         """Try what else the name means too, when that comes to light."""
         if found.cancelled() or found.exception() is not None:
             return
@@ -150,7 +150,7 @@ class Race:
             attempt.add_done_callback(self._ended)
             await self._rest(address)
 
-    async def _rest(self, address: Address) -> None:
+    async def _rest(self, address: SocketAddress) -> None:
         """Until the next attempt may start: a refusal brings an untried address forward, as does a new one."""
         waiting = len(self._untried)
 
@@ -164,7 +164,7 @@ class Race:
         while len(self._attempts) >= MOST and not self._is_over():
             await self._next_news()
 
-    async def _attempt(self, address: Address) -> None:
+    async def _attempt(self, address: SocketAddress) -> None:
         with contextlib.ExitStack() as closing:
             try:
                 plain = closing.enter_context(socket.socket(address.family, socket.SOCK_STREAM))
@@ -204,9 +204,9 @@ class Race:
         await self._news.wait()
 
 
-def interleaved(addresses: Iterable[Address]) -> list[Address]:
+def interleaved(addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
     """Each address once, the families in turn, each in the order in which the system prefers them."""
-    families: dict[int, list[Address]] = {}
+    families: dict[int, list[SocketAddress]] = {}
     for address in dict.fromkeys(addresses):
         families.setdefault(address.family, []).append(address)
     rows = itertools.zip_longest(*families.values())
@@ -234,7 +234,9 @@ def _plainness(word: OSError) -> int:
     return 3 if word.errno in NO_WAY else 2
 
 
-async def _answer(asking: asyncio.Future[tuple[Address, ...]], known: tuple[Address, ...]) -> tuple[Address, ...]:
+async def _answer(
+    asking: asyncio.Future[tuple[SocketAddress, ...]], known: tuple[SocketAddress, ...]
+) -> tuple[SocketAddress, ...]:
     """What is found out, or what is known when that takes long. Raises OSError: there is no such name."""
     try:
         async with asyncio.timeout(PATIENCE if known else None):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 MOST_ADDRESSES = 64
 
 
-class Address(NamedTuple):
+class SocketAddress(NamedTuple):
     family: int
     where: tuple[Any, ...]  # as socket.connect takes it
 
@@ -24,17 +24,17 @@ class Question(NamedTuple):
     family: int  # 0 for any
 
 
-class Names:
+class NameCache:
     """Answers, by question. `ask` blocks and runs in threads; everything else is read from the event loop.
 
     It grows with the names in profiles and ssh_config, so it needs no bound.
     """
 
     def __init__(self) -> None:
-        self._last: dict[Question, tuple[Address, ...]] = {}
+        self._last: dict[Question, tuple[SocketAddress, ...]] = {}
         self._asked: list[Question] = []
 
-    def last(self, question: Question) -> tuple[Address, ...]:
+    def last(self, question: Question) -> tuple[SocketAddress, ...]:
         """The last answer, empty for none."""
         return self._last.get(question, ())
 
@@ -48,14 +48,14 @@ class Names:
         """Whether a thread waits for the answer: another would wait as long."""
         return question in self._asked
 
-    def ask(self, question: Question) -> tuple[Address, ...]:
+    def ask(self, question: Question) -> tuple[SocketAddress, ...]:
         """Ask the system, and remember. Raises OSError."""
         self._asked.append(question)
         try:
             found = socket.getaddrinfo(question.host, question.port, family=question.family, type=socket.SOCK_STREAM)
         finally:
             self._asked.remove(question)
-        self._last[question] = tuple(Address(family, where) for family, _, _, _, where in found[:MOST_ADDRESSES])
+        self._last[question] = tuple(SocketAddress(family, where) for family, _, _, _, where in found[:MOST_ADDRESSES])
         return self._last[question]
 
 

@@ -9,20 +9,20 @@ import struct
 
 import asyncssh
 
-from tunneld.core.supervise.liveness import Pulse
+from tunneld.core.supervise.liveness import Liveness
 from tunneld.ssh.connect.alive import ask
 
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked, there since Linux 4.1.
 BYTES_ACKED = struct.Struct("@120xQ")
 
 
-class Vigil:
+class KeepaliveWatch:
     """Over a connection that `dial` made. Seconds are those of the event loop's clock."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection, interval: float) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._pulse = Pulse(interval, self._loop.time())
+        self._pulse = Liveness(interval, self._loop.time())
         self._due = asyncio.Event()
         self._doubted, self._trusted = asyncio.Event(), asyncio.Event()
         self._trusted.set()

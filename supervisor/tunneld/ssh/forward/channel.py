@@ -6,11 +6,11 @@ from typing import Any
 
 import asyncssh
 
-from tunneld.profile import Address, UnixAddress
-from tunneld.ssh.forward.pipe import End
+from tunneld.profile import ForwardAddress, UnixAddress
+from tunneld.ssh.forward.pipe import PipeEnd
 
 
-def join(there: End, end: End) -> None:
+def join(there: PipeEnd, end: PipeEnd) -> None:
     """Make one pipe of a channel that has just been opened and the connection for which it was."""
     if end.is_closed:
         there.abort()  # the forward was closed while the relay was connecting
@@ -18,7 +18,7 @@ def join(there: End, end: End) -> None:
         there.join(end)
 
 
-async def open_channel(connection: asyncssh.SSHClientConnection, target: Address) -> End:
+async def open_channel(connection: asyncssh.SSHClientConnection, target: ForwardAddress) -> PipeEnd:
     """Have the relay connect to `target`.
 
     It has no time-out of its own: asyncssh loses a channel whose opening is cancelled, and the relay's connection with
@@ -27,7 +27,7 @@ async def open_channel(connection: asyncssh.SSHClientConnection, target: Address
     Raises:
         asyncssh.ChannelOpenError: it cannot, or may not.
     """
-    there = End()
+    there = PipeEnd()
 
     def session() -> Any:
         return there

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncssh
 
 from tunneld.profile import TcpAddress
 from tunneld.ssh.forward.channel import join, open_channel
-from tunneld.ssh.forward.pipe import End
+from tunneld.ssh.forward.opened import OpenForward
+from tunneld.ssh.forward.pipe import PipeEnd
 from tunneld.ssh.forward.socks import FAILURE, NOT_ALLOWED, REFUSED, SUCCEEDED, SocksError, read_request
-
-if TYPE_CHECKING:
-    from tunneld.ssh.forward.forward import OpenForward
 
 # Seconds for a client to say where to; browsers do in one round trip on loopback.
 HANDSHAKE_TIMEOUT = 15.0
@@ -21,7 +19,7 @@ HANDSHAKE_TIMEOUT = 15.0
 MOST_EARLY = 65536
 
 
-class Early(asyncio.Protocol):
+class EarlyReader(asyncio.Protocol):
     """Reads exact pieces from a connection, and keeps what came after them."""
 
     def __init__(self) -> None:
@@ -64,11 +62,11 @@ class Early(asyncio.Protocol):
         return piece
 
 
-async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: End) -> None:
+async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: PipeEnd) -> None:
     transport = end.transport
     if transport is None:
         return  # the forward was closed in this very moment
-    early = Early()
+    early = EarlyReader()
     early.take(transport)
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
@@ -92,7 +90,7 @@ async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForw
         _catch_up(early, end)
 
 
-def _catch_up(early: Early, end: End) -> None:
+def _catch_up(early: EarlyReader, end: PipeEnd) -> None:
     """Give the pipe what its client sent, and how it ended, before there was a pipe."""
     end.data_received(bytes(early.rest))
     if early.lost:

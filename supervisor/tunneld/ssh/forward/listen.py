@@ -9,25 +9,23 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncssh
 
-from tunneld.profile import Address, Direction, TcpAddress, UnixAddress
+from tunneld.profile import Direction, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.client import client_of, why_ended
 from tunneld.ssh.connect.failure import safe
 from tunneld.ssh.forward.channel import join, open_channel
 from tunneld.ssh.forward.dynamic import serve_socks
-from tunneld.ssh.forward.pipe import End
+from tunneld.ssh.forward.opened import OpenForward
+from tunneld.ssh.forward.pipe import PipeEnd
 from tunneld.ssh.forward.refusal import refused_here
-
-if TYPE_CHECKING:
-    from tunneld.ssh.forward.forward import OpenForward
 
 BACKLOG = 128
 
 
-class Here:
+class LocalListener:
     """Sockets of this host that listen; a Unix socket's file goes with them."""
 
     def __init__(self, server: asyncio.Server, path: Path | None = None) -> None:
@@ -46,7 +44,9 @@ class Here:
         """Closing listening sockets takes effect at once; what runs through them is the forward's to close."""
 
 
-async def listen_here(connection: asyncssh.SSHClientConnection, opened: OpenForward) -> tuple[Here, Address]:
+async def listen_here(
+    connection: asyncssh.SSHClientConnection, opened: OpenForward
+) -> tuple[LocalListener, ForwardAddress]:
     """Bind and listen; the listener and its real address.
 
     Raises:
@@ -56,20 +56,20 @@ async def listen_here(connection: asyncssh.SSHClientConnection, opened: OpenForw
         raise why_ended(connection)
     listen = opened.forward.listen
 
-    def accepted() -> Arrival:
-        return Arrival(connection, opened)
+    def accepted() -> AcceptedConnection:
+        return AcceptedConnection(connection, opened)
 
     loop = asyncio.get_running_loop()
     try:
         if isinstance(listen, UnixAddress):
             server = await loop.create_unix_server(accepted, sock=bind_unix(Path(listen.path)), backlog=BACKLOG)
-            return Here(server, Path(listen.path)), listen
+            return LocalListener(server, Path(listen.path)), listen
         server = await loop.create_server(accepted, listen.host, listen.port, backlog=BACKLOG)
         if not server.sockets:  # asyncio takes any error of socket() for an unknown family, and goes on without
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     except OSError as error:
         raise refused_here(str(listen), error, client_of(connection).hop) from error
-    return Here(server), TcpAddress(listen.host, server.sockets[0].getsockname()[1])
+    return LocalListener(server), TcpAddress(listen.host, server.sockets[0].getsockname()[1])
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -103,7 +103,7 @@ def _is_stale(path: Path) -> bool:
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
-class Arrival(asyncio.Protocol):
+class AcceptedConnection(asyncio.Protocol):
     """A connection that has just been accepted here, on its way to becoming a pipe."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection, opened: OpenForward) -> None:
@@ -123,7 +123,7 @@ class Arrival(asyncio.Protocol):
         self._connection.create_task(serve(self._connection, self._opened, end))
 
 
-async def _serve(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: End) -> None:
+async def _serve(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: PipeEnd) -> None:
     assert opened.forward.to is not None
     try:
         there = await open_channel(connection, opened.forward.to)

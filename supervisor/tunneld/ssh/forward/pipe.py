@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class End(asyncio.Protocol):
+class PipeEnd(asyncio.Protocol):
     """One end of a pipe. A socket's protocol and a channel's session alike: asyncssh calls back as asyncio does.
 
     An end that has no other yet reads nothing, so nothing is lost or piled up while the other is being opened. Each
@@ -17,7 +17,7 @@ class End(asyncio.Protocol):
 
     def __init__(self, ended: Callable[[], None] | None = None) -> None:
         self._transport: Any = None
-        self._other: End | None = None
+        self._other: PipeEnd | None = None
         self._ended = ended
         self._finished = False  # our side has sent its end of file
         self.is_closed = False
@@ -47,7 +47,7 @@ class End(asyncio.Protocol):
     def session_started(self) -> None:
         """asyncssh's word for a channel that is open; `connection_made` has done the work."""
 
-    def join(self, other: End) -> None:
+    def join(self, other: PipeEnd) -> None:
         """Become one pipe with `other`, whose transport may come later."""
         self._other, other._other = other, self
         if self._transport is not None and other._transport is not None:

@@ -14,7 +14,7 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError
 
 from tunneld.core.supervise.canary import Step, Visit
-from tunneld.profile import Address, UnixAddress
+from tunneld.profile import ForwardAddress, UnixAddress
 from tunneld.ssh.connect.failure import safe
 from tunneld.ssh.remote.remote import RemoteProgram, start
 
@@ -49,7 +49,7 @@ if there in ready:
 _PROGRAM_TIME = 60
 
 
-class Channel(asyncssh.SSHTCPSession[bytes]):
+class CallerChannel(asyncssh.SSHTCPSession[bytes]):
     """The relay's side of a visit as a channel."""
 
     def __init__(self, visit: Visit) -> None:
@@ -57,7 +57,7 @@ class Channel(asyncssh.SSHTCPSession[bytes]):
         self._channel: Any = None
         self._left = False
 
-    async def call(self, connection: asyncssh.SSHClientConnection, address: Address) -> None:
+    async def call(self, connection: asyncssh.SSHClientConnection, address: ForwardAddress) -> None:
         """Have the relay connect. What comes of it is the visit's; nothing is raised."""
         self._visit.saw(Step.TRIED)
         try:
@@ -95,7 +95,7 @@ class Channel(asyncssh.SSHTCPSession[bytes]):
         self._visit.saw(Step.ENDED)
 
 
-class Program:
+class CallerProgram:
     """The relay's side of a visit as a program that it runs for us."""
 
     def __init__(self, visit: Visit) -> None:
@@ -104,7 +104,7 @@ class Program:
         self._rest = b""
         self._left = False
 
-    async def call(self, connection: asyncssh.SSHClientConnection, address: Address) -> None:
+    async def call(self, connection: asyncssh.SSHClientConnection, address: ForwardAddress) -> None:
         """As a channel does."""
         try:
             await start(connection, program(address), self._remote)
@@ -131,7 +131,7 @@ class Program:
             self._visit.saw(Step.FORBIDDEN, self._remote.last_words)
 
 
-def program(address: Address) -> bytes:
+def program(address: ForwardAddress) -> bytes:
     """One that connects to `address` on the relay and says how that goes, until its input ends."""
     if isinstance(address, UnixAddress):
         return _packed("socket.AF_UNIX", address.path)

@@ -9,11 +9,11 @@ from ipaddress import ip_address
 import asyncssh
 
 from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, patience
-from tunneld.profile import Address, TcpAddress, UnixAddress
+from tunneld.profile import ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.alive import hear_from
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.forward.forward import OpenForward
-from tunneld.ssh.remote.canary_caller import Channel, Program
+from tunneld.ssh.forward.opened import OpenForward
+from tunneld.ssh.remote.canary_caller import CallerChannel, CallerProgram
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
@@ -35,7 +35,7 @@ async def look(connection: asyncssh.SSHClientConnection, opened: OpenForward) ->
     return finding
 
 
-def ways_in(listening: Address) -> list[Address]:
+def ways_in(listening: ForwardAddress) -> list[ForwardAddress]:
     """Where to connect on the relay: for a wildcard loopback, for a public address loopback in the second place."""
     if isinstance(listening, UnixAddress):
         return [listening]
@@ -49,10 +49,10 @@ def ways_in(listening: Address) -> list[Address]:
     return [listening] if host.is_loopback else [listening, loopback]
 
 
-async def _look_at(connection: asyncssh.SSHClientConnection, opened: OpenForward, address: Address) -> Finding:
+async def _look_at(connection: asyncssh.SSHClientConnection, opened: OpenForward, address: ForwardAddress) -> Finding:
     """By the first way that the relay lets us go; each that it does not is a line in its log, once."""
-    for way in (Program,) if opened.takes_program else (Channel, Program):
-        visit = Watched(address)
+    for way in (CallerProgram,) if opened.takes_program else (CallerChannel, CallerProgram):
+        visit = WatchedVisit(address)
         finding = await _visit(connection, opened, visit, way(visit))
         if Step.FORBIDDEN not in visit.steps or Step.ARRIVED in visit.steps or connection.is_closed():
             return finding
@@ -60,10 +60,10 @@ async def _look_at(connection: asyncssh.SSHClientConnection, opened: OpenForward
     return Finding(Verdict.UNKNOWN, f"{NO_WAY} ({visit.why})" if visit.why else NO_WAY, is_final=True)
 
 
-class Watched(Visit):
+class WatchedVisit(Visit):
     """A visit that can be waited for."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ForwardAddress) -> None:
         self._clock = asyncio.get_running_loop().time
         self.address = address
         self.news = asyncio.Event()
@@ -78,8 +78,8 @@ class Watched(Visit):
 async def _visit(
     connection: asyncssh.SSHClientConnection,
     opened: OpenForward,
-    visit: Watched,
-    caller: Channel | Program,
+    visit: WatchedVisit,
+    caller: CallerChannel | CallerProgram,
 ) -> Finding:
     with opened.visited_by(visit):
         # A task of the connection's: asyncssh loses a channel whose opening is cancelled.
@@ -97,7 +97,7 @@ async def _visit(
     return replace(finding, rtt=visit.moved - visit.began) if finding.verdict is Verdict.PASSES else finding
 
 
-async def _waited(connection: asyncssh.SSHClientConnection, visit: Watched) -> bool:
+async def _waited(connection: asyncssh.SSHClientConnection, visit: WatchedVisit) -> bool:
     """Until the visit shows something (False), or has waited for its next step as long as it may (True).
 
     Raises:

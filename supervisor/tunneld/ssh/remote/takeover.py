@@ -1,7 +1,8 @@
 """Ending our own stale session on the relay, and holding a session channel open for the new one.
 
 sshd frees the ports of a client that vanished only when its own probes fail: after a minute or two, or never. The new
-session runs tunneld.shipped.end_predecessor there, which ends the old one's process where the relay's record shows that it is ours.
+session runs shipped/end_predecessor.py there, which ends the old one's process where the relay's record shows that it
+is ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError
 
 from tunneld.profile import TcpAddress
-from tunneld.shipped.pack import NO_PYTHON, claim_program, whole_command
+from tunneld.shipped.pack import NO_PYTHON, end_predecessor_program, whole_command
 from tunneld.ssh.connect.failure import safe
 from tunneld.ssh.remote.holder import hold_session
 from tunneld.ssh.remote.remote import RemoteProgram
@@ -30,8 +31,8 @@ from tunneld.ssh.remote.remote import RemoteProgram
 # Begins the report; start-up files of a shell may have printed other lines before it.
 SYNC = "tunneld-claim "
 
-# Seconds until a relay that says nothing is left alone. The program may take five (tunneld.shipped.end_predecessor: LOCK_TIME, PATIENCE
-# twice); a shell's start-up files and a slow link have the rest.
+# Seconds until a relay that says nothing is left alone. The program may take five (end_predecessor.py: LOCK_TIME,
+# PATIENCE twice); a shell's start-up files and a slow link have the rest.
 START_TIME = 10.0
 
 # Bytes before and in the report: what start-up files print, as in core/frame.py, and then one line.
@@ -152,7 +153,7 @@ class Holder:
     async def _run(self) -> None:
         key, instance, displaces = self._mark.key, self._mark.instance, self._mark.displaces
         listens = [(each.host, each.port) for each in self._listens]
-        command = whole_command(claim_program(SYNC, key, instance, displaces, listens))
+        command = whole_command(end_predecessor_program(SYNC, key, instance, displaces, listens))
         await self._connection.create_session(lambda: self._program, command, encoding=None)
 
     def _received(self, data: bytes) -> None:

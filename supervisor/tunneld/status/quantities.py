@@ -1,0 +1,19 @@
+"""Numbers in words: how long something lasted, and how many of something there are."""
+
+from __future__ import annotations
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def duration(seconds: float, *, units: int = 2) -> str:
+    """`4 s`, `3 min 20 s`, `9 d 3 h`: the largest units."""
+    rest, parts = round(seconds), []
+    for unit, size in UNITS:
+        number, rest = divmod(rest, size)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:units]) or "0 s"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.errors import ProfileError
 from tunneld.profile import (
-    Backoff,
     Canary,
     Direction,
     Forward,
@@ -49,7 +49,7 @@ def test_what_is_not_written_has_its_default(write: Write) -> None:
         forward=(Forward(TcpAddress("127.0.0.1", 2222), TcpAddress("127.0.0.1", 22), Direction.REMOTE, True),),
         mosh=None,
         keepalive=Keepalive(interval=10, count=3),
-        backoff=Backoff(initial=1, maximum=60, stable_after=30),
+        backoff=Limits(initial=1, maximum=60, stable_after=30),
         canary=Canary(interval=300),
     )
 
@@ -127,7 +127,7 @@ def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
         ),
         mosh=Mosh(PortRange(61001, 61003), bind="192.0.2.1", to="10.0.0.7"),
         keepalive=Keepalive(interval=2.5, count=2),
-        backoff=Backoff(initial=0.5, maximum=8, stable_after=0, return_after=5),
+        backoff=Limits(initial=0.5, maximum=8, stable_after=0, return_after=5),
         mode=Mode.ALL,
         canary=Canary(interval=3600),
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.profile.said import FORWARD, RELAY, assert_said, problems
-from tunneld.profile import Backoff, Canary, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
+from tunneld.core.supervise.backoff import Limits
+from tunneld.profile import Canary, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
 
 Write = Callable[..., Path]
 
@@ -90,7 +91,7 @@ def test_a_profile_reads_back_as_itself(write: Write, tmp_path: Path) -> None:
         ),
         mosh=Mosh(PortRange(60001, 60010), bind="::", to="pi.lan"),
         keepalive=Keepalive(interval=12.345678, count=7),
-        backoff=Backoff(initial=0.25, maximum=12345.678, stable_after=0, return_after=7.5),
+        backoff=Limits(initial=0.25, maximum=12345.678, stable_after=0, return_after=7.5),
         canary=Canary(interval=0),
     )
     again = load(str(write(as_toml(profile), "again.toml")))

@@ -26,8 +26,9 @@ from tests.tunnel.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.profile import Backoff, Direction, Keepalive, Mosh, PortRange, Relay
+from tunneld.profile import Direction, Keepalive, Mosh, PortRange, Relay
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.forwards import Forwards
 from tunneld.tunnel.session import Session
@@ -197,7 +198,7 @@ async def test_a_relay_that_restarts_is_found_again(relay: Sshd, journal: Journa
 async def test_a_flapping_session_keeps_backing_off(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
     """A relay that lets us in and then drops us is asked less and less often, up to the maximum."""
     waits = []
-    profile = profile_of(relay_of(relay), forward(free_port()), backoff=Backoff(initial=1, maximum=16))
+    profile = profile_of(relay_of(relay), forward(free_port()), backoff=Limits(initial=1, maximum=16))
     async with running(profile, journal, time):
         for _ in range(6):
             await journal.says("session_established")

@@ -26,8 +26,9 @@ from tests.tunnel.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.lifecycle import State
-from tunneld.profile import Backoff, Keepalive, Mosh, PortRange
+from tunneld.profile import Keepalive, Mosh, PortRange
 from tunneld.ssh.connect.dial import dial
 
 
@@ -112,7 +113,7 @@ async def test_another_backoff_needs_no_new_session(relay: Sshd, journal: Journa
     profile = profile_of(relay_of(relay), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
         await journal.says("session_established")
-        await tunnel.apply(replace(profile, backoff=Backoff(initial=5)))
+        await tunnel.apply(replace(profile, backoff=Limits(initial=5)))
         assert tunnel.status().sessions == 1
         assert tunnel.status().state is State.UP
 

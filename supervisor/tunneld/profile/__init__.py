@@ -12,10 +12,9 @@ from tunneld.profile.address import ForwardAddress, PortRange, TcpAddress, UnixA
 from tunneld.profile.folders import directories, find, found, name_of
 from tunneld.profile.overlap import conflicts
 from tunneld.profile.toml_text import as_toml
-from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
+from tunneld.profile.values import Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 __all__ = [
-    "Backoff",
     "Canary",
     "Direction",
     "Forward",

@@ -22,11 +22,15 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticKnownError, core_schema
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import rules
 from tunneld.profile.address import HIGHEST_PORT, ForwardAddress, PortRange
-from tunneld.profile.values import Direction
+from tunneld.profile.values import Canary, Direction, Keepalive
 
 A_DAY = 86400  # seconds; no wait of ours should be longer
+
+# Where the defaults of these tables stand.
+KEEPALIVE, BACKOFF, CANARY = Keepalive(), Limits(), Canary()
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -242,14 +246,21 @@ class KeepaliveTable(Table):
     model_config = ConfigDict(title="[keepalive]")
 
     interval: float = Field(
-        default=10,
+        default=KEEPALIVE.interval,
         ge=0.1,
         le=3600,
         title="Interval",
         description="Seconds of silence before the relay is asked for a sign of life.",
-        examples=[10],
+        examples=[KEEPALIVE.interval],
     )
-    count: int = Field(default=3, ge=1, le=100, title="Count", description="Questions without an answer.", examples=[3])
+    count: int = Field(
+        default=KEEPALIVE.count,
+        ge=1,
+        le=100,
+        title="Count",
+        description="Questions without an answer.",
+        examples=[KEEPALIVE.count],
+    )
 
 
 class BackoffTable(Table):
@@ -259,24 +270,36 @@ class BackoffTable(Table):
     model_config = ConfigDict(title="[backoff]", validate_default=True)
 
     maximum: float = Field(
-        default=60, ge=0.1, le=A_DAY, title="Maximum", description="The longest wait.", examples=[60]
+        default=BACKOFF.maximum,
+        ge=0.1,
+        le=A_DAY,
+        title="Maximum",
+        description="The longest wait.",
+        examples=[BACKOFF.maximum],
     )
-    initial: float = Field(default=1, ge=0.1, le=A_DAY, title="Initial", description="The first wait.", examples=[1])
+    initial: float = Field(
+        default=BACKOFF.initial,
+        ge=0.1,
+        le=A_DAY,
+        title="Initial",
+        description="The first wait.",
+        examples=[BACKOFF.initial],
+    )
     stable_after: float = Field(
-        default=30,
+        default=BACKOFF.stable_after,
         ge=0,
         le=A_DAY,
         title="Stable after",
         description="A session that held for so long lets the waits start anew from `initial`.",
-        examples=[30],
+        examples=[BACKOFF.stable_after],
     )
     return_after: float = Field(
-        default=60,
+        default=BACKOFF.return_after,
         ge=1,
         le=A_DAY,
         title="Return after",
         description="Of several relays, an earlier one has answered for so long when the tunnel goes back to it.",
-        examples=[60],
+        examples=[BACKOFF.return_after],
     )
 
     @field_validator("initial", mode="after")
@@ -294,12 +317,12 @@ class CanaryTable(Table):
     model_config = ConfigDict(title="[canary]")
 
     interval: Annotated[float, AfterValidator(rules.canary_interval)] = Field(
-        default=300,
+        default=CANARY.interval,
         ge=0,
         le=A_DAY,
         title="Interval",
         description="Seconds between two tries of a forward that nobody uses meanwhile; 0 switches the canary off.",
-        examples=[300],
+        examples=[CANARY.interval],
     )
 
 

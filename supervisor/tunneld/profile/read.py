@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.errors import Problem, ProfileError
 from tunneld.profile import folders, rules
 from tunneld.profile.address import TcpAddress
@@ -19,7 +20,7 @@ from tunneld.profile.overlap import Listener, conflicts, overlapping
 from tunneld.profile.relays import several
 from tunneld.profile.toml_lines import Location, key_lines
 from tunneld.profile.toml_text import read_text
-from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
+from tunneld.profile.values import Canary, Direction, Forward, Keepalive, Mode, Mosh, Profile, Relay
 
 # What tomllib says, and what would be right.
 _HINTS = {
@@ -167,7 +168,7 @@ def _profile(file: Path, document: Document) -> Profile:
         forward=forwards,
         mosh=None if document.mosh is None else _mosh(document.mosh, forwards),
         keepalive=Keepalive(**document.keepalive.model_dump()),
-        backoff=Backoff(**document.backoff.model_dump()),
+        backoff=Limits(**document.backoff.model_dump()),
         mode=Mode(document.mode),
         canary=Canary(**document.canary.model_dump()),
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.errors import Problem, ProfileError
-from tunneld.profile.values import Backoff, Canary, Direction, Forward, Keepalive, Mosh, Profile, Relay
+from tunneld.profile.values import Canary, Direction, Forward, Keepalive, Mosh, Profile, Relay
 
 LARGEST = 1 << 20  # bytes; a profile is a page, and what is larger was meant for something else
 
@@ -83,7 +84,7 @@ def _mosh(mosh: Mosh) -> Iterator[str]:
     yield from (f"{field.name} = {_value(str(getattr(mosh, field.name)))}" for field in fields(mosh))
 
 
-def _numbers(name: str, table: Keepalive | Backoff | Canary) -> Iterator[str]:
+def _numbers(name: str, table: Keepalive | Limits | Canary) -> Iterator[str]:
     yield f"[{name}]"
     yield from (f"{field.name} = {_number(getattr(table, field.name))}" for field in fields(table))
 

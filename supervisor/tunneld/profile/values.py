@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.profile.address import ForwardAddress, PortRange
 
 
@@ -61,16 +62,6 @@ class Keepalive:
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """Between sessions, all in seconds."""
-
-    initial: float = 1
-    maximum: float = 60
-    stable_after: float = 30  # a session that held for so long starts anew from `initial`
-    return_after: float = 60  # an earlier relay has been well for so long when the tunnel goes back to it
-
-
-@dataclass(frozen=True, slots=True)
 class Canary:
     """Each remote forward is tried end to end, from the relay's side."""
 
@@ -85,7 +76,7 @@ class Profile:
     forward: tuple[Forward, ...] = ()
     mosh: Mosh | None = None
     keepalive: Keepalive = field(default_factory=Keepalive)
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Limits = field(default_factory=Limits)
     canary: Canary = field(default_factory=Canary)
     mode: Mode = Mode.FAILOVER  # what several relays are for
 

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
@@ -66,11 +65,6 @@ class ReplacedError(SessionError):
         self.successor = successor
 
 
-def limits(profile: Profile) -> Limits:
-    backoff = profile.backoff
-    return Limits(initial=backoff.initial, maximum=backoff.maximum, stable_after=backoff.stable_after)
-
-
 class Session:
     """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
 
@@ -108,7 +102,7 @@ class Session:
         self._forwards: Forwards | None = None
         self._vigil: KeepaliveWatch | None = None
         self._peer = ""
-        self._beside = SecondDial(self._dial, limits=limits(profile), timing=timing, log=log, repeats=repeats)
+        self._beside = SecondDial(self._dial, limits=profile.backoff, timing=timing, log=log, repeats=repeats)
         self._staying = Interruptible()  # what holds a channel while there is no companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
@@ -215,7 +209,7 @@ class Session:
         self._forwards = Forwards(
             connection,
             self._profile.forward,
-            limits=limits(self._profile),
+            limits=self._profile.backoff,
             timing=self._timing,
             log=self._log,
             repeats=self._repeats,

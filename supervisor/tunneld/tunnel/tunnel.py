@@ -38,7 +38,7 @@ from tunneld.tunnel.forwards import waiting
 from tunneld.tunnel.interruptible import Interruptible
 from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.second_dial import SHORTEST_DIAL
-from tunneld.tunnel.session import ReplacedError, Session, SessionEvents, limits
+from tunneld.tunnel.session import ReplacedError, Session, SessionEvents
 from tunneld.tunnel.timing import Timing
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Tunnel:
         self._canary = CanaryRounds(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
         self._profile = profile
         self._shim = _shim(profile, self._log)
-        self._backoff = Backoff(limits(profile))
+        self._backoff = Backoff(profile.backoff)
         self._state = State.IDLE
         self._since = self._started = self._down_since = self._dialled = clock()
         self._attempts = self._sessions = 0
@@ -188,7 +188,7 @@ class Tunnel:
             self._shim = _shim(profile, self._log)
         self._profile = profile
         self._canary.adopt(profile.canary.interval)
-        self._backoff = Backoff(limits(profile))
+        self._backoff = Backoff(profile.backoff)
 
     def _renew(self, reason: str) -> None:
         self._renewal = reason

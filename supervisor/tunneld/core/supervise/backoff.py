@@ -72,11 +72,12 @@ CHEAP: dict[Failure, Share] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What the profile says, in seconds: the first envelope, the highest one, and how long a session proves itself."""
+    """A profile's [backoff], in seconds. The defaults stand here and nowhere else."""
 
-    initial: float = 1.0
-    maximum: float = 60.0
-    stable_after: float = 30.0
+    initial: float = 1  # the first envelope
+    maximum: float = 60  # the highest envelope
+    stable_after: float = 30  # a session that held for so long starts anew from `initial`
+    return_after: float = 60  # an earlier relay has been well for so long when the tunnel goes back to it
 
 
 def floor(failure: Failure, limits: Limits) -> float:

@@ -50,6 +50,10 @@ def test_what_is_taken(text: str) -> None:
         "me\n@bastion",
         "-x@bastion",
         "a[b]",
+        "//",
+        "bastion/",
+        "ssh://bastion//",
+        "ssh:///",
     ],
 )
 def test_what_is_refused(text: str) -> None:

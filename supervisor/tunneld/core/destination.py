@@ -33,12 +33,13 @@ def parse_destination(text: str) -> Destination:
         ValueError: a sentence that says what is wrong, and what would be right.
     """
     written = text.strip()
-    user, at, place = written.removeprefix(SCHEME).removesuffix("/").rpartition("@")
+    rest = written[len(SCHEME) :].removesuffix("/") if written.startswith(SCHEME) else written
+    user, at, place = rest.rpartition("@")
     try:
         host, port = split_host_port(place)
     except ValueError:
         host, port = "", None
-    if not _is_word(host) or (at and not _is_word(user)):
+    if not _is_word(host) or "/" in host or (at and not _is_word(user)):
         raise ValueError(f'{written!r} names no host: write "USER@HOST:PORT", of which HOST alone is needed')
     return Destination(user or None, host, None if port is None else parse_port(port))
 

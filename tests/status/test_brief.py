@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.status.brief import STATES, brief, one_line
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.brief import STATE_WORDS, brief, summary
 from tunneld.status.quantities import duration
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
@@ -113,9 +114,9 @@ def test_mosh_that_is_not_ready_says_why() -> None:
 def test_several_tunnels_share_the_line() -> None:
     """All well: their names; else what is wrong, and with which."""
     office = replace(UP, name="office")
-    assert one_line([UP, office]) == "2 tunnels up: pi-home, office"
-    assert one_line([UP, AWAY]) == "1 of 2 tunnels up; office: relay:22 no longer answers; next try in 3 s"
-    assert one_line([UP]) == brief(UP)
+    assert summary([UP, office]) == "2 tunnels up: pi-home, office"
+    assert summary([UP, AWAY]) == "1 of 2 tunnels up; office: relay:22 no longer answers; next try in 3 s"
+    assert summary([UP]) == brief(UP)
 
 
 def test_a_tunnel_that_had_to_go_to_another_relay() -> None:
@@ -123,7 +124,7 @@ def test_a_tunnel_that_had_to_go_to_another_relay() -> None:
     first = replace(AWAY, relay="tunnel@first")
     assert brief(replace(UP, relays=(first, UP))).startswith("up 3 h to relay.example.net instead of first; ssh")
     assert brief(replace(UP, relays=(UP, first))) == brief(UP)
-    assert one_line([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
+    assert summary([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
 
 
 def test_a_tunnel_to_every_relay() -> None:
@@ -133,14 +134,14 @@ def test_a_tunnel_to_every_relay() -> None:
     assert brief(both) == "2 of 2 relays up for 3 h; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms"
     one = replace(both, relays=(UP, AWAY))
     assert brief(one) == "1 of 2 relays up; relay: relay:22 no longer answers; next try in 3 s"
-    assert one_line([UP, both]) == "2 tunnels up: pi-home, pi-home"
-    assert one_line([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
+    assert summary([UP, both]) == "2 tunnels up: pi-home, pi-home"
+    assert summary([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
 
 
 @pytest.mark.parametrize("state", State)
 def test_there_are_words_for_every_state(state: State) -> None:
     """A new state without words would end the report."""
-    assert state in STATES
+    assert state in STATE_WORDS
     assert brief(replace(UP, state=state))
     assert brief(replace(REFUSED, state=state, next_try_in=None))
 

@@ -13,6 +13,7 @@ from typing import Any
 from tests.sshd import Sshd, descendants, running_sshd
 from tests.virtual import Journal, VirtualTime
 from tunneld.profile import Canary, Direction, Forward, Profile, Relay, TcpAddress
+from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel
 
 
@@ -43,10 +44,11 @@ def forward(listen: int, to: int = 9, *, required: bool = True, direction: Direc
 
 
 @contextlib.asynccontextmanager
-async def running(profile: Profile, journal: Journal, time: VirtualTime, **more: Any) -> AsyncIterator[Tunnel]:
+async def running(
+    profile: Profile, journal: Journal, time: VirtualTime, *, chance: float = 0.999999
+) -> AsyncIterator[Tunnel]:
     """A tunnel that runs, and is stopped afterwards; nothing of it is left then."""
-    more = {"clock": time.clock, "sleep": time.sleep, "random": lambda: 0.999999} | more
-    tunnel = Tunnel(profile, log=journal.log, **more)
+    tunnel = Tunnel(profile, log=journal.log, timing=Timing(time.clock, time.sleep, lambda: chance))
     async with nothing_left(), asyncio.TaskGroup() as tasks:
         tasks.create_task(tunnel.run())
         try:

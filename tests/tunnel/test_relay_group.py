@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
+
 from tests.tunnel.supervised import forward, profile_of
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.failover import HEAD_START as DRAWN
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Mode, Mosh, PortRange, Profile, Relay
 from tunneld.status.snapshot import FailureStatus, TunnelStatus
-from tunneld.tunnel.relay_group import TOGETHER, RelayGroup, part
+from tunneld.tunnel.relay_group import STATE_ORDER, RelayGroup, part
 from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel, address_of
 
@@ -27,7 +30,7 @@ FAILOVER = replace(ALL, mode=Mode.FAILOVER)
 class Played:
     """A tunnel that runs until it is stopped or crashed, and is in the state that the test wants."""
 
-    def __init__(self, profile: Profile, moved: Callable[[], None]) -> None:
+    def __init__(self, profile: Profile, changed: Callable[[], None]) -> None:
         self.name = profile.name
         self.profiles = [profile]
         self.says = TunnelStatus(profile.name, State.IDLE, 0, address_of(profile.relay))
@@ -35,12 +38,12 @@ class Played:
         self.peer = ""
         self.applied: Callable[[Played], object] = lambda _: None
         self.slow = self.started = False
-        self._moved = moved
+        self._changed = changed
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def moves(self, state: State, **about: Any) -> None:
         self.says = replace(self.says, state=state, **about)
-        self._moved()
+        self._changed()
 
     async def run(self) -> None:
         self.started = True
@@ -71,27 +74,27 @@ class Played:
 
 
 class Stage:
-    """A bundle that runs, and the tunnels that it has made, each by its relays' names."""
+    """A group that runs, and the tunnels that it has made, each by its relay's name."""
 
     def __init__(self, profile: Profile) -> None:
         self.journal, self.time, self.moves = Journal(), VirtualTime(), 0
         self.played: dict[str, Played] = {}
         self.made: list[str] = []
-        self.bundle = RelayGroup(
+        self.group = RelayGroup(
             profile,
             log=self.journal.log,
-            moved=self._moved,
+            changed=self._changed,
             make=self._make,
             timing=Timing(self.time.clock, self.time.sleep, lambda: 0.0),
         )
 
-    def _make(self, profile: Profile, log: object, marks: object, moved: Callable[[], None]) -> Tunnel:
+    def _make(self, profile: Profile, log: object, marks: object, changed: Callable[[], None]) -> Tunnel:
         name = profile.relay.host
         self.made.append(name)
-        self.played[name] = Played(profile, moved)
+        self.played[name] = Played(profile, changed)
         return cast(Tunnel, self.played[name])
 
-    def _moved(self) -> None:
+    def _changed(self) -> None:
         self.moves += 1
 
 
@@ -100,14 +103,14 @@ async def running(profile: Profile) -> AsyncIterator[Stage]:
     """Everything is stopped afterwards, and run() returns."""
     stage = Stage(profile)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(stage.bundle.run())
+        tasks.create_task(stage.group.run())
         await asyncio.sleep(0)
         try:
             yield stage
         finally:
             for each in stage.played.values():
                 each.slow = False
-            stage.bundle.stop()
+            stage.group.stop()
 
 
 async def turns() -> None:
@@ -116,15 +119,15 @@ async def turns() -> None:
 
 
 async def test_one_tunnel_is_itself() -> None:
-    """Nobody sees the bundle, also when the relay is another one after a reload."""
+    """Nobody sees the group, also when the relay is another one after a reload."""
     alone = profile_of(FIRST, forward(2222))
     async with running(alone) as stage:
         first = stage.played["first"]
         first.moves(State.UP)
-        assert stage.bundle.status() == first.says
-        stage.bundle.nudge()
+        assert stage.group.status() == first.says
+        stage.group.nudge()
         assert first.nudges == 1
-        await stage.bundle.apply(replace(alone, relays=(SECOND,)))
+        await stage.group.apply(replace(alone, relays=(SECOND,)))
         assert stage.made == ["first"]
         assert first.profiles[-1].relays == (SECOND,)
 
@@ -134,7 +137,7 @@ async def test_all_at_once_is_a_tunnel_for_each_relay() -> None:
     async with running(ALL) as stage:
         assert stage.made == ["first", "second"]
         assert [each.profiles for each in stage.played.values()] == [[ALL.through(FIRST)], [ALL.through(SECOND)]]
-        stage.bundle.nudge()
+        stage.group.nudge()
         assert [each.nudges for each in stage.played.values()] == [1, 1]
 
 
@@ -146,7 +149,7 @@ async def test_one_relay_that_is_up_is_enough() -> None:
         stage.time.advance(5)
         fault = FailureStatus(Failure.NETWORK, "timed out", 1)
         second.moves(State.BACKOFF, attempts=3, failure=fault, next_try_in=2.0)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert (status.name, status.state, status.since, status.uptime) == ("pi", State.UP, 5, 5)
         assert (status.relay, status.attempts, status.sessions, status.running) == ("first, second", 4, 1, 9)
         assert (status.failure, status.next_try_in, status.relays) == (fault, None, (first.says, second.says))
@@ -162,13 +165,13 @@ async def test_all_that_are_down_are_down() -> None:
         stage.time.advance(5)
         first.moves(State.BACKOFF, next_try_in=9.0)
         stage.time.advance(2)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert (status.state, status.since, status.uptime, status.next_try_in) == (State.BACKOFF, 2, 0, 7)
 
 
 def test_every_state_has_its_place() -> None:
     """A new state without one would end the status."""
-    assert set(TOGETHER) == set(State)
+    assert set(STATE_ORDER) == set(State)
 
 
 async def test_a_crash_is_the_tunnels_own() -> None:
@@ -177,8 +180,8 @@ async def test_a_crash_is_the_tunnels_own() -> None:
         stage.played["second"].moves(State.UP)
         stage.played["first"].crash()
         await stage.journal.says("tunnel_failed")
-        assert stage.bundle.status().state is State.UP
-        await stage.bundle.apply(replace(ALL, forward=()))
+        assert stage.group.status().state is State.UP
+        await stage.group.apply(replace(ALL, forward=()))
         assert stage.made == ["first", "second", "first"]
         assert stage.played["second"].profiles[-1].forward == ()
 
@@ -187,22 +190,22 @@ async def test_a_crash_of_all_is_the_end() -> None:
     """Whoever watches the process starts it again."""
     stage = Stage(ALL)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(stage.bundle.run())
+        tasks.create_task(stage.group.run())
         await asyncio.sleep(0)
         for each in stage.played.values():
             each.crash()
-    assert stage.bundle.status().state is State.FAILED
+    assert stage.group.status().state is State.FAILED
 
 
 async def test_a_relay_that_comes_leaves_the_others_alone() -> None:
     """And so does one that goes."""
     async with running(ALL) as stage:
-        await stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD)))
+        await stage.group.apply(replace(ALL, relays=(SECOND, THIRD)))
         await turns()
         assert stage.made == ["first", "second", "third"]
         assert stage.played["first"].says.state is State.STOPPED
         assert stage.played["second"].profiles == [ALL.through(SECOND)]
-        assert [each.relay for each in stage.bundle.status().relays] == ["second", "third"]
+        assert [each.relay for each in stage.group.status().relays] == ["second", "third"]
 
 
 async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
@@ -211,7 +214,7 @@ async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
         first = stage.played["first"]
         first.slow = True
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD))))
+            tasks.create_task(stage.group.apply(replace(ALL, relays=(SECOND, THIRD))))
             await turns()
             assert stage.made == ["first", "second"]
             first.slow = False
@@ -225,12 +228,12 @@ async def test_the_mode_may_change() -> None:
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP)
-        await stage.bundle.apply(FAILOVER)
+        await stage.group.apply(FAILOVER)
         await turns()
         assert (first.says.state, second.says.state) == (State.UP, State.STOPPED)
-        await stage.bundle.apply(ALL)
+        await stage.group.apply(ALL)
         assert stage.made == ["first", "second", "second"]
-        assert (first.says.state, stage.bundle.status().mode) == (State.UP, "all")
+        assert (first.says.state, stage.group.status().mode) == (State.UP, "all")
 
 
 # One after the other
@@ -295,6 +298,8 @@ async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> Non
         stage.time.advance(WHOLE.backoff.return_after - 0.1)
         await turns()
         assert second.says.state is State.UP
+        assert stage.group.status().relays[0].serves_in == pytest.approx(0.1)
+        assert stage.group.status().relays[1].serves_in is None
         second.slow = True
         stage.time.advance(0.1)
         await turns()
@@ -303,7 +308,7 @@ async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> Non
         second.stop()
         await turns()
         assert first.profiles[-1] == WHOLE.through(FIRST)
-        assert stage.bundle.status().relay == "first"
+        assert stage.group.status().relay == "first"
 
 
 async def test_a_relay_that_does_not_answer_is_not_well() -> None:
@@ -327,7 +332,7 @@ async def test_the_status_is_that_of_the_relay_that_serves() -> None:
     three = replace(WHOLE, relays=(FIRST, SECOND, THIRD))
     async with running(three) as stage:
         _, second = await on_the_second(stage)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert status == replace(second.says, mode="failover", relays=status.relays)
         assert [(each.relay, each.state) for each in status.relays] == [
             ("first", State.BACKOFF),
@@ -352,8 +357,8 @@ async def on_the_second(stage: Stage) -> tuple[Played, Played]:
 async def test_nothing_is_made_after_a_stop() -> None:
     """A reload that comes too late changes nothing."""
     async with running(ALL) as stage:
-        stage.bundle.stop()
-        await stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD)))
+        stage.group.stop()
+        await stage.group.apply(replace(ALL, relays=(SECOND, THIRD)))
         assert stage.made == ["first", "second"]
 
 
@@ -367,11 +372,11 @@ async def test_status_can_be_asked_for_while_a_reload_waits_its_turn() -> None:
                 await turns()
         stage.played["third"].moves(State.UP)
         await turns()
-        assert stage.bundle.status().relay == "third"
+        assert stage.group.status().relay == "third"
         async with asyncio.TaskGroup() as tasks:
-            await stage.bundle._turn.acquire()
-            tasks.create_task(stage.bundle.apply(FAILOVER))
+            await stage.group._turn.acquire()
+            tasks.create_task(stage.group.apply(FAILOVER))
             await turns()
-            assert stage.bundle.status().relay == "third"
-            stage.bundle._turn.release()
-        assert len(stage.bundle.status().relays) == 2
+            assert stage.group.status().relay == "third"
+            stage.group._turn.release()
+        assert len(stage.group.status().relays) == 2

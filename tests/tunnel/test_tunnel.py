@@ -27,7 +27,8 @@ from tests.tunnel.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Keepalive, Mosh, PortRange, Relay
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.forwards import Forwards
@@ -278,7 +279,7 @@ async def test_a_refused_login_waits_a_minute_and_stands_out(
     """The relay would lock the address out; the log says it as an error."""
     make_key(tmp_path / "stranger")
     profile = profile_of(relay_of(relay, identity=(tmp_path / "stranger",)), forward(free_port()))
-    async with running(profile, journal, time, random=lambda: 0.0) as tunnel:
+    async with running(profile, journal, time, chance=0.0) as tunnel:
         failed = await journal.says("dial_failed")
         assert (failed["failure"], failed["level"]) == ("authentication", "error")
         assert failed["retry_in"] >= 60

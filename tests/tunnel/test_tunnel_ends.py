@@ -28,6 +28,7 @@ from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Mosh, PortRange, Profile, TcpAddress
 from tunneld.ssh.connect.dial import dial
 from tunneld.tunnel import session
+from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel
 
 
@@ -36,8 +37,7 @@ class Run:
 
     def __init__(self, profile: Profile) -> None:
         self.journal, self.time = Journal(), VirtualTime()
-        clocks = {"clock": self.time.clock, "sleep": self.time.sleep}
-        self.tunnel = Tunnel(profile, log=self.journal.log, **clocks)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(profile, log=self.journal.log, timing=Timing(self.time.clock, self.time.sleep))
 
     async def ended_by(self, how: str, until: Callable[[Run], Awaitable[None]]) -> None:
         """Run, wait for `until`, end it, and see that it has ended well."""

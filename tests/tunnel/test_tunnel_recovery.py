@@ -24,13 +24,13 @@ from tests.tunnel.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
-from tunneld.core.supervise.backoff import Limits
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Profile
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.remote.takeover import Takeover
-from tunneld.tunnel.forwards import FREED, Forwards
-from tunneld.tunnel.repeats import Repeats
+from tunneld.tunnel.context import TunnelContext
+from tunneld.tunnel.forwards import FREED_PAUSE, Forwards
 from tunneld.tunnel.timing import Timing
 
 
@@ -84,7 +84,7 @@ async def test_an_optional_forward_gets_its_port_back_as_soon(
         await journal.says("takeover")
         async with asyncio.timeout(10):
             while tunnel.status().forwards[0].state != "listening":
-                time.advance(FREED / 10)
+                time.advance(FREED_PAUSE / 10)
                 await asyncio.sleep(0.01)
         assert time.now < 1000 + 1
 
@@ -160,10 +160,10 @@ async def test_a_port_that_is_taken_is_told_with_its_holder(
 ) -> None:
     """And with what kept us from ending a session of ours; that we have ended one says nothing about this port."""
     wanted = forward(2222)
-    timing = Timing(time.clock, time.sleep)
-    forwards = Forwards(cast(Any, None), [wanted], limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+    context = TunnelContext(journal.log, timing=Timing(time.clock, time.sleep))
+    forwards = Forwards(cast(Any, None), [wanted], context)
     forwards._takeover = Takeover(ended, "no Python there", {"127.0.0.1:2222": "user root"})
-    assert forwards._who_holds(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
+    assert forwards._with_holder(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
 
 
 # Reasons to act at once

@@ -12,6 +12,7 @@ from tests.ssh.peers import until
 from tests.sshd import free_port
 from tests.tunnel.supervised import echoing, forward, line, profile_of, relay_of, running, running_relay
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise import canary
 from tunneld.core.supervise.canary import AGAIN, FIRST, Finding, Verdict
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Canary
@@ -19,6 +20,13 @@ from tunneld.ssh.forward.opened import OpenForward
 from tunneld.status.snapshot import CanaryStatus
 from tunneld.tunnel import canary_rounds as module
 from tunneld.tunnel.tunnel import Tunnel
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target on loopback that has not spoken at once waits for its client to speak."""
+    monkeypatch.setattr(canary, "FIRST_WORDS_TIME", 0.05)
+
 
 # A sleeper beside the canary: the session's, that waits to be stable.
 SLEEPERS = 2
@@ -30,9 +38,9 @@ async def found(tunnel: Tunnel, time: VirtualTime) -> CanaryStatus:
     time.advance(FIRST)
     async with asyncio.timeout(10):
         await until(lambda: tunnel.status().forwards[0].canary is not None)
-    canary = tunnel.status().forwards[0].canary
-    assert canary is not None
-    return canary
+    status = tunnel.status().forwards[0].canary
+    assert status is not None
+    return status
 
 
 async def test_status_tells_what_the_canary_found(tmp_path: Path) -> None:
@@ -43,10 +51,10 @@ async def test_status_tells_what_the_canary_found(tmp_path: Path) -> None:
         profile = profile_of(relay_of(relay), dead, canary=Canary(300))
         async with running(profile, journal, time) as tunnel:
             await journal.says("session_established")
-            canary = await found(tunnel, time)
-            assert (canary.verdict, canary.text, canary.rtt) == ("target", "Connection refused", None)
-            status = tunnel.status().forwards[0]
-            assert (status.connections, status.total, status.target) == (0, 0, "Connection refused")
+            status = await found(tunnel, time)
+            assert (status.verdict, status.text, status.rtt) == ("target", "Connection refused", None)
+            visited = tunnel.status().forwards[0]
+            assert (visited.connections, visited.total, visited.target) == (0, 0, "Connection refused")
             assert tunnel.status().state is State.UP
         assert "canary_found" not in journal.names()
 
@@ -85,8 +93,7 @@ async def test_another_interval_needs_no_other_session(tmp_path: Path) -> None:
                 assert await kept.echoes()
                 await tunnel.apply(replace(profile, canary=Canary(60)))
                 await journal.says("profile_applied", session="kept")
-                canary = await found(tunnel, time)
-                assert canary.verdict == "passes"
+                assert (await found(tunnel, time)).verdict == "passes"
                 assert await kept.echoes()
 
 

@@ -24,6 +24,7 @@ from tests.tunnel.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise import liveness
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Profile
@@ -32,6 +33,12 @@ from tunneld.ssh.remote.takeover import Takeover
 from tunneld.tunnel.context import TunnelContext
 from tunneld.tunnel.forwards import FREED_PAUSE, Forwards
 from tunneld.tunnel.timing import Timing
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay on loopback that does not answer at once is silent."""
+    monkeypatch.setattr(liveness, "HURRIED_PATIENCE", 0.05)
 
 
 @pytest.fixture

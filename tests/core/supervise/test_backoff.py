@@ -119,6 +119,21 @@ def test_a_dial_at_once_is_not_given_twice_in_a_row() -> None:
     assert waited(backoff, Failure.NETWORK, lived=5, now=129) == pytest.approx(1, abs=0.001)
 
 
+def test_a_dial_at_once_is_due_again_after_the_last_one_not_after_the_last_loss() -> None:
+    """Losses that had to wait do not put it off: a network that changes all day gets one each half minute."""
+    backoff = Backoff(LIMITS)
+    waits = []
+    for now in (100, 120, 129.9, 130):
+        waits.append(waited(backoff, Failure.NETWORK, lived=5, now=now))
+        backoff.clear(Failure.NETWORK)
+    assert waits == pytest.approx([0, 1, 1, 0], abs=0.001)
+
+
+def test_the_default_limits() -> None:
+    """The figures that docs/profile.md promises."""
+    assert Limits() == Limits(initial=1, maximum=60, stable_after=30, return_after=60)
+
+
 def test_a_login_that_comes_to_nothing_is_a_lost_session() -> None:
     """A relay that lets us in and hangs up before a port listens has been asked for something: the waits grow."""
     for limits in (LIMITS, Limits(stable_after=0)):

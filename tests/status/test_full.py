@@ -11,7 +11,6 @@ from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.brief import STATE_WORDS
 from tunneld.status.full import describe
-from tunneld.status.quantities import duration
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 UP = TunnelStatus(
@@ -56,7 +55,7 @@ def text(block: str) -> str:
 
 
 def test_a_tunnel_that_is_up() -> None:
-    """Everything at a glance: state, relay, each forward, mosh and its carriers."""
+    """State, relay, each forward, mosh and its carriers have a line each."""
     assert describe(UP) == text("""
         pi-home: up for 3 h 5 min
           relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
@@ -69,7 +68,7 @@ def test_a_tunnel_that_is_up() -> None:
 
 
 def test_a_tunnel_that_is_down() -> None:
-    """Why, since when, when it is tried again, and what a person can do."""
+    """The lines say why, since when, when the next try is, and what a person can do."""
     assert describe(DOWN) == text("""
         pi-home: down for 1 min 40 s, next try in 20 s
           relay     tunnel@relay.example.net, 4 sessions from 9 attempts in 3 d 11 h
@@ -97,7 +96,7 @@ def test_an_overcome_failure_asks_for_nothing() -> None:
 
 
 def test_a_fault_of_ours_says_so() -> None:
-    """FAILED is for bugs, and the text asks for a report."""
+    """Only a bug is FAILED, and the advice asks for a report."""
     told = describe(replace(DOWN, state=State.FAILED, next_try_in=None, failure=FailureStatus(None, "KeyError: 7", 2)))
     assert told.startswith("pi-home: FAILED for")
     assert "restart the daemon" in told
@@ -142,7 +141,7 @@ def test_a_stalled_carrier_and_missing_python_are_shown() -> None:
 
 
 def test_the_relays_that_do_not_serve_are_shown() -> None:
-    """Why not: not healthy for long enough, away, or not needed."""
+    """Each line says why: not healthy for long enough, away, or not needed."""
     relays = (
         replace(UP, relay="u@first", since=20, serves_in=40),
         replace(UP, relay="u@older", since=20),
@@ -164,7 +163,7 @@ def test_the_relays_that_do_not_serve_are_shown() -> None:
 
 
 def test_a_tunnel_to_every_relay() -> None:
-    """A block for each, under the whole's first line."""
+    """Each relay has its own lines, under the first line of all."""
     forward = replace(UP.forwards[0], connections=0)
     one = replace(UP, forwards=(forward,), mosh=MoshStatus("off"))
     other = replace(DOWN, relay="tunnel@spare", mosh=MoshStatus("off"))
@@ -184,22 +183,6 @@ def test_a_tunnel_to_every_relay() -> None:
 def test_there_is_a_word_for_every_state() -> None:
     """A new state without words would end the command."""
     assert set(STATE_WORDS) == set(State)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (86400 * 400 + 3600 * 5, "400 d 5 h"),
-    ],
-)
-def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
-    """Nobody reads the seconds of three days."""
-    assert duration(seconds) == words
 
 
 def test_no_text_moves_the_cursor() -> None:

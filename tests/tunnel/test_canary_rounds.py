@@ -91,7 +91,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 async def test_each_forward_is_visited_soon_and_then_once_per_interval(scene: Scene) -> None:
-    """A second after it listens; those that begin to listen later, too."""
+    """The first visit comes a second after the forward listens, also for a forward that comes later."""
     scene.opens(1)
     async with scene.session():
         assert await scene.passes(FIRST - 0.1) == []
@@ -103,7 +103,7 @@ async def test_each_forward_is_visited_soon_and_then_once_per_interval(scene: Sc
 
 
 async def test_only_remote_forwards_that_want_one_have_a_canary(scene: Scene) -> None:
-    """The profile's word, and what can be tried at all."""
+    """The profile may exclude a forward, and only remote ones can be tried."""
     scene.opens(1, canary=False)
     scene.opens(2, direction=Direction.LOCAL)
     async with scene.session():
@@ -112,7 +112,7 @@ async def test_only_remote_forwards_that_want_one_have_a_canary(scene: Scene) ->
 
 
 async def test_a_new_interval_counts_at_once(scene: Scene) -> None:
-    """Longer, shorter, none, and some again: without a new session."""
+    """It may be longer, shorter or zero, and needs no new session."""
     scene.opens(1)
     scene.opens(2)
     async with scene.session():
@@ -126,7 +126,7 @@ async def test_a_new_interval_counts_at_once(scene: Scene) -> None:
 
 
 async def test_people_who_get_answers_are_proof_enough(scene: Scene) -> None:
-    """No visit to a target that somebody is talking to; when they fall silent, it is tried again."""
+    """A target that somebody is talking to is not visited; once it falls silent it is."""
     opened = scene.opens(1)
     async with scene.session():
         opened.heard = True  # by the first visit's time nothing is known yet
@@ -139,7 +139,7 @@ async def test_people_who_get_answers_are_proof_enough(scene: Scene) -> None:
 
 
 async def test_a_forward_that_is_broken_twice_ends_the_session(scene: Scene) -> None:
-    """Once could be an accident; the second visit comes soon."""
+    """The first time could be an accident, so a second visit comes soon."""
     scene.opens(1)
     scene.finds = BROKEN
     async with scene.session():
@@ -173,7 +173,7 @@ async def test_a_session_that_mends_nothing_is_not_made_again(scene: Scene) -> N
 
 
 async def test_a_doubtful_session_is_left_alone(scene: Scene) -> None:
-    """The keepalive judges those; what a visit found meanwhile counts for nothing."""
+    """The keepalive judges such a session, and what a visit finds meanwhile is dropped."""
     opened = scene.opens(1)
     scene.doubtful = True
     async with scene.session():
@@ -211,7 +211,7 @@ async def test_a_forward_that_was_closed_meanwhile_is_not_broken(scene: Scene) -
 
 
 async def test_a_relay_that_lets_us_try_nothing_is_asked_once(scene: Scene) -> None:
-    """Each question would be a line in its log; people's own connections still tell."""
+    """Each visit would be a line in its log; people's own connections still show that the forward passes."""
     opened = scene.opens(1)
     scene.finds = Finding(Verdict.UNKNOWN, "no way", is_final=True)
     async with scene.session():
@@ -225,7 +225,7 @@ async def test_a_relay_that_lets_us_try_nothing_is_asked_once(scene: Scene) -> N
 
 
 async def test_only_news_is_logged(scene: Scene) -> None:
-    """That all is well is none; the rest once, at the level that it deserves."""
+    """A forward that passes is not news; anything else is told once, at the level that it deserves."""
     opened = scene.opens(1)
     refused, hangs_up = Finding(Verdict.TARGET, "refused"), Finding(Verdict.TARGET, "it hangs up")
     opened.target_error = "refused"  # which the forward has logged

@@ -7,7 +7,7 @@ from tunneld.tunnel.context import TunnelContext
 
 
 def test_repetitions_are_told_at_growing_intervals_with_their_number() -> None:
-    """The first needs no number; those between go to debug, for whoever looks for them."""
+    """The first needs no number, and the events between are there at debug level."""
     journal = Journal()
     context = TunnelContext(journal.log)
     for _ in range(5):
@@ -18,7 +18,7 @@ def test_repetitions_are_told_at_growing_intervals_with_their_number() -> None:
 
 
 def test_each_kind_of_event_is_counted_for_itself() -> None:
-    """What has not happened before is told."""
+    """An event that has not happened before gets a line."""
     journal = Journal()
     context = TunnelContext(journal.log)
     for key in "aab":

@@ -25,7 +25,7 @@ def left(*connections: Connection) -> Handover:
 
 
 def test_what_was_left_is_taken_once() -> None:
-    """Whoever takes it owns it: it is not ended any more."""
+    """Whoever takes the connection owns it, so the handover does not end it any more."""
     connection: Any = Connection()
     handover = left(connection)
     assert handover.take() is connection
@@ -35,7 +35,7 @@ def test_what_was_left_is_taken_once() -> None:
 
 
 def test_what_nobody_takes_is_ended() -> None:
-    """Once, and it cannot be taken afterwards."""
+    """It is ended once, and cannot be taken afterwards."""
     connection = Connection()
     handover = left(connection)
     handover.drop()

@@ -38,7 +38,7 @@ async def test_an_interrupted_wait_returns_when_its_work_has_ended() -> None:
 
 
 async def test_an_interruption_without_a_wait_is_nothing() -> None:
-    """It does not end the next one."""
+    """It does not end the next wait."""
     interruptible = Interruptible()
     interruptible.interrupt()
     async with asyncio.TaskGroup() as tasks:
@@ -60,7 +60,7 @@ async def test_a_cancellation_is_passed_on() -> None:
 
 
 async def test_a_timeout_of_the_work_itself_is_passed_on() -> None:
-    """It says something about the work."""
+    """It is the work's own failure."""
 
     async def work() -> None:
         raise TimeoutError
@@ -70,7 +70,7 @@ async def test_a_timeout_of_the_work_itself_is_passed_on() -> None:
 
 
 def test_the_first_interruption_says_when() -> None:
-    """A later one neither hurries it nor puts it off."""
+    """A later interruption neither hurries the first nor puts it off."""
     loop = Leaping()
 
     async def interrupted_twice() -> float:

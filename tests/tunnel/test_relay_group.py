@@ -119,7 +119,7 @@ async def turns() -> None:
 
 
 async def test_one_tunnel_is_itself() -> None:
-    """Nobody sees the group, also when the relay is another one after a reload."""
+    """A group of one has its tunnel's status, also after a reload with another relay."""
     alone = profile_of(FIRST, forward(2222))
     async with running(alone) as stage:
         first = stage.played["first"]
@@ -133,7 +133,7 @@ async def test_one_tunnel_is_itself() -> None:
 
 
 async def test_all_at_once_is_a_tunnel_for_each_relay() -> None:
-    """Each has the whole profile but for the other relays."""
+    """Each holds the whole profile, for its own relay."""
     async with running(ALL) as stage:
         assert stage.made == ["first", "second"]
         assert [each.profiles for each in stage.played.values()] == [[ALL.through(FIRST)], [ALL.through(SECOND)]]
@@ -142,7 +142,7 @@ async def test_all_at_once_is_a_tunnel_for_each_relay() -> None:
 
 
 async def test_one_relay_that_is_up_is_enough() -> None:
-    """Since when, how many attempts and sessions in all, and the latest fault."""
+    """The group's status has the time since when, the sums of attempts and sessions, and the latest fault."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP, attempts=1, sessions=1, running=9.0)
@@ -157,7 +157,7 @@ async def test_one_relay_that_is_up_is_enough() -> None:
 
 
 async def test_all_that_are_down_are_down() -> None:
-    """The next try is the soonest, and being down has lasted since the last one went."""
+    """The next try is the soonest of all, and the group is down since the last tunnel went down."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP)
@@ -175,7 +175,7 @@ def test_every_state_has_its_place() -> None:
 
 
 async def test_a_crash_is_the_tunnels_own() -> None:
-    """It is logged, the others go on, and a reload makes it anew."""
+    """The fault is logged, the other tunnels go on, and a reload makes a new one."""
     async with running(ALL) as stage:
         stage.played["second"].moves(State.UP)
         stage.played["first"].crash()
@@ -187,7 +187,7 @@ async def test_a_crash_is_the_tunnels_own() -> None:
 
 
 async def test_a_crash_of_all_is_the_end() -> None:
-    """Whoever watches the process starts it again."""
+    """run() returns, so that whoever watches the process starts it again."""
     stage = Stage(ALL)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(stage.group.run())
@@ -198,7 +198,7 @@ async def test_a_crash_of_all_is_the_end() -> None:
 
 
 async def test_a_relay_that_comes_leaves_the_others_alone() -> None:
-    """And so does one that goes."""
+    """So does a relay that goes."""
     async with running(ALL) as stage:
         await stage.group.apply(replace(ALL, relays=(SECOND, THIRD)))
         await turns()
@@ -209,7 +209,7 @@ async def test_a_relay_that_comes_leaves_the_others_alone() -> None:
 
 
 async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
-    """A listener on this host is to be had once."""
+    """Only one tunnel can have a listener on this host."""
     async with running(ALL) as stage:
         first = stage.played["first"]
         first.slow = True
@@ -224,7 +224,7 @@ async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
 
 
 async def test_the_mode_may_change() -> None:
-    """The relay that both have in use goes on."""
+    """The tunnel to the relay that both modes use goes on."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP)
@@ -244,7 +244,7 @@ WHOLE = replace(FAILOVER, forward=(*FAILOVER.forward, LOCAL), mosh=MOSH)
 
 
 async def test_the_second_is_dialled_when_the_first_is_late() -> None:
-    """It listens on its relay, and leaves this host to the one that serves until it serves itself."""
+    """It opens the forwards on its relay, and those on this host only once it serves."""
     async with running(WHOLE) as stage:
         await stage.time.slept_on(1)
         assert stage.made == ["first"]
@@ -261,7 +261,7 @@ async def test_the_second_is_dialled_when_the_first_is_late() -> None:
 
 
 async def test_what_listens_here_is_given_back_before_another_takes_it() -> None:
-    """A port is to be had once, and the one that lost its session may still hold it."""
+    """Only one tunnel can have a port, and the one that lost its session may still hold it."""
     async with running(WHOLE) as stage:
         await stage.time.slept_on(1)
         stage.time.advance(HEAD_START)
@@ -290,7 +290,7 @@ async def test_what_happens_during_a_look_is_seen() -> None:
 
 
 async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> None:
-    """It gets what listens on this host once the other has given it back."""
+    """It gets the listeners on this host once the other tunnel has given them back."""
     async with running(WHOLE) as stage:
         first, second = await on_the_second(stage)
         first.moves(State.UP)
@@ -312,7 +312,7 @@ async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> Non
 
 
 async def test_a_relay_that_does_not_answer_is_not_well() -> None:
-    """The session is still there, and perhaps dead: the next one is made ready."""
+    """Its session may be dead, so the next relay is dialled."""
     async with running(FAILOVER) as stage:
         first = stage.played["first"]
         first.moves(State.UP)
@@ -328,7 +328,7 @@ async def test_a_relay_that_does_not_answer_is_not_well() -> None:
 
 
 async def test_the_status_is_that_of_the_relay_that_serves() -> None:
-    """With every relay beside it, those in reserve as well."""
+    """It lists every relay, also those in reserve."""
     three = replace(WHOLE, relays=(FIRST, SECOND, THIRD))
     async with running(three) as stage:
         _, second = await on_the_second(stage)

@@ -19,7 +19,7 @@ from tunneld.tunnel.timing import Timing
 
 
 class Relay:
-    """One that is dialled: by default it never answers; with a `failure`, each dial ends so."""
+    """A relay that never answers a dial; with a `failure`, each dial ends with that."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -70,7 +70,7 @@ async def turns() -> None:
 async def test_a_dial_is_started_anew_when_the_network_changes(
     second_dial: SecondDial, relay: Relay, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that has just begun is given a moment: changes come in rows, and the relay counts a login that is cut."""
+    """A dial that has just begun is given a moment: changes come in rows, and the relay counts logins that are cut."""
     monkeypatch.setattr(module, "SHORTEST_DIAL", 0.05)
     async with connecting(second_dial):
         await relay.dialled_again()
@@ -90,7 +90,7 @@ async def test_a_dial_is_started_anew_when_the_network_changes(
 async def test_a_changed_network_ends_a_wait_that_costs_the_relay_nothing(
     second_dial: SecondDial, relay: Relay, journal: Journal, time: VirtualTime, failure: Failure
 ) -> None:
-    """The link is back."""
+    """The link may be back."""
     relay.failure = failure
     async with connecting(second_dial):
         await time.slept_on(1)

@@ -44,7 +44,7 @@ async def found(tunnel: Tunnel, time: VirtualTime) -> CanaryStatus:
 
 
 async def test_status_tells_what_the_canary_found(tmp_path: Path) -> None:
-    """Each forward by itself; what the canary did is in no count of connections."""
+    """Each forward has its own finding, and no count of connections has the canary's."""
     time, journal = VirtualTime(), Journal()
     async with running_relay(tmp_path / "relay") as relay:
         dead = forward(free_port(), free_port())
@@ -60,7 +60,7 @@ async def test_status_tells_what_the_canary_found(tmp_path: Path) -> None:
 
 
 async def test_a_broken_forward_costs_the_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made anew at once; where that does not help, the next one stays, and status says how it is."""
+    """A new session is made at once. If that does not help it stays, and status says what is wrong."""
 
     async def look(connection: object, opened: OpenForward) -> Finding:
         return Finding(Verdict.BROKEN, "nothing comes")
@@ -82,7 +82,7 @@ async def test_a_broken_forward_costs_the_session_once(tmp_path: Path, monkeypat
 
 
 async def test_another_interval_needs_no_other_session(tmp_path: Path) -> None:
-    """A reload that changes nothing else ends nobody's connection, and begins to count."""
+    """A reload that changes only the interval ends nobody's connection, and the new interval counts at once."""
     time, journal = VirtualTime(), Journal()
     async with running_relay(tmp_path / "relay") as relay, echoing() as port:
         listen = free_port()
@@ -98,7 +98,7 @@ async def test_another_interval_needs_no_other_session(tmp_path: Path) -> None:
 
 
 async def test_a_forward_that_comes_later_is_visited_as_soon(tmp_path: Path) -> None:
-    """Not when the next one of the others is due."""
+    """Its first visit does not wait for the next visit of another forward."""
     time, journal = VirtualTime(), Journal()
     async with running_relay(tmp_path / "relay") as relay, echoing() as port:
         profile = profile_of(relay_of(relay), forward(free_port(), port), canary=Canary(300))

@@ -43,7 +43,7 @@ class Run:
         self.tunnel = Tunnel(profile, log=self.journal.log, timing=Timing(self.time.clock, self.time.sleep))
 
     async def ended_by(self, how: str, until: Callable[[Run], Awaitable[None]]) -> None:
-        """Run, wait for `until`, end it, and see that it has ended well."""
+        """Run the tunnel, wait for `until`, end the tunnel in this way, and see that it has ended well."""
         async with nothing_left(), asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self.tunnel.run())
             await until(self)
@@ -115,7 +115,7 @@ async def test_ended_while_dialing(relay: Sshd, tmp_path: Path, how: str, part: 
 
 @pytest.mark.parametrize("how", HOWS)
 async def test_ended_while_a_second_session_is_dialled(relay: Sshd, tmp_path: Path, how: str) -> None:
-    """The first one is doubtful, and neither of the two is left."""
+    """The first session is doubtful, and neither of the two is left."""
     async with Gate(relay.port) as gate:
 
         async def until(run: Run) -> None:
@@ -131,7 +131,7 @@ async def test_ended_while_a_second_session_is_dialled(relay: Sshd, tmp_path: Pa
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_ended_while_a_second_session_takes_over(relay: Sshd, turns: int) -> None:
-    """In whatever moment, neither of the two is left."""
+    """At whatever moment, neither of the two sessions is left."""
     profile = profile_of(relay_of(relay), forward(free_port()))
 
     async def until(run: Run) -> None:
@@ -176,7 +176,7 @@ def has_taken_over(run: Run) -> bool:
 async def test_the_second_connection_is_closed_whenever_the_tunnel_ends(
     relay: Sshd, moment: Callable[[Run], bool], how: str
 ) -> None:
-    """Whether it still waits for its session or has one."""
+    """It is closed whether it waits for its session, or has one."""
     seconds: list[asyncssh.SSHClientConnection] = []
 
     async def until(run: Run) -> None:
@@ -218,7 +218,7 @@ async def _ignoring(error: type[Exception], work: Awaitable[None]) -> None:
 
 
 async def test_an_answer_that_comes_together_with_a_stop(relay: Sshd) -> None:
-    """The stop was first, so the tunnel does not come up any more; and no event is impossible by it."""
+    """The stop was first, so the tunnel does not come up, and that is no fault."""
     async with Gate(relay.port, 0) as gate:
         run = Run(profile_of(relay_of(relay, port=gate.port), forward(free_port())))
 

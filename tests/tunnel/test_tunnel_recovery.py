@@ -43,7 +43,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def gate(relay: Sshd) -> AsyncIterator[Gate]:
-    """The way to it."""
+    """A wire to the relay."""
     async with Gate(relay.port) as made:
         yield made
 
@@ -79,7 +79,7 @@ async def test_a_session_that_answers_no_more_is_replaced(
 async def test_an_optional_forward_gets_its_port_back_as_soon(
     relay: Sshd, gate: Gate, journal: Journal, time: VirtualTime
 ) -> None:
-    """Nobody waits for it; that its port's stale holder was ended ends its pause all the same."""
+    """The stale holder of its port has been ended, so its pause ends although nobody waits for it."""
     listen = free_port()
     optional = replace(through(gate, relay, listen), forward=(forward(listen, required=False),))
     async with running(optional, journal, time) as tunnel:
@@ -97,7 +97,7 @@ async def test_an_optional_forward_gets_its_port_back_as_soon(
 
 
 async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """The relay was suspended: both sessions would go on, and people are on the first."""
+    """The relay was suspended, and people use the first session."""
     listen = free_port()
     async with (
         echoing() as target,
@@ -123,7 +123,7 @@ async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Jour
 async def test_a_busy_port_is_asked_for_again_on_the_live_connection(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """Not up meanwhile; status tells who holds it and when it is asked for next; a login is not wasted on it."""
+    """The tunnel is not up meanwhile. Status says who holds the port and when the next request is due."""
     listen = free_port()
     with taken(listen) as other:
         async with running(profile_of(relay_of(relay), forward(listen)), journal, time) as tunnel:
@@ -146,7 +146,7 @@ async def test_a_busy_port_is_asked_for_again_on_the_live_connection(
 async def test_a_port_of_somebody_elses_session_is_not_touched(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """Another tunnel of the same account has it."""
+    """Another tunnel of the same account holds the port."""
     listen = free_port()
     other = Journal()
     async with (
@@ -165,7 +165,7 @@ async def test_a_port_of_somebody_elses_session_is_not_touched(
 async def test_a_port_that_is_taken_is_told_with_its_holder(
     journal: Journal, time: VirtualTime, ended: bool, told: str
 ) -> None:
-    """And with what kept us from ending a session of ours; that we have ended one says nothing about this port."""
+    """Status adds why a session of ours could not be ended, but not that one was ended."""
     wanted = forward(2222)
     context = TunnelContext(journal.log, timing=Timing(time.clock, time.sleep))
     forwards = Forwards(cast(Any, None), [wanted], context)
@@ -190,7 +190,7 @@ async def test_a_changed_network_ends_the_wait(relay: Sshd, journal: Journal, ti
 async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
     relay: Sshd, tmp_path: Path, journal: Journal, time: VirtualTime
 ) -> None:
-    """It would lock the address out."""
+    """The relay would lock the address out."""
     make_key(tmp_path / "stranger")
     profile = profile_of(relay_of(relay, identity=(tmp_path / "stranger",)), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
@@ -201,7 +201,7 @@ async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
 
 
 async def test_a_changed_network_starts_a_hanging_dial_anew(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """What was sent the old way will not be answered; a dial that has just begun is left alone."""
+    """Its packets went the old way. A dial that has just begun is left alone."""
     async with Gate(relay.port, 0) as gate, running(through(gate, relay, free_port()), journal, time) as tunnel:
         await gate.dialled.wait()
         tunnel.nudge()

@@ -15,13 +15,13 @@ from tunneld.tunnel.interruptible import Interruptible
 # Seconds that a dial is given although the network changes once more: changes come in rows.
 SHORTEST_DIAL = 1.0
 
-Dial = Callable[[float], Awaitable[asyncssh.SSHClientConnection]]
+DialSecond = Callable[[float], Awaitable[asyncssh.SSHClientConnection]]
 
 
 class SecondDial:
     """Makes second connections with `dial`, which is given for how many seconds the relay has been out of reach."""
 
-    def __init__(self, dial: Dial, context: TunnelContext) -> None:
+    def __init__(self, dial: DialSecond, context: TunnelContext) -> None:
         self._dial = dial
         self._context = context
         self._not_before = -math.inf  # the relay has turned us away, and would count an attempt before this time

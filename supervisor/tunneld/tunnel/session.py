@@ -254,7 +254,9 @@ class Session:
             self._context.tell("info", "session_doubted", key="session_doubted", silence=keepalive.silence)
             events.doubted()
             async with asyncio.TaskGroup() as race:
-                dialling = race.create_task(self._dial_second("the relay answers a new session, and no longer answers this one"))
+                dialling = race.create_task(
+                    self._dial_second("the relay answers a new session, and no longer answers this one")
+                )
                 await keepalive.trusted()
                 dialling.cancel()
             events.doubted()

@@ -87,7 +87,7 @@ def test_the_waits_grow_with_the_outage_where_an_attempt_costs_nothing(failure: 
 
 
 def test_a_wait_counts_from_the_start_of_the_attempt() -> None:
-    """Fifteen seconds of waiting for an answer are wait enough, but for a breath."""
+    """Fifteen seconds that went by without an answer are wait enough, but for SHORTEST_WAIT."""
     backoff = Backoff(LIMITS)
     assert waited(backoff, Failure.NETWORK, spent=0.4) == pytest.approx(0.6, abs=0.001)
     assert waited(backoff, Failure.NETWORK, spent=15) == SHORTEST_WAIT
@@ -96,7 +96,7 @@ def test_a_wait_counts_from_the_start_of_the_attempt() -> None:
 
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in CHEAP])
 def test_a_relay_that_took_its_time_to_refuse_is_not_asked_sooner(failure: Failure) -> None:
-    """What it had to do for us counts against us from the end: a slow relay has too much to do."""
+    """The wait counts from the end of the attempt: a slow relay is a busy one."""
     assert waited(Backoff(LIMITS), failure, spent=15, chance=0) == floor(failure, LIMITS)
 
 
@@ -135,7 +135,7 @@ def test_the_default_limits() -> None:
 
 
 def test_a_login_that_comes_to_nothing_is_a_lost_session() -> None:
-    """A relay that lets us in and hangs up before a port listens has been asked for something: the waits grow."""
+    """A relay that lets us in and hangs up before a port listens has had work, so the waits grow."""
     for limits in (LIMITS, Limits(stable_after=0)):
         backoff = Backoff(limits)
         assert [round(waited(backoff, Failure.NETWORK, lived=0)) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 32, 60]

@@ -138,7 +138,7 @@ def test_another_profile_forgets_what_was_counted() -> None:
 
 
 def test_the_next_try_is_told_while_it_is_waited_for() -> None:
-    """Neither before nor after."""
+    """Before and after that it is None."""
     timeline = started()
     assert timeline.next_try is None
     lost(timeline, 120)
@@ -168,7 +168,7 @@ def test_a_changed_network_ends_only_waits_that_cost_the_relay_nothing(failure: 
 
 
 def test_a_changed_network_forgets_the_networks_failures() -> None:
-    """And nobody else's."""
+    """The next loss counts as the first again; it waits, since a dial at once has just been given."""
     timeline = started()
     for now in range(200, 204):
         lost(timeline, now, logged_in=True)
@@ -223,7 +223,7 @@ def test_a_stop_is_news_once(stage: Callable[[Timeline], None]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_cancelled_tunnel_is_stopped_without_a_stop(stage: Callable[[Timeline], None]) -> None:
-    """Nobody asked it to stop, and yet it has given everything back."""
+    """Nobody asked for a stop, and yet the tunnel has given everything back."""
     timeline = started()
     stage(timeline)
     assert timeline.drained(140)

@@ -25,3 +25,21 @@ def test_ever_new_reasons_are_counted_together() -> None:
     repeats = Repeats()
     lines = [repeats.count(f"port {n} away") for n in range(10_000)]
     assert sum(bool(line) for line in lines) < MOST_REPEATED + 15
+    assert lines[-1] == 0
+
+
+def test_a_reason_that_is_known_is_counted_for_itself_among_ever_new_ones() -> None:
+    """Its own number goes on, however many others have come."""
+    repeats = Repeats()
+    repeats.count("known")
+    for n in range(2 * MOST_REPEATED):
+        repeats.count(f"port {n} away")
+    assert repeats.count("known") == 2
+
+
+def test_what_was_not_shown_is_told_once() -> None:
+    """The next sum begins at nothing."""
+    repeats = Repeats()
+    for _ in range(3):
+        repeats.count("refused")
+    assert [repeats.forget(), repeats.forget()] == [1, 0]

@@ -19,19 +19,24 @@ from tunneld.tunnel.timing import Timing
 
 
 class Relay:
-    """A relay that never answers a dial; with a `failure`, each dial ends with that."""
+    """A relay that never answers a dial, unless it `answers`; with a `failure`, each dial ends with that."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
+        self.answers = False
+        self.outages: list[float] = []  # as they were told with each dial
         self.dials = 0
         self.dialled = asyncio.Event()
 
     async def dial(self, outage: float) -> Any:
         self.dials += 1
+        self.outages.append(outage)
         self.dialled.set()
         if self.failure is not None:
             raise SessionError(self.failure, "no")
-        await asyncio.Event().wait()
+        if not self.answers:
+            await asyncio.Event().wait()
+        return self
 
     async def dialled_again(self) -> None:
         self.dialled.clear()
@@ -119,6 +124,23 @@ async def test_a_relay_that_turns_us_away_is_not_hammered(
         time.advance(told["retry_in"])
         await relay.dialled_again()
         assert relay.dials == 2
+
+
+async def test_a_connection_is_handed_over_once(
+    second_dial: SecondDial, relay: Relay, journal: Journal, time: VirtualTime
+) -> None:
+    """Then there is nothing left to dial for. Each dial was told for how long nothing has answered."""
+    connections: list[Any] = []
+    relay.failure = Failure.NETWORK
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(second_dial.connect(5.0, connections.append))
+        await time.slept_on(1)
+        relay.failure, relay.answers = None, True
+        wait = (await journal.says("second_dial_failed"))["retry_in"]
+        time.advance(wait)
+    assert connections == [relay]
+    assert wait == pytest.approx(0.75)  # halfway from the floor to the first envelope
+    assert relay.outages == pytest.approx([5, 5 + wait])
 
 
 async def test_why_there_is_no_second_session_is_told(second_dial: SecondDial, relay: Relay, journal: Journal) -> None:

@@ -28,6 +28,7 @@ from tunneld.core.supervise import liveness
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Profile
+from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.remote.takeover import Takeover
 from tunneld.tunnel.context import TunnelContext
@@ -74,6 +75,26 @@ async def test_a_session_that_answers_no_more_is_replaced(
         status = tunnel.status()
         assert (status.state, status.sessions, status.silence) == (State.UP, 2, None)
         assert time.now == 1000
+    assert sum("Accepted publickey" in line for line in relay.log) == 2  # the second session took one login
+
+
+async def test_what_happens_at_the_end_of_a_session_that_gives_way_is_no_reason_to_wait(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Its successor is ready, whatever else is refused or lost meanwhile, and however often that happens in a row."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        for _ in range(3):
+            await journal.says("session_established")
+            await has_settled(relay)
+            second = await dial(profile.relay, profile.keepalive)
+            assert tunnel._session is not None
+            tunnel._session.succeed(second, "there is a better one")
+            tunnel._session._end(SessionError(Failure.REFUSED, "the old one is refused something"))
+            lost = await journal.says("session_lost")
+            assert (lost["reason"], lost["retry_in"]) == ("there is a better one", 0)
+        await journal.says("session_established")
+        assert not second.is_closed()
 
 
 async def test_an_optional_forward_gets_its_port_back_as_soon(

@@ -27,9 +27,11 @@ from tests.tunnel.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
+from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Keepalive, Mosh, PortRange
 from tunneld.ssh.connect.dial import dial
+from tunneld.ssh.connect.failure import SessionError
 
 
 async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
@@ -148,6 +150,20 @@ async def test_a_session_that_was_about_to_take_over_is_not_used_after_a_change(
         await tunnel.apply(replace(profile, keepalive=Keepalive(interval=7)))
         await journal.says("session_established")
         assert second.is_closed()
+
+
+async def test_a_change_that_comes_together_with_a_loss_needs_no_wait(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """The session ends by itself when it is about to be renewed; the new profile may have mended the reason."""
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time) as tunnel:
+        await journal.says("session_established")
+        assert tunnel._session is not None
+        tunnel._renewal = "the profile changed"
+        tunnel._session._end(SessionError(Failure.FORWARD_BUSY, "it is taken"))
+        lost = await journal.says("session_lost")
+        assert (lost["failure"], lost["retry_in"]) == ("forward busy", 0)
+        await journal.says("session_established")
 
 
 async def test_a_change_ends_the_backoff(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

@@ -15,7 +15,6 @@ import structlog
 
 from tests.datagrams import inbox
 from tunneld.log import configure, logger
-from tunneld.tunnel.repeats import Repeats
 
 
 @pytest.fixture(autouse=True)
@@ -173,25 +172,3 @@ def test_debug_is_shown_on_request() -> None:
     logger().debug("session_lost")
     assert quiet.getvalue() == ""
     assert "session_lost" in full.getvalue()
-
-
-def test_repetitions_get_a_line_at_growing_intervals() -> None:
-    """A day of the same failure makes a dozen lines, each with its number."""
-    repeats = Repeats()
-    assert [n for n in (repeats.count("refused") for _ in range(1500)) if n] == [2**k for k in range(11)]
-    assert repeats.hidden == 1500 - 11
-
-
-def test_each_reason_is_counted_for_itself_until_forgotten() -> None:
-    """Another failure is news; after a stable session the first is news again."""
-    repeats = Repeats()
-    assert [repeats.count(key) for key in "aabaa"] == [1, 2, 1, 0, 4]
-    assert repeats.forget() == 1
-    assert [repeats.count(key) for key in "ab"] == [1, 1]
-
-
-def test_ever_new_reasons_are_counted_together() -> None:
-    """A relay that words each refusal differently fills neither memory nor journal."""
-    repeats = Repeats()
-    lines = [repeats.count(f"port {n} away") for n in range(10_000)]
-    assert sum(bool(line) for line in lines) < 64 + 15

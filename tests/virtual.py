@@ -27,7 +27,7 @@ class VirtualTime:
         self._sleepers.append(sleeper)
         self._more.set()
         if seconds <= 0:
-            sleeper[1].set_result(None)
+            asyncio.get_running_loop().call_soon(_wake, sleeper[1])  # others have a turn, as with asyncio.sleep(0)
         try:
             await sleeper[1]
         finally:
@@ -48,8 +48,13 @@ class VirtualTime:
         """Let this time pass, and wake whoever is due."""
         self.now += seconds
         for due, waking in self._sleepers:
-            if due <= self.now + 1e-9 and not waking.done():
-                waking.set_result(None)
+            if due <= self.now + 1e-9:
+                _wake(waking)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 class Journal:

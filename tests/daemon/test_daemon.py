@@ -249,7 +249,8 @@ async def test_the_status_of_a_tunnel_that_needs_a_person(relay: Sshd, run_folde
         assert lines[0].startswith("pi: NEEDS YOU: authentication, down for ")
         assert "next try in 1 min" in lines[0]
         assert lines[-2].startswith("  last fault  ")
-        assert "authorized_keys" in lines[-1]
+        assert "authorized_keys" in lines[-2]
+        assert lines[-1].startswith("  to do ")
 
 
 async def test_status_without_a_daemon_says_so(run_folder: Path) -> None:

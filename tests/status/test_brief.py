@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.status.brief import STATES, brief, one_line
-from tunneld.status.quantities import duration
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
+from tunneld.status.brief import STATE_WORDS, brief, summary
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 SSH = ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17)
@@ -44,12 +44,12 @@ AWAY = replace(REFUSED, failure=FailureStatus(Failure.NETWORK, "relay:22 no long
 
 
 def test_a_tunnel_that_is_up() -> None:
-    """For how long, to where, what for, and how fast."""
+    """The line says for how long, to which relay, for which forwards, and how fast."""
     assert brief(UP) == "up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms"
 
 
 def test_a_tunnel_that_needs_a_person() -> None:
-    """It stands out, says why, and when it is tried again."""
+    """The line asks for the person, and says why and when the next try is."""
     assert brief(REFUSED) == "NEEDS YOU: relay refuses our key (publickey); next try in 58 s"
 
 
@@ -61,12 +61,12 @@ def test_a_tunnel_that_is_down_and_dials_again() -> None:
 
 
 def test_the_first_dial() -> None:
-    """There is nothing to say but where to."""
+    """The line has the relay alone."""
     assert brief(replace(UP, state=State.DIALING)) == "dialing relay.example.net"
 
 
 def test_a_fault_of_ours() -> None:
-    """FAILED is for bugs."""
+    """Only a fault of tunneld's own is FAILED."""
     failed = replace(REFUSED, state=State.FAILED, failure=FailureStatus(None, "a fault in tunneld: x", 1))
     assert brief(replace(failed, next_try_in=None)) == "a fault in tunneld: x; FAILED"
 
@@ -90,12 +90,12 @@ def test_a_fault_of_ours() -> None:
     ],
 )
 def test_forwards_are_short(forward: ForwardStatus, words: str) -> None:
-    """What the port is for where that is clear, loopback addresses as ports, trouble in words."""
+    """A forward is told by its service, its ports and its trouble; an address stands only if not loopback."""
     assert brief(replace(UP, forwards=(forward,), mosh=MoshStatus("off"))).split("; ")[1] == words
 
 
 def test_many_forwards_are_counted() -> None:
-    """The first three, and how many more."""
+    """The line has the first three, and the number of the others."""
     line = brief(replace(UP, forwards=(SSH,) * 5, mosh=MoshStatus("off")))
     assert line.count("2222") == 3
     assert line.endswith("; 2 forwards more")
@@ -103,7 +103,7 @@ def test_many_forwards_are_counted() -> None:
 
 
 def test_mosh_that_is_not_ready_says_why() -> None:
-    """The tunnel is up, and mosh alone is not."""
+    """The tunnel is up and mosh is not, so the reason is mosh's."""
     mosh = MoshStatus("unavailable", "the relay has no Python 3.9 or newer", "60001-60010")
     assert brief(replace(UP, mosh=mosh)).endswith("; mosh unavailable: the relay has no Python 3.9 or newer")
     idle = replace(UP.mosh, flows=0, carriers=())
@@ -111,41 +111,35 @@ def test_mosh_that_is_not_ready_says_why() -> None:
 
 
 def test_several_tunnels_share_the_line() -> None:
-    """All well: their names; else what is wrong, and with which."""
+    """If all are up the line has their names, else what is wrong with which."""
     office = replace(UP, name="office")
-    assert one_line([UP, office]) == "2 tunnels up: pi-home, office"
-    assert one_line([UP, AWAY]) == "1 of 2 tunnels up; office: relay:22 no longer answers; next try in 3 s"
-    assert one_line([UP]) == brief(UP)
+    assert summary([UP, office]) == "2 tunnels up: pi-home, office"
+    assert summary([UP, AWAY]) == "1 of 2 tunnels up; office: relay:22 no longer answers; next try in 3 s"
+    assert summary([UP]) == brief(UP)
 
 
 def test_a_tunnel_that_had_to_go_to_another_relay() -> None:
-    """Where it is, and where it should be."""
+    """The line names the relay in use, and the preferred one."""
     first = replace(AWAY, relay="tunnel@first")
     assert brief(replace(UP, relays=(first, UP))).startswith("up 3 h to relay.example.net instead of first; ssh")
     assert brief(replace(UP, relays=(UP, first))) == brief(UP)
-    assert one_line([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
+    assert summary([UP, replace(UP, relays=(first, UP))]) == "2 tunnels up: pi-home, pi-home"
 
 
 def test_a_tunnel_to_every_relay() -> None:
-    """How many are up, and what is wrong with the others."""
+    """The line says how many are up, and what is wrong with the others."""
     spare = replace(UP, relay="tunnel@spare.example.org")
     both = replace(UP, mode="all", forwards=(), mosh=MoshStatus("off"), relays=(UP, spare))
     assert brief(both) == "2 of 2 relays up for 3 h; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms"
     one = replace(both, relays=(UP, AWAY))
     assert brief(one) == "1 of 2 relays up; relay: relay:22 no longer answers; next try in 3 s"
-    assert one_line([UP, both]) == "2 tunnels up: pi-home, pi-home"
-    assert one_line([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
+    assert summary([UP, both]) == "2 tunnels up: pi-home, pi-home"
+    assert summary([UP, one]) == f"2 of 2 tunnels up; pi-home: {brief(one)}"
 
 
 @pytest.mark.parametrize("state", State)
 def test_there_are_words_for_every_state(state: State) -> None:
     """A new state without words would end the report."""
-    assert state in STATES
+    assert state in STATE_WORDS
     assert brief(replace(UP, state=state))
     assert brief(replace(REFUSED, state=state, next_try_in=None))
-
-
-def test_a_duration_of_one_unit() -> None:
-    """In a line that is seen at a glance, hours are enough."""
-    assert duration(11_100, units=1) == "3 h"
-    assert duration(11_100) == "3 h 5 min"

@@ -13,6 +13,7 @@ from typing import Any
 from tests.sshd import Sshd, descendants, running_sshd
 from tests.virtual import Journal, VirtualTime
 from tunneld.profile import Canary, Direction, Forward, Profile, Relay, TcpAddress
+from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel
 
 
@@ -43,10 +44,11 @@ def forward(listen: int, to: int = 9, *, required: bool = True, direction: Direc
 
 
 @contextlib.asynccontextmanager
-async def running(profile: Profile, journal: Journal, time: VirtualTime, **more: Any) -> AsyncIterator[Tunnel]:
+async def running(
+    profile: Profile, journal: Journal, time: VirtualTime, *, chance: float = 0.999999
+) -> AsyncIterator[Tunnel]:
     """A tunnel that runs, and is stopped afterwards; nothing of it is left then."""
-    more = {"clock": time.clock, "sleep": time.sleep, "random": lambda: 0.999999} | more
-    tunnel = Tunnel(profile, log=journal.log, **more)
+    tunnel = Tunnel(profile, log=journal.log, timing=Timing(time.clock, time.sleep, lambda: chance))
     async with nothing_left(), asyncio.TaskGroup() as tasks:
         tasks.create_task(tunnel.run())
         try:
@@ -57,7 +59,7 @@ async def running(profile: Profile, journal: Journal, time: VirtualTime, **more:
 
 @contextlib.asynccontextmanager
 async def echoing() -> AsyncIterator[int]:
-    """A server that sends back what it gets; its port."""
+    """A server that sends back what it gets. Gives its port."""
 
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,13 +84,13 @@ async def echoing() -> AsyncIterator[int]:
 
 
 class Line:
-    """One TCP connection, spoken on and heard."""
+    """One TCP connection that a test writes to and reads from."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def echoes(self, text: bytes = b"hello") -> bool:
-        """Whether what is said comes back, rather than an end."""
+        """Whether the text comes back. It does not when the connection ends instead."""
         self._writer.write(text)
         try:
             async with asyncio.timeout(10):
@@ -97,7 +99,7 @@ class Line:
             return False
 
     async def greets(self, beginning: bytes) -> bool:
-        """Whether the other side speaks first, and so."""
+        """Whether the other side speaks first, and begins with these bytes."""
         async with asyncio.timeout(10):
             return await self._reader.readexactly(len(beginning)) == beginning
 
@@ -192,7 +194,7 @@ class Gate:
         self._flows: set[asyncio.StreamWriter] = set()
 
     def lose(self) -> None:
-        """Pass nothing more for the connections that there are, as a home router that has got another address."""
+        """Pass nothing more for the connections that exist now, as a home router does that has got another address."""
         self._lost |= self._flows
 
     async def __aenter__(self) -> Gate:

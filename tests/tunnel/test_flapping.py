@@ -13,9 +13,9 @@ HOUR = 3600.0
 
 
 async def test_an_hour_of_flapping_is_a_page(relay: Sshd) -> None:
-    """Up for a minute, down, up again, for an hour: the first of each is told, then every doubling, and at last a sum.
+    """Up for a minute, down, up again, for an hour: the log has the first of each, each doubling, and a sum at the end.
 
-    Each session is long enough for the backoff to start anew; that does not make its end news.
+    Each session is long enough for the backoff to begin anew, and yet its end is no news.
     """
     journal, time = Journal(), VirtualTime()
     async with running(profile_of(relay_of(relay), forward(free_port())), journal, time):
@@ -42,7 +42,7 @@ async def test_an_hour_of_flapping_is_a_page(relay: Sshd) -> None:
 
 
 async def test_an_hour_without_network_is_a_page(relay: Sshd) -> None:
-    """Nothing answers for an hour: the same failure is told at growing intervals."""
+    """Nothing answers for an hour: the log has the same failure at growing intervals."""
     journal, time = Journal(), VirtualTime()
     async with running(profile_of(relay_of(relay, port=free_port()), forward(free_port())), journal, time):
         began = time.now

@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
+
 from tests.tunnel.supervised import forward, profile_of
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.failover import HEAD_START as DRAWN
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Mode, Mosh, PortRange, Profile, Relay
 from tunneld.status.snapshot import FailureStatus, TunnelStatus
-from tunneld.tunnel.relay_group import TOGETHER, RelayGroup, part
+from tunneld.tunnel.relay_group import STATE_ORDER, RelayGroup, part
 from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel, address_of
 
@@ -27,7 +30,7 @@ FAILOVER = replace(ALL, mode=Mode.FAILOVER)
 class Played:
     """A tunnel that runs until it is stopped or crashed, and is in the state that the test wants."""
 
-    def __init__(self, profile: Profile, moved: Callable[[], None]) -> None:
+    def __init__(self, profile: Profile, changed: Callable[[], None]) -> None:
         self.name = profile.name
         self.profiles = [profile]
         self.says = TunnelStatus(profile.name, State.IDLE, 0, address_of(profile.relay))
@@ -35,12 +38,12 @@ class Played:
         self.peer = ""
         self.applied: Callable[[Played], object] = lambda _: None
         self.slow = self.started = False
-        self._moved = moved
+        self._changed = changed
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def moves(self, state: State, **about: Any) -> None:
         self.says = replace(self.says, state=state, **about)
-        self._moved()
+        self._changed()
 
     async def run(self) -> None:
         self.started = True
@@ -71,27 +74,27 @@ class Played:
 
 
 class Stage:
-    """A bundle that runs, and the tunnels that it has made, each by its relays' names."""
+    """A group that runs, and the tunnels that it has made, each by its relay's name."""
 
     def __init__(self, profile: Profile) -> None:
         self.journal, self.time, self.moves = Journal(), VirtualTime(), 0
         self.played: dict[str, Played] = {}
         self.made: list[str] = []
-        self.bundle = RelayGroup(
+        self.group = RelayGroup(
             profile,
             log=self.journal.log,
-            moved=self._moved,
+            changed=self._changed,
             make=self._make,
             timing=Timing(self.time.clock, self.time.sleep, lambda: 0.0),
         )
 
-    def _make(self, profile: Profile, log: object, marks: object, moved: Callable[[], None]) -> Tunnel:
+    def _make(self, profile: Profile, log: object, marks: object, changed: Callable[[], None]) -> Tunnel:
         name = profile.relay.host
         self.made.append(name)
-        self.played[name] = Played(profile, moved)
+        self.played[name] = Played(profile, changed)
         return cast(Tunnel, self.played[name])
 
-    def _moved(self) -> None:
+    def _changed(self) -> None:
         self.moves += 1
 
 
@@ -100,14 +103,14 @@ async def running(profile: Profile) -> AsyncIterator[Stage]:
     """Everything is stopped afterwards, and run() returns."""
     stage = Stage(profile)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(stage.bundle.run())
+        tasks.create_task(stage.group.run())
         await asyncio.sleep(0)
         try:
             yield stage
         finally:
             for each in stage.played.values():
                 each.slow = False
-            stage.bundle.stop()
+            stage.group.stop()
 
 
 async def turns() -> None:
@@ -116,37 +119,37 @@ async def turns() -> None:
 
 
 async def test_one_tunnel_is_itself() -> None:
-    """Nobody sees the bundle, also when the relay is another one after a reload."""
+    """A group of one has its tunnel's status, also after a reload with another relay."""
     alone = profile_of(FIRST, forward(2222))
     async with running(alone) as stage:
         first = stage.played["first"]
         first.moves(State.UP)
-        assert stage.bundle.status() == first.says
-        stage.bundle.nudge()
+        assert stage.group.status() == first.says
+        stage.group.nudge()
         assert first.nudges == 1
-        await stage.bundle.apply(replace(alone, relays=(SECOND,)))
+        await stage.group.apply(replace(alone, relays=(SECOND,)))
         assert stage.made == ["first"]
         assert first.profiles[-1].relays == (SECOND,)
 
 
 async def test_all_at_once_is_a_tunnel_for_each_relay() -> None:
-    """Each has the whole profile but for the other relays."""
+    """Each holds the whole profile, for its own relay."""
     async with running(ALL) as stage:
         assert stage.made == ["first", "second"]
         assert [each.profiles for each in stage.played.values()] == [[ALL.through(FIRST)], [ALL.through(SECOND)]]
-        stage.bundle.nudge()
+        stage.group.nudge()
         assert [each.nudges for each in stage.played.values()] == [1, 1]
 
 
 async def test_one_relay_that_is_up_is_enough() -> None:
-    """Since when, how many attempts and sessions in all, and the latest fault."""
+    """The group's status has the time since when, the sums of attempts and sessions, and the latest fault."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP, attempts=1, sessions=1, running=9.0)
         stage.time.advance(5)
         fault = FailureStatus(Failure.NETWORK, "timed out", 1)
         second.moves(State.BACKOFF, attempts=3, failure=fault, next_try_in=2.0)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert (status.name, status.state, status.since, status.uptime) == ("pi", State.UP, 5, 5)
         assert (status.relay, status.attempts, status.sessions, status.running) == ("first, second", 4, 1, 9)
         assert (status.failure, status.next_try_in, status.relays) == (fault, None, (first.says, second.says))
@@ -154,7 +157,7 @@ async def test_one_relay_that_is_up_is_enough() -> None:
 
 
 async def test_all_that_are_down_are_down() -> None:
-    """The next try is the soonest, and being down has lasted since the last one went."""
+    """The next try is the soonest of all, and the group is down since the last tunnel went down."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP)
@@ -162,56 +165,56 @@ async def test_all_that_are_down_are_down() -> None:
         stage.time.advance(5)
         first.moves(State.BACKOFF, next_try_in=9.0)
         stage.time.advance(2)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert (status.state, status.since, status.uptime, status.next_try_in) == (State.BACKOFF, 2, 0, 7)
 
 
 def test_every_state_has_its_place() -> None:
     """A new state without one would end the status."""
-    assert set(TOGETHER) == set(State)
+    assert set(STATE_ORDER) == set(State)
 
 
 async def test_a_crash_is_the_tunnels_own() -> None:
-    """It is logged, the others go on, and a reload makes it anew."""
+    """The fault is logged, the other tunnels go on, and a reload makes a new one."""
     async with running(ALL) as stage:
         stage.played["second"].moves(State.UP)
         stage.played["first"].crash()
         await stage.journal.says("tunnel_failed")
-        assert stage.bundle.status().state is State.UP
-        await stage.bundle.apply(replace(ALL, forward=()))
+        assert stage.group.status().state is State.UP
+        await stage.group.apply(replace(ALL, forward=()))
         assert stage.made == ["first", "second", "first"]
         assert stage.played["second"].profiles[-1].forward == ()
 
 
 async def test_a_crash_of_all_is_the_end() -> None:
-    """Whoever watches the process starts it again."""
+    """run() returns, so that whoever watches the process starts it again."""
     stage = Stage(ALL)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(stage.bundle.run())
+        tasks.create_task(stage.group.run())
         await asyncio.sleep(0)
         for each in stage.played.values():
             each.crash()
-    assert stage.bundle.status().state is State.FAILED
+    assert stage.group.status().state is State.FAILED
 
 
 async def test_a_relay_that_comes_leaves_the_others_alone() -> None:
-    """And so does one that goes."""
+    """So does a relay that goes."""
     async with running(ALL) as stage:
-        await stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD)))
+        await stage.group.apply(replace(ALL, relays=(SECOND, THIRD)))
         await turns()
         assert stage.made == ["first", "second", "third"]
         assert stage.played["first"].says.state is State.STOPPED
         assert stage.played["second"].profiles == [ALL.through(SECOND)]
-        assert [each.relay for each in stage.bundle.status().relays] == ["second", "third"]
+        assert [each.relay for each in stage.group.status().relays] == ["second", "third"]
 
 
 async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
-    """A listener on this host is to be had once."""
+    """Only one tunnel can have a listener on this host."""
     async with running(ALL) as stage:
         first = stage.played["first"]
         first.slow = True
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD))))
+            tasks.create_task(stage.group.apply(replace(ALL, relays=(SECOND, THIRD))))
             await turns()
             assert stage.made == ["first", "second"]
             first.slow = False
@@ -221,16 +224,16 @@ async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
 
 
 async def test_the_mode_may_change() -> None:
-    """The relay that both have in use goes on."""
+    """The tunnel to the relay that both modes use goes on."""
     async with running(ALL) as stage:
         first, second = stage.played.values()
         first.moves(State.UP)
-        await stage.bundle.apply(FAILOVER)
+        await stage.group.apply(FAILOVER)
         await turns()
         assert (first.says.state, second.says.state) == (State.UP, State.STOPPED)
-        await stage.bundle.apply(ALL)
+        await stage.group.apply(ALL)
         assert stage.made == ["first", "second", "second"]
-        assert (first.says.state, stage.bundle.status().mode) == (State.UP, "all")
+        assert (first.says.state, stage.group.status().mode) == (State.UP, "all")
 
 
 # One after the other
@@ -241,7 +244,7 @@ WHOLE = replace(FAILOVER, forward=(*FAILOVER.forward, LOCAL), mosh=MOSH)
 
 
 async def test_the_second_is_dialled_when_the_first_is_late() -> None:
-    """It listens on its relay, and leaves this host to the one that serves until it serves itself."""
+    """It opens the forwards on its relay, and those on this host only once it serves."""
     async with running(WHOLE) as stage:
         await stage.time.slept_on(1)
         assert stage.made == ["first"]
@@ -258,7 +261,7 @@ async def test_the_second_is_dialled_when_the_first_is_late() -> None:
 
 
 async def test_what_listens_here_is_given_back_before_another_takes_it() -> None:
-    """A port is to be had once, and the one that lost its session may still hold it."""
+    """Only one tunnel can have a port, and the one that lost its session may still hold it."""
     async with running(WHOLE) as stage:
         await stage.time.slept_on(1)
         stage.time.advance(HEAD_START)
@@ -287,7 +290,7 @@ async def test_what_happens_during_a_look_is_seen() -> None:
 
 
 async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> None:
-    """It gets what listens on this host once the other has given it back."""
+    """It gets the listeners on this host once the other tunnel has given them back."""
     async with running(WHOLE) as stage:
         first, second = await on_the_second(stage)
         first.moves(State.UP)
@@ -295,6 +298,8 @@ async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> Non
         stage.time.advance(WHOLE.backoff.return_after - 0.1)
         await turns()
         assert second.says.state is State.UP
+        assert stage.group.status().relays[0].serves_in == pytest.approx(0.1)
+        assert stage.group.status().relays[1].serves_in is None
         second.slow = True
         stage.time.advance(0.1)
         await turns()
@@ -303,11 +308,11 @@ async def test_the_first_serves_again_when_it_has_been_well_for_a_while() -> Non
         second.stop()
         await turns()
         assert first.profiles[-1] == WHOLE.through(FIRST)
-        assert stage.bundle.status().relay == "first"
+        assert stage.group.status().relay == "first"
 
 
 async def test_a_relay_that_does_not_answer_is_not_well() -> None:
-    """The session is still there, and perhaps dead: the next one is made ready."""
+    """Its session may be dead, so the next relay is dialled."""
     async with running(FAILOVER) as stage:
         first = stage.played["first"]
         first.moves(State.UP)
@@ -323,11 +328,11 @@ async def test_a_relay_that_does_not_answer_is_not_well() -> None:
 
 
 async def test_the_status_is_that_of_the_relay_that_serves() -> None:
-    """With every relay beside it, those in reserve as well."""
+    """It lists every relay, also those in reserve."""
     three = replace(WHOLE, relays=(FIRST, SECOND, THIRD))
     async with running(three) as stage:
         _, second = await on_the_second(stage)
-        status = stage.bundle.status()
+        status = stage.group.status()
         assert status == replace(second.says, mode="failover", relays=status.relays)
         assert [(each.relay, each.state) for each in status.relays] == [
             ("first", State.BACKOFF),
@@ -352,8 +357,8 @@ async def on_the_second(stage: Stage) -> tuple[Played, Played]:
 async def test_nothing_is_made_after_a_stop() -> None:
     """A reload that comes too late changes nothing."""
     async with running(ALL) as stage:
-        stage.bundle.stop()
-        await stage.bundle.apply(replace(ALL, relays=(SECOND, THIRD)))
+        stage.group.stop()
+        await stage.group.apply(replace(ALL, relays=(SECOND, THIRD)))
         assert stage.made == ["first", "second"]
 
 
@@ -367,11 +372,11 @@ async def test_status_can_be_asked_for_while_a_reload_waits_its_turn() -> None:
                 await turns()
         stage.played["third"].moves(State.UP)
         await turns()
-        assert stage.bundle.status().relay == "third"
+        assert stage.group.status().relay == "third"
         async with asyncio.TaskGroup() as tasks:
-            await stage.bundle._turn.acquire()
-            tasks.create_task(stage.bundle.apply(FAILOVER))
+            await stage.group._turn.acquire()
+            tasks.create_task(stage.group.apply(FAILOVER))
             await turns()
-            assert stage.bundle.status().relay == "third"
-            stage.bundle._turn.release()
-        assert len(stage.bundle.status().relays) == 2
+            assert stage.group.status().relay == "third"
+            stage.group._turn.release()
+        assert len(stage.group.status().relays) == 2

@@ -27,7 +27,8 @@ from tests.tunnel.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Keepalive, Mosh, PortRange, Relay
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.forwards import Forwards
@@ -36,7 +37,7 @@ from tunneld.tunnel.tunnel import address_of
 
 
 def end_sessions(relay: Sshd) -> None:
-    """What a relay's administrator, or its lack of memory, does."""
+    """Kill every session on the relay, as its administrator or a lack of memory may."""
     for pid in descendants(relay.pid):
         os.kill(pid, signal.SIGKILL)
 
@@ -212,7 +213,7 @@ async def test_a_flapping_session_keeps_backing_off(relay: Sshd, journal: Journa
 async def test_a_session_that_is_lost_before_it_is_up_backs_off_too(
     relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relay that logs us in and hangs up has work with us: that is no silence to be asked into each second."""
+    """A login costs the relay something, so it is not dialled each second as a silent relay is."""
 
     async def hung_up(*_: object) -> None:
         raise SessionError(Failure.NETWORK, "the connection is lost")
@@ -229,7 +230,7 @@ async def test_a_session_that_is_lost_before_it_is_up_backs_off_too(
 async def test_an_outage_begins_with_the_silence(
     relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a silent session took to be given up has been an outage for everybody who needed it."""
+    """While a session was silent, nobody could use it."""
     async with running(profile_of(relay_of(relay), forward(free_port())), journal, time):
         await journal.says("session_established")
         monkeypatch.setattr(Session, "silence", 40.0)
@@ -275,10 +276,10 @@ async def test_a_flapping_link_does_not_fill_the_journal(relay: Sshd, journal: J
 async def test_a_refused_login_waits_a_minute_and_stands_out(
     relay: Sshd, tmp_path: Path, journal: Journal, time: VirtualTime
 ) -> None:
-    """The relay would lock the address out; the log says it as an error."""
+    """More attempts would have the relay lock the address out. The log has an error."""
     make_key(tmp_path / "stranger")
     profile = profile_of(relay_of(relay, identity=(tmp_path / "stranger",)), forward(free_port()))
-    async with running(profile, journal, time, random=lambda: 0.0) as tunnel:
+    async with running(profile, journal, time, chance=0.0) as tunnel:
         failed = await journal.says("dial_failed")
         assert (failed["failure"], failed["level"]) == ("authentication", "error")
         assert failed["retry_in"] >= 60
@@ -295,7 +296,7 @@ async def test_a_refused_login_waits_a_minute_and_stands_out(
 async def test_a_wrong_host_key_waits_a_minute_and_stands_out(
     relay: Sshd, tmp_path: Path, journal: Journal, time: VirtualTime
 ) -> None:
-    """Somebody may be in between: nothing is sent, and a person has to look."""
+    """Somebody may be listening in, so nothing is sent until a person has looked."""
     other = make_key(tmp_path / "other")
     known = write_known_hosts(tmp_path / "known_hosts", other.convert_to_public(), port=relay.port)
     async with running(profile_of(relay_of(relay, known_hosts=known), forward(free_port())), journal, time) as tunnel:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from tests.sshd import Sshd, descendants, free_port, write_known_hosts
@@ -24,10 +25,12 @@ from tests.tunnel.supervised import (
     relay_of,
 )
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise import liveness
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Mosh, PortRange, Profile, TcpAddress
 from tunneld.ssh.connect.dial import dial
 from tunneld.tunnel import session
+from tunneld.tunnel.timing import Timing
 from tunneld.tunnel.tunnel import Tunnel
 
 
@@ -35,12 +38,12 @@ class Run:
     """One tunnel in a task, and the two ways to end it."""
 
     def __init__(self, profile: Profile) -> None:
+        self.profile = profile
         self.journal, self.time = Journal(), VirtualTime()
-        clocks = {"clock": self.time.clock, "sleep": self.time.sleep}
-        self.tunnel = Tunnel(profile, log=self.journal.log, **clocks)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(profile, log=self.journal.log, timing=Timing(self.time.clock, self.time.sleep))
 
     async def ended_by(self, how: str, until: Callable[[Run], Awaitable[None]]) -> None:
-        """Run, wait for `until`, end it, and see that it has ended well."""
+        """Run the tunnel, wait for `until`, end the tunnel in this way, and see that it has ended well."""
         async with nothing_left(), asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self.tunnel.run())
             await until(self)
@@ -53,6 +56,13 @@ class Run:
             assert task.cancelled() == ("cancel" in how)
         assert self.tunnel.status().state is State.STOPPED
         assert "tunnel_failed" not in self.journal.names(debug=True)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay on loopback that does not answer at once never will: nobody waits long for it."""
+    monkeypatch.setattr(session, "CLOSE_TIME", 0.05)
+    monkeypatch.setattr(liveness, "HURRIED_PATIENCE", 0.05)
 
 
 HOWS = ["stop", "cancel", "stop+stop", "stop+cancel"]
@@ -75,21 +85,23 @@ def profile_through(gate: Gate, relay: Sshd, folder: Path) -> Profile:
     return profile_of(relay_of(relay, port=gate.port, known_hosts=known), *forwards)
 
 
+# Bytes that a relay says until the tunnel is up, as the first test has measured them.
+WHOLE_DIAL: list[int] = []
+
+
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("part", [0, 0.01, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
-async def test_ended_while_dialing(
-    relay: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, part: float
-) -> None:
+async def test_ended_while_dialing(relay: Sshd, tmp_path: Path, how: str, part: float) -> None:
     """The relay falls silent after a part of what it says: in the greeting, the key exchange, the login, a forward."""
-    monkeypatch.setattr(session, "CLOSE_TIME", 0.1)
-    async with Gate(relay.port) as whole:
+    if not WHOLE_DIAL:
+        async with Gate(relay.port) as whole:
 
-        async def until_up(run: Run) -> None:
-            await run.journal.says("session_established")
-            whole.limit = whole.passed
+            async def until_up(run: Run) -> None:
+                await run.journal.says("session_established")
+                WHOLE_DIAL.append(whole.passed)
 
-        await Run(profile_through(whole, relay, tmp_path)).ended_by("stop", until_up)
-    async with Gate(relay.port, int(part * whole.limit)) as gate:
+            await Run(profile_through(whole, relay, tmp_path)).ended_by("stop", until_up)
+    async with Gate(relay.port, int(part * WHOLE_DIAL[0])) as gate:
         profile = profile_through(gate, relay, tmp_path)
 
         async def until_silent(run: Run) -> None:
@@ -102,11 +114,8 @@ async def test_ended_while_dialing(
 
 
 @pytest.mark.parametrize("how", HOWS)
-async def test_ended_while_a_second_session_is_dialled(
-    relay: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """The first one is doubtful, and neither of the two is left."""
-    monkeypatch.setattr(session, "CLOSE_TIME", 0.1)
+async def test_ended_while_a_second_session_is_dialled(relay: Sshd, tmp_path: Path, how: str) -> None:
+    """The first session is doubtful, and neither of the two is left."""
     async with Gate(relay.port) as gate:
 
         async def until(run: Run) -> None:
@@ -122,23 +131,94 @@ async def test_ended_while_a_second_session_is_dialled(
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_ended_while_a_second_session_takes_over(relay: Sshd, turns: int) -> None:
-    """In whatever moment, neither of the two is left."""
+    """At whatever moment, neither of the two sessions is left."""
     profile = profile_of(relay_of(relay), forward(free_port()))
 
     async def until(run: Run) -> None:
-        await run.journal.says("session_established")
-        await has_settled(relay)
-        second = await dial(profile.relay, profile.keepalive)
-        assert run.tunnel._session is not None
-        run.tunnel._session.succeed(second, "there is a better one")
+        await succeeded(run, relay)
         for _ in range(turns):
             await asyncio.sleep(0)
 
     await Run(profile).ended_by("stop", until)
 
 
+async def succeeded(run: Run, relay: Sshd) -> asyncssh.SSHClientConnection:
+    """A second connection, which the session that is up has been told to give way to."""
+    await run.journal.says("session_established")
+    await has_settled(relay)
+    second = await dial(run.profile.relay, run.profile.keepalive)
+    assert run.tunnel._session is not None
+    run.tunnel._session.succeed(second, "there is a better one")
+    return second
+
+
+def gives_way(run: Run) -> bool:
+    """The old session is closing, and the second connection waits for the next one."""
+    return run.tunnel.status().state is State.UP and run.tunnel.status().sessions == 1
+
+
+def backs_off(run: Run) -> bool:
+    """Between the two sessions; for one turn of the loop."""
+    return run.tunnel.status().state is State.BACKOFF
+
+
+def takes_over(run: Run) -> bool:
+    """The new session lives on the second connection, and asks for its forwards."""
+    return run.tunnel.status().state is State.DIALING
+
+
+def has_taken_over(run: Run) -> bool:
+    return run.tunnel.status().sessions == 2
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("moment", [gives_way, backs_off, takes_over, has_taken_over])
+async def test_the_second_connection_is_closed_whenever_the_tunnel_ends(
+    relay: Sshd, moment: Callable[[Run], bool], how: str
+) -> None:
+    """It is closed whether it waits for its session, or has one."""
+    seconds: list[asyncssh.SSHClientConnection] = []
+
+    async def until(run: Run) -> None:
+        seconds.append(await succeeded(run, relay))
+        async with asyncio.timeout(10):
+            while not moment(run):  # noqa: ASYNC110 (it looks between any two turns of the loop)
+                await asyncio.sleep(0)
+        assert not seconds[0].is_closed()
+
+    await Run(profile_of(relay_of(relay), forward(free_port()))).ended_by(how, until)
+    assert seconds[0].is_closed()
+
+
+@pytest.mark.parametrize("step", ["lost", "backs_off", "backoff_ended", "attempt", "established"])
+async def test_the_second_connection_is_closed_when_the_tunnel_crashes(
+    relay: Sshd, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A fault of ours, at each step between the two sessions."""
+    run = Run(profile_of(relay_of(relay), forward(free_port())))
+
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with nothing_left(), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_ignoring(RuntimeError, run.tunnel.run()))
+        second = await succeeded(run, relay)
+        monkeypatch.setattr(run.tunnel._timeline, step, crash)
+        async with asyncio.timeout(10):
+            await asyncio.wait([task])
+    assert run.tunnel.status().state is State.FAILED
+    assert second.is_closed()
+
+
+async def _ignoring(error: type[Exception], work: Awaitable[None]) -> None:
+    try:
+        await work
+    except* error:
+        pass
+
+
 async def test_an_answer_that_comes_together_with_a_stop(relay: Sshd) -> None:
-    """The stop was first, so the tunnel does not come up any more; and no event is impossible by it."""
+    """The stop was first, so the tunnel does not come up, and that is no fault."""
     async with Gate(relay.port, 0) as gate:
         run = Run(profile_of(relay_of(relay, port=gate.port), forward(free_port())))
 
@@ -224,7 +304,7 @@ async def test_ended_while_a_forward_is_asked_again(relay: Sshd, how: str) -> No
 
 @pytest.mark.parametrize("how", ["stop", "stop+cancel", "cancel"])
 async def test_ended_while_the_relay_no_longer_answers(relay: Sshd, how: str) -> None:
-    """A relay that hangs gets three seconds for the farewell, however it is asked for."""
+    """A relay that hangs gets CLOSE_TIME for the farewell, however the tunnel is ended."""
     run = Run(profile_of(relay_of(relay), forward(free_port())))
 
     async def until(run: Run) -> None:

@@ -24,19 +24,27 @@ from tests.tunnel.supervised import (
     taken,
 )
 from tests.virtual import Journal, VirtualTime
-from tunneld.core.supervise.backoff import Limits
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise import liveness
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Profile
+from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.remote.takeover import Takeover
-from tunneld.tunnel.forwards import FREED, Forwards
-from tunneld.tunnel.repeats import Repeats
+from tunneld.tunnel.context import TunnelContext
+from tunneld.tunnel.forwards import FREED_PAUSE, Forwards
 from tunneld.tunnel.timing import Timing
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay on loopback that does not answer at once is silent."""
+    monkeypatch.setattr(liveness, "HURRIED_PATIENCE", 0.05)
 
 
 @pytest.fixture
 async def gate(relay: Sshd) -> AsyncIterator[Gate]:
-    """The way to it."""
+    """A wire to the relay."""
     async with Gate(relay.port) as made:
         yield made
 
@@ -67,12 +75,32 @@ async def test_a_session_that_answers_no_more_is_replaced(
         status = tunnel.status()
         assert (status.state, status.sessions, status.silence) == (State.UP, 2, None)
         assert time.now == 1000
+    assert sum("Accepted publickey" in line for line in relay.log) == 2  # the second session took one login
+
+
+async def test_what_happens_at_the_end_of_a_session_that_gives_way_is_no_reason_to_wait(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Its successor is ready, whatever else is refused or lost meanwhile, and however often that happens in a row."""
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        for _ in range(3):
+            await journal.says("session_established")
+            await has_settled(relay)
+            second = await dial(profile.relay, profile.keepalive)
+            assert tunnel._session is not None
+            tunnel._session.succeed(second, "there is a better one")
+            tunnel._session._end(SessionError(Failure.REFUSED, "the old one is refused something"))
+            lost = await journal.says("session_lost")
+            assert (lost["reason"], lost["retry_in"]) == ("there is a better one", 0)
+        await journal.says("session_established")
+        assert not second.is_closed()
 
 
 async def test_an_optional_forward_gets_its_port_back_as_soon(
     relay: Sshd, gate: Gate, journal: Journal, time: VirtualTime
 ) -> None:
-    """Nobody waits for it; that its port's stale holder was ended ends its pause all the same."""
+    """The stale holder of its port has been ended, so its pause ends although nobody waits for it."""
     listen = free_port()
     optional = replace(through(gate, relay, listen), forward=(forward(listen, required=False),))
     async with running(optional, journal, time) as tunnel:
@@ -84,13 +112,13 @@ async def test_an_optional_forward_gets_its_port_back_as_soon(
         await journal.says("takeover")
         async with asyncio.timeout(10):
             while tunnel.status().forwards[0].state != "listening":
-                time.advance(FREED / 10)
+                time.advance(FREED_PAUSE / 10)
                 await asyncio.sleep(0.01)
         assert time.now < 1000 + 1
 
 
 async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """The relay was suspended: both sessions would go on, and people are on the first."""
+    """The relay was suspended, and people use the first session."""
     listen = free_port()
     async with (
         echoing() as target,
@@ -116,7 +144,7 @@ async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Jour
 async def test_a_busy_port_is_asked_for_again_on_the_live_connection(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """Not up meanwhile; status tells who holds it and when it is asked for next; a login is not wasted on it."""
+    """The tunnel is not up meanwhile. Status says who holds the port and when the next request is due."""
     listen = free_port()
     with taken(listen) as other:
         async with running(profile_of(relay_of(relay), forward(listen)), journal, time) as tunnel:
@@ -139,7 +167,7 @@ async def test_a_busy_port_is_asked_for_again_on_the_live_connection(
 async def test_a_port_of_somebody_elses_session_is_not_touched(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """Another tunnel of the same account has it."""
+    """Another tunnel of the same account holds the port."""
     listen = free_port()
     other = Journal()
     async with (
@@ -158,12 +186,12 @@ async def test_a_port_of_somebody_elses_session_is_not_touched(
 async def test_a_port_that_is_taken_is_told_with_its_holder(
     journal: Journal, time: VirtualTime, ended: bool, told: str
 ) -> None:
-    """And with what kept us from ending a session of ours; that we have ended one says nothing about this port."""
+    """Status adds why a session of ours could not be ended, but not that one was ended."""
     wanted = forward(2222)
-    timing = Timing(time.clock, time.sleep)
-    forwards = Forwards(cast(Any, None), [wanted], limits=Limits(), timing=timing, log=journal.log, repeats=Repeats())
+    context = TunnelContext(journal.log, timing=Timing(time.clock, time.sleep))
+    forwards = Forwards(cast(Any, None), [wanted], context)
     forwards._takeover = Takeover(ended, "no Python there", {"127.0.0.1:2222": "user root"})
-    assert forwards._who_holds(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
+    assert forwards._with_holder(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
 
 
 # Reasons to act at once
@@ -183,7 +211,7 @@ async def test_a_changed_network_ends_the_wait(relay: Sshd, journal: Journal, ti
 async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
     relay: Sshd, tmp_path: Path, journal: Journal, time: VirtualTime
 ) -> None:
-    """It would lock the address out."""
+    """The relay would lock the address out."""
     make_key(tmp_path / "stranger")
     profile = profile_of(relay_of(relay, identity=(tmp_path / "stranger",)), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
@@ -194,7 +222,7 @@ async def test_a_changed_network_does_not_hammer_a_relay_that_refuses_us(
 
 
 async def test_a_changed_network_starts_a_hanging_dial_anew(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """What was sent the old way will not be answered; a dial that has just begun is left alone."""
+    """Its packets went the old way. A dial that has just begun is left alone."""
     async with Gate(relay.port, 0) as gate, running(through(gate, relay, free_port()), journal, time) as tunnel:
         await gate.dialled.wait()
         tunnel.nudge()

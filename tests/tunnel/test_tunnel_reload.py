@@ -1,4 +1,4 @@
-"""A changed profile on a running tunnel: what changed blinks, what did not goes on."""
+"""A changed profile on a running tunnel: only the forwards that changed are closed and opened."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from tests.tunnel.supervised import (
 )
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
+from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Keepalive, Mosh, PortRange
 from tunneld.ssh.connect.dial import dial
+from tunneld.ssh.connect.failure import SessionError
 
 
 async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
@@ -52,14 +54,14 @@ async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, t
 
 
 def cats(relay: Sshd) -> list[int]:
-    """The programs that hold a channel there."""
+    """The programs on the relay that hold a channel."""
     return [pid for pid in descendants(relay.pid) if Path(f"/proc/{pid}/comm").read_text() == "cat\n"]
 
 
 async def test_mosh_comes_after_the_channel_that_was_held_has_ended(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """Somebody on the relay killed the program that holds it; the session goes on without."""
+    """Somebody on the relay killed the program that held it, and the session went on without."""
     port = free_port()
     plain = profile_of(relay_of(relay), forward(free_port()))
     async with running(plain, journal, time) as tunnel:
@@ -100,7 +102,7 @@ async def test_changed_forwards_alone_blink(relay: Sshd, journal: Journal, time:
 
 
 async def test_an_unchanged_profile_changes_nothing(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """Equal is equal, also when read again."""
+    """A profile that is read again and is equal is no change."""
     profile = profile_of(relay_of(relay), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
         await journal.says("session_established")
@@ -109,7 +111,7 @@ async def test_an_unchanged_profile_changes_nothing(relay: Sshd, journal: Journa
 
 
 async def test_another_backoff_needs_no_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """It counts from the next loss on."""
+    """The new limits count from the next loss on."""
     profile = profile_of(relay_of(relay), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
         await journal.says("session_established")
@@ -119,7 +121,7 @@ async def test_another_backoff_needs_no_new_session(relay: Sshd, journal: Journa
 
 
 async def test_any_other_change_makes_a_new_session_at_once(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """No backoff: nobody has failed."""
+    """Nothing has failed, so there is no wait."""
     profile = profile_of(relay_of(relay), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
         await journal.says("session_established")
@@ -135,7 +137,7 @@ async def test_any_other_change_makes_a_new_session_at_once(relay: Sshd, journal
 async def test_a_session_that_was_about_to_take_over_is_not_used_after_a_change(
     relay: Sshd, journal: Journal, time: VirtualTime, turns: int
 ) -> None:
-    """It was dialled as the profile was before: perhaps to another relay."""
+    """It was dialled by the old profile, perhaps to another relay."""
     profile = profile_of(relay_of(relay), forward(free_port()))
     async with running(profile, journal, time) as tunnel:
         await journal.says("session_established")
@@ -148,6 +150,20 @@ async def test_a_session_that_was_about_to_take_over_is_not_used_after_a_change(
         await tunnel.apply(replace(profile, keepalive=Keepalive(interval=7)))
         await journal.says("session_established")
         assert second.is_closed()
+
+
+async def test_a_change_that_comes_together_with_a_loss_needs_no_wait(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """The session ends by itself when it is about to be renewed; the new profile may have mended the reason."""
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time) as tunnel:
+        await journal.says("session_established")
+        assert tunnel._session is not None
+        tunnel._renewal = "the profile changed"
+        tunnel._session._end(SessionError(Failure.FORWARD_BUSY, "it is taken"))
+        lost = await journal.says("session_lost")
+        assert (lost["failure"], lost["retry_in"]) == ("forward busy", 0)
+        await journal.says("session_established")
 
 
 async def test_a_change_ends_the_backoff(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
@@ -175,7 +191,7 @@ async def test_a_change_ends_a_dial_that_hangs(relay: Sshd, journal: Journal, ti
 async def test_a_new_required_forward_that_is_refused_ends_the_session(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """UP would be a lie."""
+    """The session does not have what the profile asks for, so it must not count as up."""
     theirs = free_port()
     profile = profile_of(relay_of(relay), forward(free_port()))
     with taken(theirs):
@@ -188,7 +204,7 @@ async def test_a_new_required_forward_that_is_refused_ends_the_session(
 async def test_a_change_does_not_wait_for_a_relay_that_fell_silent(
     relay: Sshd, journal: Journal, time: VirtualTime
 ) -> None:
-    """It would be asked to close one forward and open another; the new session asks for what is wanted now."""
+    """The new session asks for the new forwards; the old relay is not asked to close any."""
     listen = free_port()
     async with Gate(relay.port) as gate:
         before = profile_of(
@@ -206,7 +222,7 @@ async def test_a_change_does_not_wait_for_a_relay_that_fell_silent(
 
 
 async def test_changes_and_a_stop_may_come_at_any_moment(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """However they fall together, each is followed or overtaken, and nothing is left."""
+    """Each change is followed or overtaken by the next, and nothing is left."""
     profile = profile_of(relay_of(relay), forward(free_port()))
     for turns in range(0, 60, 3):
         async with running(profile, journal, time) as tunnel:

@@ -21,7 +21,7 @@ from tunneld.daemon.systemd_line import SystemdLine
 from tunneld.errors import Problem, ProfileError, TunneldError
 from tunneld.net.network_watch import Change, NetworkWatch
 from tunneld.profile import Profile, conflicts, load
-from tunneld.status.brief import one_line
+from tunneld.status.brief import summary
 from tunneld.status.quantities import counted
 from tunneld.status.snapshot import to_json
 from tunneld.systemd.notify import NotifySocket
@@ -115,11 +115,11 @@ class Daemon:
         await answers.open()
 
     def _tunnel(self, profile: Profile) -> RelayGroup:
-        return RelayGroup(profile, log=self._log, moved=self._report.moved)
+        return RelayGroup(profile, log=self._log, changed=self._report.moved)
 
     def _line(self) -> str:
         """How all is, in one line."""
-        line = one_line([tunnel.status() for tunnel in self._tunnels.values()])
+        line = summary([tunnel.status() for tunnel in self._tunnels.values()])
         if not self._rejected:
             return line
         return f"{line}; {counted(len(self._rejected), 'problem')} in profiles: {self._rejected[0]}"

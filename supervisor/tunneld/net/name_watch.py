@@ -102,10 +102,11 @@ class NameWatch:
         self._known = Whereabouts()
 
     async def moved(self, connected: str) -> frozenset[str]:
-        """Wait until the name has left the address that a connection leads to, and return where it leads now.
+        """Wait until the name has left the address that a connection leads to, and return where the name leads now.
 
-        For one address it says so once. Never for a name that rotates or is an address itself, nor for a connection
-        through a program, which leads to none. Cancel it with the session.
+        For one address it says so once. The answer is empty where this can never be known: for a name that rotates or
+        is an address itself, and for a connection through a program, which leads to no address. Cancel it with the
+        session.
         """
         watched = _is_address(connected) and not _is_address(self._host)
         while watched and not self._known.rotates:
@@ -116,7 +117,7 @@ class NameWatch:
                 return answers
             if verdict is NameVerdict.ROTATES:
                 self._log.info("relay_name_rotates", name=self._host)
-        return await _never()
+        return frozenset()
 
     async def _verdict(self, connected: str) -> tuple[NameVerdict, frozenset[str]]:
         """Ask, and again where one answer is no proof."""
@@ -133,8 +134,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _never() -> frozenset[str]:
-    await asyncio.Event().wait()
-    raise AssertionError

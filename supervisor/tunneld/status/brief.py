@@ -1,17 +1,15 @@
-"""Words for a tunnel's state that several places say: `tunneld status`, and the one line in `systemctl status`."""
+"""A tunnel in one line, for `systemctl status` and `tunneld enable`, and words that status/full.py uses as well."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.printable import one_line
+from tunneld.core.supervise.lifecycle import State
 from tunneld.status.quantities import counted, duration
 from tunneld.status.snapshot import CarrierStatus, ForwardStatus, MoshStatus, TunnelStatus
 
-# What a person has to mend: said louder than a link that is down.
-HUMAN = {Failure.AUTHENTICATION, Failure.HOST_KEY}
-
-STATES = {
+STATE_WORDS = {
     State.IDLE: "not started",
     State.DIALING: "dialing",
     State.UP: "up",
@@ -21,23 +19,25 @@ STATES = {
     State.FAILED: "FAILED",
 }
 
-# The mode of a profile whose relays are all held at once.
-ALL = "all"
+# TunnelStatus.mode of a profile that holds a tunnel to every relay at once.
+EVERY_RELAY = "all"
 
-# What a forward to this port is for; others have their number alone.
+# The name of what a forward leads to, by the target's port. Any other target is told by its port alone.
 SERVICES = {22: "ssh"}
-LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
+LOOPBACK_HOSTS = {"127.0.0.1", "[::1]", "localhost"}
 
-# Of a failure's text in one line, and of the forwards.
+# Characters of a failure's text in one line.
 LONGEST_REASON = 160
+
+# Forwards told in one line; the rest is counted.
 MOST_FORWARDS = 3
 
 
-def one_line(tunnels: Sequence[TunnelStatus]) -> str:
-    """All of them in a line; of several, those that are not up."""
+def summary(tunnels: Sequence[TunnelStatus]) -> str:
+    """All tunnels of a daemon in one line: of several, the names if all are up, else what is wrong with which."""
     if len(tunnels) == 1:
         return brief(tunnels[0])
-    faulty = [each for each in tunnels if not _is_whole(each)]
+    faulty = [each for each in tunnels if not _is_complete(each)]
     if not faulty:
         return f"{len(tunnels)} tunnels up: {', '.join(each.name for each in tunnels)}"
     up = sum(each.state is State.UP for each in tunnels)
@@ -45,34 +45,36 @@ def one_line(tunnels: Sequence[TunnelStatus]) -> str:
     return f"{up} of {counted(len(tunnels), 'tunnel')} up; {told}"
 
 
-def _is_whole(status: TunnelStatus) -> bool:
-    needed = status.relays if status.mode == ALL else ()
+def _is_complete(status: TunnelStatus) -> bool:
+    """Whether it is up, to every relay if it is to hold all of them."""
+    needed = status.relays if status.mode == EVERY_RELAY else ()
     return all(each.state is State.UP for each in (status, *needed))
 
 
 def brief(status: TunnelStatus) -> str:
-    """`up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms`, or what is wrong."""
-    if status.mode == ALL:
+    """One tunnel in one line.
+
+    `up 3 h to relay.example.net; ssh 2222 to 22; mosh 60001-60010, 1 session, stream 41 ms`, or what is wrong.
+    """
+    if status.mode == EVERY_RELAY:
         return _each_relay(status)
     relay = host_of(status.relay)
     if status.state is State.UP:
-        silent = (
-            []
-            if status.silence is None
-            else [f"NO SIGN OF LIFE for {duration(status.silence, units=1)}, dialing again"]
-        )
-        up = f"up {duration(status.since, units=1)} to {relay}{_instead(status)}"
-        return "; ".join([up, *silent, *_forwards(status), *_mosh(status.mosh)])
+        parts = [f"up {duration(status.since, units=1)} to {relay}{_instead(status)}"]
+        if status.silence is not None:
+            parts.append(f"NO SIGN OF LIFE for {duration(status.silence, units=1)}, dialing again")
+        return "; ".join([*parts, *_forwards(status), *_mosh(status.mosh)])
     if status.state in {State.DRAINING, State.STOPPED}:
-        return STATES[status.state]
+        return STATE_WORDS[status.state]
     if status.failure is None:
-        return f"{STATES[status.state]} {relay}"
-    needs = "NEEDS YOU: " if status.failure.failure in HUMAN else ""
+        return f"{STATE_WORDS[status.state]} {relay}"
+    failure = status.failure.failure
+    needs = "NEEDS YOU: " if failure and failure.rule.needs_person else ""
     return f"{needs}{_clipped(status.failure.text)}; {_next(status)}"
 
 
 def _each_relay(status: TunnelStatus) -> str:
-    """How many relays are up; then those that are not, or what all are for."""
+    """How many relays are up; then what is wrong with the others or, if nothing is, the forwards and mosh."""
     down = [each for each in status.relays if each.state is not State.UP]
     count = relays_up(status)
     if not down:
@@ -88,20 +90,20 @@ def relays_up(status: TunnelStatus) -> str:
 
 
 def _instead(status: TunnelStatus) -> str:
-    """The relay where it should be."""
+    """That it is not on the relay that the profile prefers; empty if it is."""
     preferred = status.relays[0].relay if status.relays else status.relay
     return "" if preferred == status.relay else f" instead of {host_of(preferred)}"
 
 
 def host_of(relay: str) -> str:
-    """Without the user."""
+    """`relay.example.net` of `tunnel@relay.example.net`."""
     return relay.rpartition("@")[2]
 
 
 def _next(status: TunnelStatus) -> str:
     if status.next_try_in is not None:
         return f"next try in {duration(status.next_try_in)}"
-    return "dialing again" if status.state is State.DIALING else STATES[status.state]
+    return "dialing again" if status.state is State.DIALING else STATE_WORDS[status.state]
 
 
 def _forwards(status: TunnelStatus) -> Iterator[str]:
@@ -122,14 +124,14 @@ def _forward(forward: ForwardStatus) -> str:
 
 
 def target_fault(forward: ForwardStatus) -> str | None:
-    """Why nothing comes of connections through a forward that is well itself."""
+    """Why connections through a forward come to nothing although the tunnel passes them on; None if they do not."""
     if forward.target is None and forward.canary is not None and forward.canary.verdict == "target":
         return forward.canary.text
     return forward.target
 
 
 def _service(forward: ForwardStatus) -> str:
-    """What the forward is for, if that is clear, and that it goes the other way, if it does."""
+    """`ssh ` before a remote forward whose target is known by its port; `local ` or `SOCKS ` before other kinds."""
     if forward.direction != "remote":
         return {"local": "local ", "dynamic": "SOCKS "}.get(forward.direction, "")
     port = (forward.to or "").rpartition(":")[2]
@@ -138,9 +140,9 @@ def _service(forward: ForwardStatus) -> str:
 
 
 def _port(address: str) -> str:
-    """An address as short as it stays clear: a loopback one is its port."""
+    """An address, or its port alone if the address is loopback."""
     host, _, port = address.rpartition(":")
-    return port if host in LOOPBACK else address
+    return port if host in LOOPBACK_HOSTS else address
 
 
 def _mosh(mosh: MoshStatus) -> Iterator[str]:
@@ -152,12 +154,12 @@ def _mosh(mosh: MoshStatus) -> Iterator[str]:
 
 
 def _carrier(carriers: Sequence[CarrierStatus]) -> Iterator[str]:
-    """The fastest that answers. All those inside SSH are the one way that is always there."""
+    """The fastest carrier that answers. All carriers inside SSH (`control`, `stream-1` ...) are told as `stream`."""
     answering = [(each.rtt, each.name) for each in carriers if each.rtt is not None and not each.stalled]
     for rtt, name in sorted(answering)[:1]:
-        way = "stream" if name.startswith(("control", "stream")) else name
-        yield f"{way} {rtt * 1000:.0f} ms"
+        told = "stream" if name.startswith(("control", "stream")) else name
+        yield f"{told} {rtt * 1000:.0f} ms"
 
 
 def _clipped(text: str) -> str:
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+    return one_line(text, LONGEST_REASON)

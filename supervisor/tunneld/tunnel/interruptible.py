@@ -1,4 +1,4 @@
-"""Ending an await early from outside its task, without ending the task: for stop() and apply()."""
+"""Ending a wait early from outside its task, without ending the task: for stop(), apply() and news."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Awaitable
 
 
 class Interruptible:
-    """One await at a time. It is built on asyncio.timeout(), which tells our own cancellation from anybody else's."""
+    """One wait at a time. asyncio.timeout() tells our own cancellation of that wait from anybody else's."""
 
     def __init__(self) -> None:
         self._limit: asyncio.Timeout | None = None
 
-    async def wait_for(self, work: Awaitable[None]) -> None:
-        """Await `work`; if interrupted, it is cancelled, and this returns once it has ended."""
+    async def wait_for(self, work: Awaitable[object]) -> None:
+        """Await `work`. If interrupted, `work` is cancelled, and this returns once it has ended."""
         limit = self._limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -24,7 +24,11 @@ class Interruptible:
         finally:
             self._limit = None
 
+    async def wait(self) -> None:
+        """Wait until interrupted, or for ever."""
+        await self.wait_for(asyncio.Event().wait())
+
     def interrupt(self, after: float = 0.0) -> None:
-        """End the await that is under way, if there is one, `after` so many seconds at most."""
+        """End the wait that is under way, if there is one, in `after` seconds of the event loop's clock."""
         if self._limit is not None and self._limit.when() is None:
             self._limit.reschedule(asyncio.get_running_loop().time() + after)

@@ -1,8 +1,8 @@
 """A profile's tunnels under one name, each to one of its relays: one that serves and its stand-ins, or all at once.
 
-It has the face of a single tunnel, so that nobody else asks how many there are. With `mode = "failover"` one tunnel
-serves. One that is dialled beside it opens the forwards that listen on its relay, and so is ready when it is needed;
-what listens on this host, and mosh, go with the one that serves.
+A group has the methods of a single tunnel, so nobody else asks how many tunnels there are. With `mode = "failover"` one
+tunnel serves. A tunnel that is dialled beside it opens the forwards that listen on its own relay, so that it is ready
+when it is needed. Forwards that listen on this host, and mosh, belong to the tunnel that serves.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from structlog.typing import FilteringBoundLogger
 from tunneld import __version__
 from tunneld.core.supervise.failover import Failover
 from tunneld.core.supervise.lifecycle import State
+from tunneld.core.supervise.timeline import ENDED
 from tunneld.profile import Direction, Mode, Profile, Relay
 from tunneld.ssh.remote.marks import Marks
 from tunneld.status.snapshot import TunnelStatus
 from tunneld.tunnel.forwards import waiting
 from tunneld.tunnel.interruptible import Interruptible
 from tunneld.tunnel.timing import Timing
-from tunneld.tunnel.tunnel import ENDED, Tunnel, address_of
+from tunneld.tunnel.tunnel import Tunnel, address_of
 
-# The first of these that one of them is in is the state of all: who comes by one relay does not miss the others.
-TOGETHER = (State.UP, State.DIALING, State.BACKOFF, State.DRAINING, State.IDLE, State.FAILED, State.STOPPED)
+# The state of a group is the first of these that one of its tunnels is in: people who come by the relay that is up do
+# not miss the others.
+STATE_ORDER = (State.UP, State.DIALING, State.BACKOFF, State.DRAINING, State.IDLE, State.FAILED, State.STOPPED)
 
-LONG = 3600.0  # seconds between two looks at relays of which there is no news
+# Seconds between two looks at relays that have not changed.
+LOOK_INTERVAL = 3600.0
 
 Make = Callable[[Profile, FilteringBoundLogger, Marks, Callable[[], None]], Tunnel]
 
 
-def _make(profile: Profile, log: FilteringBoundLogger, marks: Marks, moved: Callable[[], None]) -> Tunnel:
-    return Tunnel(profile, log=log, marks=marks, moved=moved)
+def _make(profile: Profile, log: FilteringBoundLogger, marks: Marks, changed: Callable[[], None]) -> Tunnel:
+    return Tunnel(profile, log=log, marks=marks, changed=changed)
 
 
 class RelayGroup:
@@ -45,14 +48,14 @@ class RelayGroup:
         profile: Profile,
         *,
         log: FilteringBoundLogger,
-        moved: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
         make: Make = _make,
         timing: Timing | None = None,
     ) -> None:
-        """`moved` is called after each change of a tunnel's state, `make` makes one."""
+        """`changed` is called after each change of a tunnel's state; `make` makes a tunnel."""
         self.name = profile.name
         self._log = log
-        self._moved = moved
+        self._changed = changed
         self._make = make
         self._timing = timing or Timing()
         self._marks = Marks(self.name)
@@ -60,24 +63,24 @@ class RelayGroup:
         self._failover = _failover(profile)
         self._state, self._since = State.IDLE, self._timing.clock()
         self._stopping = False
-        self._news = False
+        self._look_again = False
         self._pause = Interruptible()
-        self._turn = asyncio.Lock()  # a reload and a look never change the tunnels at once
+        self._turn = asyncio.Lock()  # a reload and a look never change the tunnels at the same time
         self._tasks: dict[Tunnel, asyncio.Task[None]] = {}
         self._tunnels = {relay: self._tunnel(part) for relay, part in self._wanted().items()}
 
     async def run(self) -> None:
-        """Until every tunnel has ended: stopped, or by a fault of its own, which is logged and ends no other."""
+        """Until every tunnel has ended, by a stop or by a fault. A fault is logged, and ends no other tunnel."""
         if self._stopping:
             return
         async with asyncio.TaskGroup() as self._group:
             for tunnel in self._tunnels.values():
                 self._start(tunnel)
             while not (self._stopping or self._has_failed()):
-                self._news = False
+                self._look_again = False
                 await self._look("role_changed")
-                if not self._news:
-                    await self._pause.wait_for(self._timing.sleep(self._until_the_next_look()))
+                if not self._look_again:
+                    await self._pause.wait_for(self._timing.sleep(self._seconds_to_next_look()))
 
     def stop(self) -> None:
         """Stop every tunnel, and have run() return."""
@@ -87,12 +90,12 @@ class RelayGroup:
         self._wake()
 
     async def apply(self, profile: Profile) -> None:
-        """Follow a changed profile; the sessions with relays that are in both go on."""
+        """Follow a changed profile. Sessions with relays that were in the old profile as well go on."""
         if self._stopping:
             return
         async with self._turn:
             before, self._profile = self._profile, profile
-            if len(before.relays) == len(profile.relays) == 1:  # it stays one tunnel, wherever it leads
+            if len(before.relays) == len(profile.relays) == 1:  # the only tunnel follows to another relay by itself
                 self._tunnels = {profile.relay: self._tunnels[before.relay]}
             if (before.relays, before.mode, before.backoff) != (profile.relays, profile.mode, profile.backoff):
                 self._failover = _failover(profile)
@@ -107,21 +110,28 @@ class RelayGroup:
 
     @property
     def peers(self) -> list[str]:
-        """The addresses that our sessions lead to, on this machine's side."""
+        """The addresses to which this machine is connected for our sessions."""
         return [tunnel.peer for tunnel in self._tunnels.values() if tunnel.peer]
 
     def status(self) -> TunnelStatus:
+        """The profile's tunnel as it is now: of one relay, or of several under one name."""
         parts = tuple(map(self._status_of, self._profile.relays))
         if len(parts) == 1:
             return parts[0]
         if self._failover is None:
             return together(self.name, parts, state=self._state, since=self._timing.clock() - self._since)
+        parts = tuple(map(self._with_return, range(len(parts)), parts))
         return replace(parts[self._failover.serving], mode=Mode.FAILOVER.value, relays=parts)
+
+    def _with_return(self, place: int, status: TunnelStatus) -> TunnelStatus:
+        """The status with the time until this relay serves again, if it is about to."""
+        due = self._failover.returns_at(place) if self._failover else None
+        return status if due is None else replace(status, serves_in=max(0.0, due - self._timing.clock()))
 
     # Who is needed
 
     def _wanted(self) -> dict[Relay, Profile]:
-        """What the tunnel to each relay is to hold."""
+        """The relays to which there is to be a tunnel, each with the part of the profile that its tunnel holds."""
         relays, failover = self._profile.relays, self._failover
         if failover is None:
             return {relay: self._profile.through(relay) for relay in relays}
@@ -129,7 +139,7 @@ class RelayGroup:
         return {relay: part(self._profile, relay, serves=place == failover.serving) for place, relay in dialled}
 
     async def _look(self, event: str) -> None:
-        """See how the tunnels are, and have those that are needed; `event` is what a tunnel logs that has to change."""
+        """See how the tunnels are, and have those that are needed. A tunnel that has to change logs it as `event`."""
         async with self._turn:
             if self._failover is not None:
                 self._decide(self._failover)
@@ -138,14 +148,14 @@ class RelayGroup:
 
     def _decide(self, failover: Failover) -> None:
         before = failover.serving
-        well = [self._is_well(relay) for relay in self._profile.relays]
-        failover.look(well, self._timing.clock(), self._timing.chance())
+        healthy = [self._is_healthy(relay) for relay in self._profile.relays]
+        failover.look(healthy, self._timing.clock(), self._timing.chance())
         if failover.serving != before:
             old, new = (address_of(self._profile.relays[place]) for place in (before, failover.serving))
             self._log.info("relay_changed", tunnel=self.name, relay=new, instead_of=old)
 
     async def _hold(self, wanted: dict[Relay, Profile], event: str) -> None:
-        """First all that gives listeners on this host back, then all that may want them."""
+        """Have these tunnels. Those that give listeners on this host back go first, since others may want them."""
         gone = [self._tunnels.pop(relay) for relay in self._tunnels.keys() - wanted.keys()]
         for tunnel in gone:
             tunnel.stop()
@@ -157,20 +167,20 @@ class RelayGroup:
             self._tunnels[relay] = self._tunnel(wanted[relay])
             self._start(self._tunnels[relay])
 
-    def _is_well(self, relay: Relay) -> bool:
+    def _is_healthy(self, relay: Relay) -> bool:
         status = self._tunnels[relay].status() if relay in self._tunnels else None
         return status is not None and status.state is State.UP and status.silence is None
 
-    def _until_the_next_look(self) -> float:
+    def _seconds_to_next_look(self) -> float:
         deadline = None if self._failover is None else self._failover.deadline
-        return LONG if deadline is None else max(0.0, deadline - self._timing.clock())
+        return LOOK_INTERVAL if deadline is None else max(0.0, deadline - self._timing.clock())
 
     # The tunnels
 
     def _tunnel(self, part: Profile) -> Tunnel:
         alone = len(self._profile.relays) == 1
         log = self._log if alone else self._log.bind(relay=address_of(part.relay))
-        return self._make(part, log, self._marks, self._one_moved)
+        return self._make(part, log, self._marks, self._one_changed)
 
     def _start(self, tunnel: Tunnel) -> None:
         if self._stopping:
@@ -189,16 +199,16 @@ class RelayGroup:
     def _has_failed(self) -> bool:
         return all(self._status_of(relay).state is State.FAILED for relay in self._profile.relays)
 
-    def _one_moved(self) -> None:
+    def _one_changed(self) -> None:
         state = state_of(map(self._status_of, self._profile.relays))
         if state is not self._state:
             self._state, self._since = state, self._timing.clock()
         self._wake()
-        self._moved()
+        self._changed()
 
     def _wake(self) -> None:
-        """Look again."""
-        self._news = True
+        """Have run() look again."""
+        self._look_again = True
         self._pause.interrupt()
 
     def _status_of(self, relay: Relay) -> TunnelStatus:
@@ -211,7 +221,7 @@ class RelayGroup:
 
 
 def part(profile: Profile, relay: Relay, *, serves: bool) -> Profile:
-    """What the tunnel to this relay holds; one that does not serve leaves this host to the one that does."""
+    """The part of the profile that the tunnel to this relay holds: all of it, or only what listens on the relay."""
     whole = profile.through(relay)
     if serves:
         return whole
@@ -220,11 +230,12 @@ def part(profile: Profile, relay: Relay, *, serves: bool) -> Profile:
 
 
 def state_of(tunnels: Iterable[TunnelStatus]) -> State:
-    return min((each.state for each in tunnels), key=TOGETHER.index)
+    """The state of these tunnels as a group."""
+    return min((each.state for each in tunnels), key=STATE_ORDER.index)
 
 
 def together(name: str, tunnels: tuple[TunnelStatus, ...], *, state: State, since: float) -> TunnelStatus:
-    """One status for tunnels that stand for one another."""
+    """One status for tunnels of which each is enough; `since` is how long they have been in `state`, in seconds."""
     failures = [each.failure for each in tunnels if each.failure is not None]
     tries = [each.next_try_in for each in tunnels if each.next_try_in is not None]
     return TunnelStatus(
@@ -246,7 +257,7 @@ def together(name: str, tunnels: tuple[TunnelStatus, ...], *, state: State, sinc
 
 
 def _failover(profile: Profile) -> Failover | None:
-    """None where every relay is held anyway."""
+    """None for a profile that holds all of its relays anyway."""
     several = profile.mode is Mode.FAILOVER and len(profile.relays) > 1
     return Failover(len(profile.relays), profile.backoff.return_after) if several else None
 

@@ -1,6 +1,8 @@
 """One session: the attempt that is retried. Dial, open every forward, hear an answer, live, give everything back.
 
 A session that stops answering is not waited for: a second one is dialled beside it, and whichever answers first stays.
+
+Tested in tests/tunnel/test_tunnel*.py.
 """
 
 from __future__ import annotations
@@ -11,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import asyncssh
-from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.net.name_watch import NameWatch
-from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
+from tunneld.profile import Direction, Forward, Profile, TcpAddress
 from tunneld.ssh.connect.alive import hear_from
 from tunneld.ssh.connect.client import first_hop, why_ended
 from tunneld.ssh.connect.dial import dial
@@ -25,111 +26,104 @@ from tunneld.ssh.connect.vigil import KeepaliveWatch
 from tunneld.ssh.remote.takeover import Holder, Mark, Takeover
 from tunneld.status.snapshot import ForwardStatus
 from tunneld.tunnel.canary_rounds import CanaryRounds
+from tunneld.tunnel.context import TunnelContext
 from tunneld.tunnel.forwards import Forwards, waiting
+from tunneld.tunnel.handover import Handover
 from tunneld.tunnel.interruptible import Interruptible
-from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.second_dial import SecondDial
-from tunneld.tunnel.timing import Timing
 
-# Seconds for a clean close. A relay that still answers takes a few milliseconds; one that does not is left to find out.
+# Seconds for a clean close. A relay that still answers takes a few milliseconds. One that does not answer is left to
+# find out by itself.
 CLOSE_TIME = 3.0
 
-# Seconds without a fault until what was not logged is summed up, and the next fault is news again. Longer than any
-# backoff: a link that flaps every minute is one piece of news, not sixty an hour.
-CALM = 600.0
+# Seconds without a fault until the events that got no line are summed up, and the next fault is news again. Longer than
+# any backoff: a link that flaps every minute is one piece of news, not sixty an hour.
+CALM_TIME = 600.0
 
 Companion = Callable[[asyncssh.SSHClientConnection], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEvents:
-    """Whom a session tells what.
+    """What a session calls when something happens."""
 
-    `taken_over`: what became of an earlier session of ours on the relay; `hindered`: why it is not up yet, and in how
-    many seconds that is tried again; `established`: it is up; `doubted`: the relay's answer is overdue, or came after
-    all; `stable`: it has lived CALM seconds (or `stable_after`).
-    """
-
-    taken_over: Callable[[Takeover], None]
-    hindered: Callable[[SessionError, float], None]
-    established: Callable[[], None]
-    doubted: Callable[[], None]
-    stable: Callable[[], None]
+    taken_over: Callable[[Takeover], None]  # it is known what became of an earlier session of ours on the relay
+    # A required forward was refused: why, and in how many seconds it is asked for again.
+    forward_awaited: Callable[[SessionError, float], None]
+    established: Callable[[], None]  # the session is up
+    doubted: Callable[[], None]  # the relay's answer is overdue, or has come after all
+    stable: Callable[[], None]  # the session has lived for CALM_TIME, or `stable_after` if that is longer
 
 
 class ReplacedError(SessionError):
-    """The session is over because a better one is there: `successor`, a connection that is logged in."""
+    """The session is over because a better one is ready: its connection is in the tunnel's Handover."""
 
-    def __init__(self, text: str, successor: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__(Failure.NETWORK, text)
-        self.successor = successor
 
 
 class Session:
-    """Runs once, over `successor` if that is given, else over a connection of its own to `relay`.
-
-    `companion` lives beside the forwards for as long as the connection does (the shim), `canary` tries the forwards.
-    `mark` is what we are known by on the relay; `outage` is how long, in seconds, there has been no session; `names`
-    are the watches over host names.
-    """
+    """Runs once, to the profile's first relay."""
 
     def __init__(
         self,
         profile: Profile,
-        relay: Relay,
+        context: TunnelContext,
         *,
         mark: Mark,
         companion: Companion | None,
         canary: CanaryRounds,
-        successor: asyncssh.SSHClientConnection | None,
-        outage: float,
+        handover: Handover,
         names: Callable[[str], NameWatch],
-        timing: Timing,
-        log: FilteringBoundLogger,
-        repeats: Repeats,
     ) -> None:
+        """
+        Args:
+            mark: what the relay knows us by.
+            companion: lives beside the forwards for as long as the connection does (the shim).
+            canary: tries the forwards.
+            handover: may have the connection to live on, and gets the one of a session that is to follow this one.
+            names: gives the watch over a host name.
+        """
         self._profile = profile
-        self._relay = relay
+        self._context = context
         self._mark = mark
         self._companion = companion
         self._canary = canary
-        self._successor = successor
-        self._outage = outage
+        self._handover = handover
         self._names = names
-        self._timing = timing
-        self._log = log
-        self._repeats = repeats
         self._forwards: Forwards | None = None
-        self._vigil: KeepaliveWatch | None = None
+        self._keepalive: KeepaliveWatch | None = None
         self._peer = ""
-        self._beside = SecondDial(self._dial, limits=profile.backoff, timing=timing, log=log, repeats=repeats)
-        self._staying = Interruptible()  # what holds a channel while there is no companion
+        self._second_dial = SecondDial(self._dial, context)
+        self._without_companion = Interruptible()  # what holds a channel until there is a companion
         self._ended = asyncio.Event()
         self._error: SessionError | None = None
         self._leave_now: asyncio.TimerHandle | None = None
 
-    async def run(self, news: SessionEvents) -> NoReturn:
-        """Until the session ends; then everything it had open is closed, also when it is cancelled.
+    async def run(self, events: SessionEvents, *, outage: float) -> NoReturn:
+        """Until the session ends; then everything that it had open is closed, also when it is cancelled.
+
+        Args:
+            events: what to call meanwhile.
+            outage: seconds without a session so far.
 
         Raises:
             ReplacedError: another session is to go on in its place.
             SessionError: why it never came up, or why it ended.
         """
-        connection = self._successor or await self._dial(self._outage)
+        connection = self._handover.take() or await self._dial(outage)
         try:
-            try:
-                await self._live(connection, news)
-            finally:
-                await self._close(connection)
-        except BaseException:
-            if isinstance(self._error, ReplacedError):
-                self._error.successor.abort()
-            raise
+            await self._live(connection, events)
+        finally:
+            await self._close(connection)
         assert self._error is not None
         raise self._error
 
     async def change(self, wanted: tuple[Forward, ...]) -> None:
-        """Have these forwards instead; those in both lists are not touched. Ends the session if one is refused."""
+        """Hold these forwards from now on. Those that were held before are not touched.
+
+        The session ends if a required one is refused.
+        """
         if self._forwards is None:
             return
         try:
@@ -138,32 +132,34 @@ class Session:
             self._end(error)
 
     def accompany(self, companion: Companion | None) -> None:
-        """Have this beside the forwards from now on; one that is there already goes on."""
+        """Have this companion from now on; if there is one already, that one goes on."""
         if self._companion is None:
             self._companion = companion
-            self._staying.interrupt()
+            self._without_companion.interrupt()
 
     def nudge(self) -> bool:
-        """Something happened that may have ended the session: find out. False: it is still being dialled."""
-        if self._vigil is None:
+        """Something happened that may have ended the session: find out. Returns False while it is being dialled."""
+        if self._keepalive is None:
             return False
-        self._vigil.nudge()
-        self._beside.nudge()
+        self._keepalive.nudge()
+        self._second_dial.nudge()
         return True
 
     def succeed(self, connection: asyncssh.SSHClientConnection, reason: str) -> None:
-        """Give way to a session over this connection."""
-        self._end(ReplacedError(reason, connection))
+        """End, and have the next session live on this connection."""
+        self._handover.leave(connection)
+        self._end(ReplacedError(reason))
 
     def forwards(self) -> tuple[ForwardStatus, ...]:
+        """Each forward as it is now."""
         if self._forwards is None:
             return tuple(map(waiting, self._profile.forward))
         return self._forwards.status()
 
     @property
-    def let_in(self) -> bool:
+    def logged_in(self) -> bool:
         """Whether the relay has logged us in."""
-        return self._vigil is not None
+        return self._keepalive is not None
 
     @property
     def peer(self) -> str:
@@ -173,25 +169,25 @@ class Session:
     @property
     def rtt(self) -> float | None:
         """Seconds from a question to the relay to its answer."""
-        return None if self._vigil is None else self._vigil.rtt
+        return None if self._keepalive is None else self._keepalive.rtt
 
     @property
     def silence(self) -> float | None:
         """Seconds since the relay's last answer, if that is longer than it should be."""
-        return None if self._vigil is None else self._vigil.silence
+        return None if self._keepalive is None else self._keepalive.silence
 
     # A life
 
-    async def _live(self, connection: asyncssh.SSHClientConnection, news: SessionEvents) -> None:
+    async def _live(self, connection: asyncssh.SSHClientConnection, events: SessionEvents) -> None:
         """Until the session has ended."""
-        self._vigil = KeepaliveWatch(connection, self._profile.keepalive.interval)
-        async with asyncio.TaskGroup() as beside:
+        self._keepalive = KeepaliveWatch(connection, self._profile.keepalive.interval)
+        async with asyncio.TaskGroup() as group:
             tasks = [
-                beside.create_task(self._watch(connection)),
-                beside.create_task(self._vigil.run()),
-                beside.create_task(self._replace(self._vigil, news)),
-                beside.create_task(self._follow(connection)),
-                beside.create_task(self._serve(connection, news)),
+                group.create_task(self._watch(connection)),
+                group.create_task(self._keepalive.run()),
+                group.create_task(self._replace(self._keepalive, events)),
+                group.create_task(self._follow(connection)),
+                group.create_task(self._serve(connection, events)),
             ]
             try:
                 await self._ended.wait()
@@ -201,42 +197,36 @@ class Session:
                     task.cancel()
 
     async def _dial(self, outage: float) -> asyncssh.SSHClientConnection:
-        return await dial(self._relay, self._profile.keepalive, outage=outage)
+        return await dial(self._profile.relay, self._profile.keepalive, outage=outage)
 
-    async def _serve(self, connection: asyncssh.SSHClientConnection, news: SessionEvents) -> None:
+    async def _serve(self, connection: asyncssh.SSHClientConnection, events: SessionEvents) -> None:
         listens = [each.listen for each in self._profile.forward if each.direction is Direction.REMOTE]
         holder = Holder(connection, self._mark, [each for each in listens if isinstance(each, TcpAddress)])
-        self._forwards = Forwards(
-            connection,
-            self._profile.forward,
-            limits=self._profile.backoff,
-            timing=self._timing,
-            log=self._log,
-            repeats=self._repeats,
-            opened=self._canary.wake,
-        )
-        async with asyncio.TaskGroup() as beside:
-            taking_over = beside.create_task(_take_over(holder, self._forwards, news))
+        self._forwards = Forwards(connection, self._profile.forward, self._context, opened=self._canary.wake)
+        async with asyncio.TaskGroup() as tasks:
+            taking_over = tasks.create_task(_take_over(holder, self._forwards, events))
             try:
-                await self._forwards.open(taking_over, news.hindered)
+                await self._forwards.open(taking_over, events.forward_awaited)
                 if not self._forwards.answered:
                     await hear_from(connection)
             except SessionError as error:
                 self._end(error)
                 return
-            news.established()
-            beside.create_task(self._forwards.retry())
-            beside.create_task(self._try_forwards(connection, self._forwards))
-            beside.create_task(self._stay(connection, holder, taking_over))
-            beside.create_task(self._settle(news.stable))
+            events.established()
+            tasks.create_task(self._forwards.retry())
+            tasks.create_task(self._try_forwards(connection, self._forwards))
+            tasks.create_task(self._stay(connection, holder, taking_over))
+            tasks.create_task(self._settle(events.stable))
 
     async def _stay(
         self, connection: asyncssh.SSHClientConnection, holder: Holder, taking_over: asyncio.Task[Takeover]
     ) -> None:
-        """Have a session channel open: the shim's, or one for its own sake."""
+        """Have a session channel open: the companion's, or else the holder's, until a companion comes."""
         await taking_over
         if self._companion is None:
-            await self._staying.wait_for(_held(holder))
+            await self._without_companion.wait_for(holder.hold())
+        if self._companion is None:  # the channel has ended
+            await self._without_companion.wait()
         if self._companion is not None:
             holder.close()
             await self._companion(connection)
@@ -252,48 +242,47 @@ class Session:
         self._end(why_ended(connection))
 
     async def _settle(self, stable: Callable[[], None]) -> None:
-        await self._timing.sleep(max(CALM, self._profile.backoff.stable_after))
+        await self._context.timing.sleep(max(CALM_TIME, self._profile.backoff.stable_after))
         stable()
 
     # Make before break
 
-    async def _replace(self, vigil: KeepaliveWatch, news: SessionEvents) -> None:
-        """While the session is doubtful, dial another."""
+    async def _replace(self, keepalive: KeepaliveWatch, events: SessionEvents) -> None:
+        """Dial a second session while this one is doubtful."""
         while True:
-            await vigil.doubted()
-            times = self._repeats.count("session_doubted")
-            say = self._log.info if times else self._log.debug
-            say("session_doubted", silence=vigil.silence, times=times)
-            news.doubted()
+            await keepalive.doubted()
+            self._context.tell("info", "session_doubted", key="session_doubted", silence=keepalive.silence)
+            events.doubted()
             async with asyncio.TaskGroup() as race:
-                dialling = race.create_task(self._dial_beside("the relay answers a new session, and this one no more"))
-                await vigil.trusted()
+                dialling = race.create_task(
+                    self._dial_second("the relay answers a new session, and no longer answers this one")
+                )
+                await keepalive.trusted()
                 dialling.cancel()
-            news.doubted()
-            self._log.debug("session_trusted")
+            events.doubted()
+            self._context.log.debug("session_trusted")
 
     async def _follow(self, connection: asyncssh.SSHClientConnection) -> None:
-        """When the relay's name leads elsewhere, go there."""
+        """Go to another address when the relay's name leads there."""
         name, self._peer = first_hop(connection)
-        await self._names(name).moved(self._peer)
+        if not await self._names(name).moved(self._peer):
+            return  # that will never be known
         NAMES.forget(name)  # else a slow name server would lead us back to where we are
-        await self._dial_beside("the relay's name leads to another address now")
+        await self._dial_second("the relay's name leads to another address now")
 
-    async def _dial_beside(self, reason: str) -> None:
-        """Dial until there is a second connection; for that `reason` this session is over then."""
-        await self._beside.connect(self.silence or 0.0, lambda connection: self.succeed(connection, reason))
+    async def _dial_second(self, reason: str) -> None:
+        """Dial until there is a second connection, and give way to it for this `reason`."""
+        await self._second_dial.connect(self.silence or 0.0, lambda connection: self.succeed(connection, reason))
 
     # The end
 
     def _end(self, error: SessionError) -> None:
-        if self._error is None or not isinstance(self._error, ReplacedError):
+        if not isinstance(self._error, ReplacedError):  # else somebody relies on what the handover has
             self._error = error
-        elif isinstance(error, ReplacedError):
-            error.successor.abort()
         self._ended.set()
 
     async def _close(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Give the relay its ports back and leave; to one that answers no more there is nothing to say."""
+        """Give the relay its ports back, and leave. A session that is replaced is cut: its relay may not answer."""
         if isinstance(self._error, ReplacedError):
             connection.abort()
         self._hurry(connection)
@@ -308,19 +297,13 @@ class Session:
                 self._leave_now.cancel()
 
     def _hurry(self, connection: asyncssh.SSHClientConnection) -> None:
-        """From now on, a relay that does not answer is waited for no longer than CLOSE_TIME."""
+        """Cut the connection in CLOSE_TIME, however little the relay answers until then."""
         if self._leave_now is None:
             self._leave_now = asyncio.get_running_loop().call_later(CLOSE_TIME, connection.abort)
 
 
-async def _held(holder: Holder) -> None:
-    """Hold a channel for as long as there is one, and then wait: a companion may still come."""
-    await holder.hold()
-    await asyncio.Event().wait()
-
-
-async def _take_over(holder: Holder, forwards: Forwards, news: SessionEvents) -> Takeover:
+async def _take_over(holder: Holder, forwards: Forwards, events: SessionEvents) -> Takeover:
     takeover = await holder.start()
     forwards.taken_over(takeover)
-    news.taken_over(takeover)
+    events.taken_over(takeover)
     return takeover

@@ -1,4 +1,7 @@
-"""Time and chance, passed in: tests never sleep, and nothing here reads a clock of its own."""
+"""Time and chance, passed in: tests never sleep, and no part of a tunnel reads a clock of its own.
+
+It holds no logic, so it has no test of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """`clock` in seconds from anywhere, never backwards; `sleep` in the same seconds; `chance` uniform in [0, 1)."""
+    """A clock, a way to sleep by it, and dice."""
 
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = Random().random
+    clock: Callable[[], float] = time.monotonic  # seconds from anywhere; never goes back
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep  # for so many seconds of that clock
+    chance: Callable[[], float] = Random().random  # drawn evenly from [0, 1)

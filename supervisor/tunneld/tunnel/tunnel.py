@@ -1,20 +1,17 @@
 """A tunnel: a profile's running form. Sessions one after the other, with a backoff between them, until it is stopped.
 
-Every state is reached through the table in core/lifecycle.py. The session is what is retried, not the dial: a relay
-that accepts and drops waits longer each time. No failure class is final: each can be mended from the relay's side or by
-a person at the host (a key file that is missing may be put there), and a host behind NAT that gave up would be out of
-everybody's reach. FAILED is for a fault of our own.
+Its state, clocks and counters are core/supervise/timeline.py's; what is done stands here. The session is what is
+retried, not the dial: a relay that accepts and drops waits longer each time. No failure class is final: each can be
+mended from the relay's side or by a person at the host (a key file that is missing may be put there), and a host behind
+NAT that gave up would be out of everybody's reach. FAILED is for a fault of our own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from random import Random
 from typing import TYPE_CHECKING, TypeGuard
 
 import asyncssh
@@ -23,20 +20,19 @@ from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from tunneld import __version__
-from tunneld.core.supervise.backoff import CHEAP, Backoff
-from tunneld.core.supervise.lifecycle import Event, Failure, State, after
+from tunneld.core.supervise.timeline import ENDED, Timeline
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Profile, Relay
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.remote.marks import Marks
 from tunneld.ssh.remote.takeover import Takeover
-from tunneld.status.brief import HUMAN
 from tunneld.status.snapshot import FailureStatus, MoshStatus, TunnelStatus
 from tunneld.tunnel.canary_rounds import CanaryRounds
+from tunneld.tunnel.context import Level, TunnelContext
 from tunneld.tunnel.forwards import waiting
+from tunneld.tunnel.handover import Handover
 from tunneld.tunnel.interruptible import Interruptible
-from tunneld.tunnel.repeats import Repeats
 from tunneld.tunnel.second_dial import SHORTEST_DIAL
 from tunneld.tunnel.session import ReplacedError, Session, SessionEvents
 from tunneld.tunnel.timing import Timing
@@ -44,51 +40,40 @@ from tunneld.tunnel.timing import Timing
 if TYPE_CHECKING:
     from tunneld.shim.shim import Shim
 
-ENDED = {State.STOPPED, State.FAILED}
-
-_chance = Random().random
-
 
 class RenewedError(Exception):
     """Something changed in a way that only a new session can follow: dial at once."""
 
 
 class Tunnel:
-    """Holds a tunnel to a profile's first relay. `clock` and `sleep` are in seconds, `random` is uniform in [0, 1)."""
+    """Holds a tunnel to a profile's first relay."""
 
     def __init__(
         self,
         profile: Profile,
         *,
         log: FilteringBoundLogger,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = _chance,
+        timing: Timing | None = None,
         marks: Marks | None = None,
-        moved: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`moved` is called after each change of state, and when the relay's answer is overdue or comes after all."""
+        """
+        Args:
+            marks: what the relays know this process by; shared by the tunnels of one profile.
+            changed: called after each change of state, and when the relay's answer is overdue or comes after all.
+        """
         self.name = profile.name
-        self._log: FilteringBoundLogger = log.bind(tunnel=profile.name)
-        self._timing = Timing(clock, sleep, random)
-        self._moved = moved
-        self._repeats = Repeats()
-        self._canary = CanaryRounds(profile.canary.interval, timing=self._timing, log=self._log, repeats=self._repeats)
         self._profile = profile
-        self._shim = _shim(profile, self._log)
-        self._backoff = Backoff(profile.backoff)
-        self._state = State.IDLE
-        self._since = self._started = self._down_since = self._dialled = clock()
-        self._attempts = self._sessions = 0
-        self._session: Session | None = None
-        self._let_in, self._silence = False, 0.0  # was the last session, and how long was it at its end
-        self._failure: tuple[Failure | None, str, float] | None = None
-        self._next_try: float | None = None
-        self._stopping = False
-        self._renewal = ""  # why the session that is under way is to be made anew
-        self._successor: asyncssh.SSHClientConnection | None = None  # of the session that it replaced
+        self._context = TunnelContext(log.bind(tunnel=profile.name), profile.backoff, timing or Timing())
+        self._timeline = Timeline(profile.backoff, self._now)
+        self._changed = changed
+        self._canary = CanaryRounds(profile.canary.interval, self._context)
+        self._shim = self._shim_of(profile)
         self._marks = marks or Marks(self.name)
         self._names: dict[str, NameWatch] = {}
+        self._handover = Handover()
+        self._session: Session | None = None
+        self._renewal = ""  # why the session that is under way is to give way to a new one
         self._current = Interruptible()  # the session or the backoff that run() is in
 
     async def run(self) -> None:
@@ -97,293 +82,239 @@ class Tunnel:
         Raises:
             Exception: a fault of our own; the state is then FAILED.
         """
-        if self._stopping:
+        if self._timeline.is_stopping:
             return
         with bound_contextvars(tunnel=self.name):
-            self._move(Event.START)
-            self._log.info("tunnel_started", relay=address_of(self._profile.relay))
+            self._timeline.start(self._now)
+            self._changed()
+            self._context.log.info("tunnel_started", relay=address_of(self._profile.relay))
             try:
                 await AsyncRetrying(
                     retry=retry_if_exception_type((SessionError, RenewedError)),
-                    wait=self._wait,
-                    before_sleep=self._lost,
-                    sleep=self._pause,
+                    wait=self._lost,
+                    sleep=self._back_off,
                     reraise=True,
                 )(self._attempt)
             except Exception as error:
                 self._crashed(error)
                 raise
             finally:
-                self._drop_successor()
-                self._drained()
+                self._handover.drop()
+                if self._timeline.drained(self._now):
+                    self._context.log.info("tunnel_stopped")
+                self._changed()
 
     def stop(self) -> None:
         """Close the forwards, leave the relay, and have run() return."""
-        if self._stopping or self._state in ENDED:
-            return
-        self._stopping = True
-        self._move(Event.STOP)
-        self._log.info("stop_requested")
-        self._current.interrupt()
+        if self._timeline.stop(self._now):
+            self._changed()
+            self._context.log.info("stop_requested")
+            self._current.interrupt()
 
     async def apply(self, profile: Profile, *, event: str = "profile_applied") -> None:
-        """Follow a changed profile: changed forwards alone blink, mosh may come, all else needs another session."""
+        """Follow a changed profile.
+
+        Changed forwards are closed and opened, mosh may come, and another backoff or canary interval counts from now
+        on, all in the session that there is. Any other change takes a new session. `event` is what is logged.
+        """
         before = self._profile
-        if profile == before or self._stopping:
+        if profile == before or self._timeline.is_stopping:
             return
         self._adopt(profile)
         session = self._session
         if self._can_change(session) and _same_session(before, profile):
-            self._log.info(event, session="kept")
+            self._context.log.info(event, session="kept")
             session.accompany(None if self._shim is None else self._shim.run)
             await session.change(profile.forward)
-        elif self._state not in ENDED:
-            self._log.info(event, session="renewed")
+        elif self._timeline.state not in ENDED:
+            self._context.log.info(event, session="renewed")
             self._renew("the profile changed")
-
-    def _can_change(self, session: Session | None) -> TypeGuard[Session]:
-        """Whether there is a session that answers: the others would have a change wait for their relay."""
-        return self._state is State.UP and session is not None and session.silence is None
 
     def nudge(self) -> None:
         """This machine's network has changed, or it has slept: act at once, where an attempt costs nothing."""
-        if self._state is State.BACKOFF and self._failure is not None and self._failure[0] in CHEAP:
-            self._backoff.clear(Failure.NETWORK)
+        if self._timeline.network_changed():
             self._current.interrupt()
         elif self._session is not None and not self._session.nudge() and self._is_dialling_long():
             self._renew("the network changed")
 
     @property
     def peer(self) -> str:
-        """The address that our session leads to, on this machine's side; empty without one."""
+        """The address to which this machine is connected for our session; empty without one."""
         return self._session.peer if self._session else ""
 
-    def _is_dialling_long(self) -> bool:
-        return self._timing.clock() - self._dialled >= SHORTEST_DIAL
-
     def status(self) -> TunnelStatus:
-        now = self._timing.clock()
-        up = self._state is State.UP
+        """The tunnel as it is now."""
+        now, timeline, session = self._now, self._timeline, self._session
+        since, failure, next_try = now - timeline.since, timeline.failure, timeline.next_try
         return TunnelStatus(
             name=self.name,
-            state=self._state,
-            since=now - self._since,
+            state=timeline.state,
+            since=since,
             relay=address_of(self._profile.relay),
-            running=now - self._started,
-            uptime=now - self._since if up else 0.0,
-            attempts=self._attempts,
-            sessions=self._sessions,
-            failure=self._last_failure(now),
-            next_try_in=None if self._next_try is None else max(0.0, self._next_try - now),
-            forwards=self._session.forwards() if self._session else tuple(map(waiting, self._profile.forward)),
-            rtt=None if self._session is None else self._session.rtt,
-            silence=None if self._session is None else self._session.silence,
+            running=now - timeline.started,
+            uptime=since if timeline.is_up else 0.0,
+            attempts=timeline.attempts,
+            sessions=timeline.sessions,
+            failure=None if failure is None else FailureStatus(failure.failure, failure.text, now - failure.at),
+            next_try_in=None if next_try is None else max(0.0, next_try - now),
+            forwards=session.forwards() if session else tuple(map(waiting, self._profile.forward)),
+            rtt=session.rtt if session else None,
+            silence=session.silence if session else None,
             mosh=self._shim.status() if self._shim else MoshStatus("off"),
             pid=os.getpid(),
             version=__version__,
         )
 
+    @property
+    def _now(self) -> float:
+        return self._context.timing.clock()
+
+    def _is_dialling_long(self) -> bool:
+        return self._timeline.dialling_for(self._now) >= SHORTEST_DIAL
+
+    def _can_change(self, session: Session | None) -> TypeGuard[Session]:
+        """Whether there is a session that answers. With any other session a change would wait for the relay."""
+        return self._timeline.is_up and session is not None and session.silence is None
+
     def _adopt(self, profile: Profile) -> None:
         if (self._profile.mosh, self._profile.relay) != (profile.mosh, profile.relay):
-            self._shim = _shim(profile, self._log)
+            self._shim = self._shim_of(profile)
         self._profile = profile
+        self._context = replace(self._context, limits=profile.backoff)
+        self._timeline.adopt(profile.backoff)
         self._canary.adopt(profile.canary.interval)
-        self._backoff = Backoff(profile.backoff)
 
     def _renew(self, reason: str) -> None:
         self._renewal = reason
         self._current.interrupt()
 
-    def _drop_successor(self) -> None:
-        if self._successor is not None:
-            self._successor.abort()
-            self._successor = None
-
     # One session
 
     async def _attempt(self) -> None:
-        """Returns when the tunnel is to stop; every other end raises, so that it is tried again."""
-        if self._stopping:
+        """Returns when the tunnel is to stop. Every other end raises, so that tenacity tries again."""
+        if self._timeline.is_stopping:
             return
         if self._renewal:
-            self._drop_successor()  # it was dialled as things were before
+            self._handover.drop()  # it was dialled as things were before
         self._renewal = ""
-        self._attempts += 1
-        self._dialled = self._timing.clock()
-        successor, self._successor = self._successor, None
-        relay = self._profile.relay
-        news = SessionEvents(
-            taken_over=partial(self._taken_over, relay),
-            hindered=self._hindered,
-            established=self._established,
-            doubted=self._moved,
-            stable=self._stable,
-        )
-        self._session = Session(
-            self._profile,
-            relay,
-            mark=self._marks.of(relay),
-            companion=None if self._shim is None else self._shim.run,
-            canary=self._canary,
-            successor=successor,
-            outage=self._outage(),
-            names=self._watch_over,
-            timing=self._timing,
-            log=self._log,
-            repeats=self._repeats,
-        )
+        self._timeline.attempt(self._now)
+        self._session = session = self._new_session()
         try:
-            await self._current.wait_for(self._session.run(news))
-        except ReplacedError as error:
-            self._successor = error.successor  # run() closes it if we are to stop
-            if not self._stopping:
-                raise
+            await self._current.wait_for(session.run(self._events(), outage=self._timeline.outage(self._now)))
         except SessionError:
-            if not self._stopping:
+            if not self._timeline.is_stopping:
                 raise
         finally:
-            self._let_in, self._silence = self._session.let_in, self._session.silence or 0.0
+            self._timeline.attempt_ended(logged_in=session.logged_in, silence=session.silence or 0.0)
             self._session = None
-        if self._renewal and not self._stopping:
+        if self._renewal and not self._timeline.is_stopping:
             raise RenewedError(self._renewal)
 
+    def _new_session(self) -> Session:
+        return Session(
+            self._profile,
+            self._context,
+            mark=self._marks.of(self._profile.relay),
+            companion=None if self._shim is None else self._shim.run,
+            canary=self._canary,
+            handover=self._handover,
+            names=self._watch_over,
+        )
+
+    def _events(self) -> SessionEvents:
+        return SessionEvents(
+            taken_over=partial(self._taken_over, self._profile.relay),
+            forward_awaited=self._forward_awaited,
+            established=self._established,
+            doubted=self._changed,
+            stable=self._stable,
+        )
+
     def _watch_over(self, name: str) -> NameWatch:
-        """One for each name, over all sessions: what is learnt about a name is not forgotten."""
-        return self._names.setdefault(name, NameWatch(name, log=self._log, sleep=self._timing.sleep))
+        """One watch for each name, over all sessions: what is learnt about a name is not forgotten."""
+        context = self._context
+        return self._names.setdefault(name, NameWatch(name, log=context.log, sleep=context.timing.sleep))
 
     def _taken_over(self, relay: Relay, takeover: Takeover) -> None:
         self._marks.taken_over(relay, takeover)
         if takeover.note:
-            self._say("info", "takeover", outcome=takeover.note)
+            self._tell("info", "takeover", outcome=takeover.note)
+
+    def _forward_awaited(self, error: SessionError, wait: float) -> None:
+        """The relay has let us in, and a port that the session needs is taken."""
+        failure, reason = error.failure, str(error)
+        self._timeline.forward_awaited(failure, reason, wait=wait, now=self._now)
+        self._tell("warning", "forward_awaited", failure=failure.value, reason=reason, retry_in=wait)
+        self._changed()
 
     def _established(self) -> None:
-        if self._stopping:
+        if self._timeline.is_stopping:
             return  # asked for while the relay's answer was under way; the session is about to be closed
-        self._move(Event.ESTABLISHED)
-        self._next_try = None
-        self._sessions += 1
-        self._say(
-            "info",
-            "session_established",
-            relay=address_of(self._profile.relay),
-            attempts=self._attempts,
-            down_for=self._since - self._down_since,
-        )
-
-    def _hindered(self, error: SessionError, wait: float) -> None:
-        """The session is there, and cannot be used yet."""
-        self._failure = (error.failure, str(error), self._timing.clock())
-        self._next_try = self._timing.clock() + wait
-        self._say("warning", "forward_awaited", failure=error.failure.value, reason=str(error), retry_in=wait)
-        self._moved()
+        down_for = self._timeline.established(self._now)
+        self._changed()
+        relay, attempts = address_of(self._profile.relay), self._timeline.attempts
+        self._tell("info", "session_established", relay=relay, attempts=attempts, down_for=down_for)
 
     def _stable(self) -> None:
-        hidden = self._repeats.forget()
+        hidden = self._context.repeats.forget()
         if hidden:
-            self._log.info("session_stable", events_not_shown=hidden)
+            self._context.log.info("session_stable", events_not_shown=hidden)
 
     # Between two sessions
 
-    def _wait(self, attempt: RetryCallState) -> float:
-        """Seconds until the next dial; tenacity asks."""
-        error, now = _outcome(attempt), self._timing.clock()
-        if self._renewal or isinstance(error, ReplacedError) or not isinstance(error, SessionError):
-            return 0.0
-        return self._backoff.wait(
-            error.failure,
-            lived=now - self._since if self._state is State.UP else 0.0 if self._let_in else None,
-            spent=now - self._dialled,
-            outage=self._outage(),
-            now=now,
-            chance=self._timing.chance(),
-        )
+    def _lost(self, attempt: RetryCallState) -> float:
+        """The attempt or the session is over, and another will follow. Returns the seconds to wait; tenacity asks."""
+        error = attempt.outcome.exception() if attempt.outcome else None
+        if isinstance(error, SessionError):
+            wait = self._failed(error)
+        else:
+            wait = 0.0
+            self._timeline.renewed(self._now)
+            self._tell("info", "session_renewed", reason=str(error))
+        self._changed()
+        return wait
 
-    def _outage(self) -> float:
-        """Seconds without a session, so far."""
-        return 0.0 if self._state is State.UP else self._timing.clock() - self._down_since
-
-    def _lost(self, attempt: RetryCallState) -> None:
-        """The attempt or the session is over, and another will follow."""
-        error, was_up, lived = _outcome(attempt), self._state is State.UP, self._timing.clock() - self._since
-        self._move(Event.LOST)
-        self._next_try = None
+    def _failed(self, error: SessionError) -> float:
+        timeline, now, failure, reason = self._timeline, self._now, error.failure, str(error)
+        was_up, lived = timeline.is_up, now - timeline.since
+        at_once = bool(self._renewal) or isinstance(error, ReplacedError)
+        wait = timeline.lost(failure, reason, now=now, chance=self._context.timing.chance(), at_once=at_once)
+        level: Level = "error" if failure.rule.needs_person else "warning"
+        about = {"failure": failure.value, "reason": reason, "retry_in": wait}
         if was_up:
-            self._down_since = self._since - self._silence
-        if not isinstance(error, SessionError):
-            self._say("info", "session_renewed", reason=str(error))
-            return
-        self._failure = (error.failure, str(error), self._since)
-        wait = attempt.next_action.sleep if attempt.next_action else 0.0
-        self._say(
-            "error" if error.failure in HUMAN else "warning",
-            "session_lost" if was_up else "dial_failed",
-            failure=error.failure.value,
-            reason=str(error),
-            retry_in=wait,
-            **({"lived": lived} if was_up else {}),
-        )
+            self._tell(level, "session_lost", **about, lived=lived)
+        else:
+            self._tell(level, "dial_failed", **about)
+        return wait
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait for the next dial, unless something makes it worthwhile, or pointless, earlier."""
-        self._next_try = self._timing.clock() + seconds
-        try:
-            if not (self._stopping or self._renewal):
-                await self._current.wait_for(self._timing.sleep(seconds))
-        finally:
-            self._next_try = None
-        if not self._stopping:
-            self._move(Event.RETRY)
-            self._log.debug("backoff_ended")
-
-    # Moves
-
-    def _move(self, event: Event) -> None:
-        self._state = after(self._state, event)
-        self._since = self._timing.clock()
-        self._moved()
-
-    def _drained(self) -> None:
-        """The end of run(), whatever brought it."""
-        if self._state not in {*ENDED, State.DRAINING}:
-            self._move(Event.STOP)  # cancelled
-        if self._state is State.DRAINING:
-            self._move(Event.DRAINED)
-            self._log.info("tunnel_stopped")
+    async def _back_off(self, seconds: float) -> None:
+        """Wait for the next dial, unless something makes the dial worthwhile, or pointless, earlier."""
+        self._timeline.backs_off(seconds, self._now)
+        if not (self._timeline.is_stopping or self._renewal):
+            await self._current.wait_for(self._context.timing.sleep(seconds))
+        if not self._timeline.is_stopping:
+            self._timeline.backoff_ended(self._now)
+            self._changed()
+            self._context.log.debug("backoff_ended")
 
     def _crashed(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):  # of the tasks of a session
             error = error.exceptions[0]
-        if self._state is State.BACKOFF:
-            self._move(Event.RETRY)
-        if self._state in {State.DIALING, State.UP}:
-            self._move(Event.REFUSED)
-        self._failure = (None, f"a fault in tunneld: {type(error).__name__}: {error}", self._timing.clock())
+        self._timeline.crashed(f"a fault in tunneld: {type(error).__name__}: {error}", self._now)
 
-    # What is told
+    def _tell(self, level: Level, event: str, **about: object) -> None:
+        key = (event, about.get("failure"), about.get("reason"))
+        self._context.tell(level, event, key=key, **about)
 
-    def _say(self, level: str, event: str, **about: object) -> None:
-        """Log a transition; one that repeats itself gets a line at growing intervals, with its count."""
-        times = self._repeats.count((event, about.get("failure"), about.get("reason")))
-        if times > 1:
-            about["times"] = times
-        getattr(self._log, level if times else "debug")(event, **about)
-
-    def _last_failure(self, now: float) -> FailureStatus | None:
-        if self._failure is None:
+    def _shim_of(self, profile: Profile) -> Shim | None:
+        if profile.mosh is None:
             return None
-        failure, text, at = self._failure
-        return FailureStatus(failure, text, now - at)
+        from tunneld.shim.shim import Shim  # 1 MiB that a tunnel without mosh does without
 
+        async def another() -> asyncssh.SSHClientConnection:
+            return await dial(profile.relay, profile.keepalive)
 
-def _shim(profile: Profile, log: FilteringBoundLogger) -> Shim | None:
-    if profile.mosh is None:
-        return None
-    from tunneld.shim.shim import Shim  # 1 MiB that a tunnel without mosh does without
-
-    async def another() -> asyncssh.SSHClientConnection:
-        return await dial(profile.relay, profile.keepalive)
-
-    return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, log=log)
+        return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, log=self._context.log)
 
 
 def address_of(relay: Relay) -> str:
@@ -392,12 +323,8 @@ def address_of(relay: Relay) -> str:
     return (f"{relay.user}@" if relay.user else "") + host + (f":{relay.port}" if relay.port else "")
 
 
-def _outcome(attempt: RetryCallState) -> BaseException | None:
-    return attempt.outcome.exception() if attempt.outcome else None
-
-
 def _same_session(before: Profile, now: Profile) -> bool:
-    """Whether a session for the one serves the other, but for its forwards, or with mosh beside it."""
+    """Whether a session that was made for `before` can follow `now`: see Tunnel.apply."""
     mosh = before.mosh or now.mosh
     same = replace(before, forward=now.forward, mosh=mosh, backoff=now.backoff, canary=now.canary, file=now.file)
     return same == now

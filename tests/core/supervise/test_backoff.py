@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.supervise.backoff import CHEAP, PACE, SHORTEST, Backoff, Limits, envelope, floor, patience
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.backoff import SHORTEST_WAIT, Backoff, Limits, envelope, floor, outage_envelope
+from tunneld.core.supervise.failures import Failure
 
 LIMITS = Limits(initial=1, maximum=60, stable_after=30)
+
+CHEAP = [each for each in Failure if each.rule.is_cheap]
 
 failures = st.sampled_from(Failure)
 chances = st.floats(0, 1, exclude_max=True)
@@ -58,11 +60,6 @@ def test_the_waits_of_each_class(failure: Failure) -> None:
     assert [envelope(failure, n, LIMITS) for n in range(8)] == highs
 
 
-def test_every_class_has_a_pace() -> None:
-    """A new failure class without a pace would end the daemon the first time it happens."""
-    assert set(PACE) == set(Failure)
-
-
 @pytest.mark.parametrize("forward", [Failure.FORWARD_BUSY, Failure.FORWARD_FORBIDDEN])
 def test_a_refused_forward_waits_longer_than_the_network(forward: Failure) -> None:
     """A relay that answers and says no is asked less often than one that is away."""
@@ -77,12 +74,12 @@ OUTAGES = {
 }
 
 
-@pytest.mark.parametrize("failure", list(CHEAP))
+@pytest.mark.parametrize("failure", CHEAP)
 def test_the_waits_grow_with_the_outage_where_an_attempt_costs_nothing(failure: Failure) -> None:
     """A short outage is over within a second; a long one is made longer by a fixed share, up to a cap."""
     backoff = Backoff(LIMITS)
     outages = [0, 5, 60, 600, 86400]
-    assert [patience(failure, outage, LIMITS) for outage in outages] == OUTAGES[failure]
+    assert [outage_envelope(failure, outage, LIMITS) for outage in outages] == OUTAGES[failure]
     for outage, high in zip(outages, OUTAGES[failure], strict=True):
         for _ in range(20):  # however often it failed before
             assert waited(backoff, failure, outage=outage) == pytest.approx(high, abs=0.001)
@@ -90,16 +87,16 @@ def test_the_waits_grow_with_the_outage_where_an_attempt_costs_nothing(failure: 
 
 
 def test_a_wait_counts_from_the_start_of_the_attempt() -> None:
-    """Fifteen seconds of waiting for an answer are wait enough, but for a breath."""
+    """Fifteen seconds that went by without an answer are wait enough, but for SHORTEST_WAIT."""
     backoff = Backoff(LIMITS)
     assert waited(backoff, Failure.NETWORK, spent=0.4) == pytest.approx(0.6, abs=0.001)
-    assert waited(backoff, Failure.NETWORK, spent=15) == SHORTEST
+    assert waited(backoff, Failure.NETWORK, spent=15) == SHORTEST_WAIT
     assert waited(backoff, Failure.CLOSED, outage=60, spent=2) == pytest.approx(10, abs=0.001)
 
 
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in CHEAP])
 def test_a_relay_that_took_its_time_to_refuse_is_not_asked_sooner(failure: Failure) -> None:
-    """What it had to do for us counts against us from the end: a slow relay has too much to do."""
+    """The wait counts from the end of the attempt: a slow relay is a busy one."""
     assert waited(Backoff(LIMITS), failure, spent=15, chance=0) == floor(failure, LIMITS)
 
 
@@ -122,8 +119,23 @@ def test_a_dial_at_once_is_not_given_twice_in_a_row() -> None:
     assert waited(backoff, Failure.NETWORK, lived=5, now=129) == pytest.approx(1, abs=0.001)
 
 
+def test_a_dial_at_once_is_due_again_after_the_last_one_not_after_the_last_loss() -> None:
+    """Losses that had to wait do not put it off: a network that changes all day gets one each half minute."""
+    backoff = Backoff(LIMITS)
+    waits = []
+    for now in (100, 120, 129.9, 130):
+        waits.append(waited(backoff, Failure.NETWORK, lived=5, now=now))
+        backoff.clear(Failure.NETWORK)
+    assert waits == pytest.approx([0, 1, 1, 0], abs=0.001)
+
+
+def test_the_default_limits() -> None:
+    """The figures that docs/profile.md promises."""
+    assert Limits() == Limits(initial=1, maximum=60, stable_after=30, return_after=60)
+
+
 def test_a_login_that_comes_to_nothing_is_a_lost_session() -> None:
-    """A relay that lets us in and hangs up before a port listens has been asked for something: the waits grow."""
+    """A relay that lets us in and hangs up before a port listens has had work, so the waits grow."""
     for limits in (LIMITS, Limits(stable_after=0)):
         backoff = Backoff(limits)
         assert [round(waited(backoff, Failure.NETWORK, lived=0)) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 32, 60]
@@ -163,9 +175,9 @@ def test_no_wait_leaves_its_bounds(
         now += spent
         wait = waited(backoff, failure, lived=lived, spent=spent, outage=outage, now=now, chance=chance)
         now += wait
-        assert wait <= max(limits.maximum, 2 * PACE[failure].least, SHORTEST)
+        assert wait <= max(limits.maximum, 2 * failure.rule.pace.least, SHORTEST_WAIT)
         if lived is None or failure is not Failure.NETWORK:
-            assert wait >= (SHORTEST if failure in CHEAP and lived is None else floor(failure, limits))
+            assert wait >= (SHORTEST_WAIT if failure in CHEAP and lived is None else floor(failure, limits))
 
 
 @given(failures, limits)

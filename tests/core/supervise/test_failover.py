@@ -213,3 +213,15 @@ def test_nothing_happens_before_the_deadline(changes: list[tuple[float, int, boo
         relays.failover.look(relays.well, relays.now, CHANCE)
         assert (relays.failover.serving, relays.failover.last) == decided
         assert relays.failover.deadline == (None if deadline is None else pytest.approx(deadline))
+
+
+def test_when_an_earlier_relay_serves_again_is_known() -> None:
+    """While it proves itself; of a relay that serves, is unwell, or comes later there is nothing to say."""
+    relays = on_the_second(3)
+    assert [relays.failover.returns_at(each) for each in (FIRST, SECOND, THIRD)] == [None, None, None]
+    relays.after(5, first=True, third=True)
+    due = relays.now + RETURN_AFTER
+    assert [relays.failover.returns_at(each) for each in (FIRST, SECOND, THIRD)] == [due, None, None]
+    relays.after(RETURN_AFTER)
+    assert relays.failover.serving == FIRST
+    assert relays.failover.returns_at(FIRST) is None

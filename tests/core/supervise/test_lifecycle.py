@@ -51,5 +51,5 @@ def test_every_state_leads_to_an_end(state: State) -> None:
 
 
 def test_a_stopped_tunnel_stays_stopped() -> None:
-    """The end has no way out: a new run is a new tunnel."""
+    """No event leads on from there: a new run is a new tunnel."""
     assert TRANSITIONS[State.STOPPED] == {}

@@ -49,6 +49,11 @@ class Failover:
         self._let_in(now, chance)
         self.deadline = self._next()
 
+    def returns_at(self, relay: int) -> float | None:
+        """When this relay serves again if it stays well; None unless it is well, and before the one that serves."""
+        since = self._well_since[relay]
+        return since + self._proof[relay] if relay < self.serving and since is not None else None
+
     def _judge(self, now: float) -> None:
         """A relay that did not keep the tunnel for as long as it had to prove itself has to prove more next time."""
         if self._served_since is None or self._well_since[self.serving] is not None:
@@ -85,5 +90,5 @@ class Failover:
     def _next(self) -> float | None:
         if self._let_in_at is not None:
             return self._let_in_at if self._waits() else None
-        earlier = enumerate(self._well_since[: self.serving])
-        return min((since + self._proof[relay] for relay, since in earlier if since is not None), default=None)
+        returns = map(self.returns_at, range(self.serving))
+        return min((due for due in returns if due is not None), default=None)

@@ -1,48 +1,42 @@
 """The states of a tunnel and the events that move it, as one table.
 
-IDLE -> DIALING -> UP -> BACKOFF -> DIALING ..., DRAINING -> STOPPED, and FAILED where only a human can help.
+IDLE -> DIALING -> UP -> BACKOFF -> DIALING ... until a stop: DRAINING -> STOPPED. FAILED is for a fault of tunneld's
+own: no failure of the network or of the relay ends a tunnel for good.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
+from tunneld.core.supervise.failures import Failure as Failure  # where others look for it
+
 
 class State(str, Enum):
+    """Where a tunnel stands. The values are those of the status JSON."""
+
     IDLE = "idle"  # not started
     DIALING = "dialing"  # connecting, logging in, asking for the forwards
     UP = "up"  # every required forward listens and the session answers
     BACKOFF = "backoff"  # waiting before the next dial
-    DRAINING = "draining"  # giving the relay's ports back
+    DRAINING = "draining"  # stopping: the relay gets its ports back
     STOPPED = "stopped"  # the end, asked for
-    FAILED = "failed"  # the end, by a fault that no retry can mend
+    FAILED = "failed"  # the end, by a fault of our own that no retry can mend
 
 
 class Event(str, Enum):
-    START = "start"
+    """What moves a tunnel from one state to the next."""
+
+    START = "start"  # the tunnel runs from now on
     ESTABLISHED = "established"  # every required forward listens and the session answers
     LOST = "lost"  # the attempt or the session ended; it may be tried again
     RETRY = "retry"  # the backoff is over, or something changed that makes a dial worthwhile
-    REFUSED = "refused"  # a fault that no retry can mend
-    STOP = "stop"
-    DRAINED = "drained"
-
-
-class Failure(str, Enum):
-    """Why an attempt or a session ended; each class has its own backoff and its own words."""
-
-    NETWORK = "network"  # unreachable, timed out, lost, no address for the name
-    CLOSED = "closed"  # the relay's machine answers, and nothing listens: sshd is not up
-    REFUSED = "refused"  # something answers there, but not an SSH server that lets us in the door
-    AUTHENTICATION = "authentication"
-    HOST_KEY = "host key"
-    FORWARD_BUSY = "forward busy"
-    FORWARD_FORBIDDEN = "forward forbidden"
-    PROTOCOL = "protocol"
+    REFUSED = "refused"  # a fault of our own that no retry can mend
+    STOP = "stop"  # somebody asked for the end
+    DRAINED = "drained"  # the session is closed
 
 
 class ImpossibleEventError(Exception):
-    """An event that its state does not know: a fault of ours."""
+    """An event came that TRANSITIONS does not know in this state: a fault of ours."""
 
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
@@ -62,10 +56,10 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 def after(state: State, event: Event) -> State:
-    """The state that follows.
+    """The state that follows when `event` comes in `state`.
 
     Raises:
-        ImpossibleEventError: the table has no such move.
+        ImpossibleEventError: TRANSITIONS has no such move.
     """
     try:
         return TRANSITIONS[state][event]

@@ -20,8 +20,8 @@ from tunneld.ssh.connect.alive import hear_from
 from tunneld.ssh.connect.client import first_hop, why_ended
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.connect.keepalive_watch import KeepaliveWatch
 from tunneld.ssh.connect.race import NAMES
-from tunneld.ssh.connect.vigil import KeepaliveWatch
 from tunneld.ssh.remote.takeover import Holder, Mark, Takeover
 from tunneld.status.snapshot import ForwardStatus
 from tunneld.tunnel.canary_rounds import CanaryRounds

@@ -12,7 +12,7 @@ import pytest
 from tests.ssh.peers import dialled, to_sshd
 from tests.sshd import Sshd
 from tests.tunnel.supervised import Gate
-from tunneld.ssh.connect.vigil import KeepaliveWatch
+from tunneld.ssh.connect.keepalive_watch import KeepaliveWatch
 
 
 @contextlib.asynccontextmanager

@@ -17,13 +17,14 @@ import pytest
 
 from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, standing_still, write_known_hosts
+from tunneld.core.destination import Destination
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh.connect import dial as dial_module
-from tunneld.ssh.connect.ciphers import AES_FIRST, CHACHA_FIRST, preferred
+from tunneld.ssh.connect.ciphers import AES_FIRST
 from tunneld.ssh.connect.client import why_ended
-from tunneld.ssh.connect.dial import Target, dial, parse_jump
+from tunneld.ssh.connect.dial import dial, parse_jump
 from tunneld.ssh.connect.failure import SessionError
 
 
@@ -434,26 +435,37 @@ async def test_a_mute_relay_behind_a_jump_host_times_out(server: Server, relay: 
 
 
 @pytest.mark.parametrize(
-    ("text", "target"),
+    ("text", "destination"),
     [
-        ("bastion", Target("bastion")),
-        ("me@bastion", Target("bastion", user="me")),
-        ("me@bastion:2022", Target("bastion", 2022, "me")),
-        ("[2001:db8::1]:22", Target("2001:db8::1", 22)),
-        ("ssh://me@bastion:22/", Target("bastion", 22, "me")),
-        ("me@home@bastion", Target("bastion", user="me@home")),
+        ("bastion", Destination(None, "bastion", None)),
+        ("me@bastion:2022", Destination("me", "bastion", 2022)),
+        ("[2001:db8::1]:22", Destination(None, "2001:db8::1", 22)),
+        ("ssh://me@bastion:22/", Destination("me", "bastion", 22)),
+        ("me@home@bastion", Destination("me@home", "bastion", None)),
     ],
 )
-def test_jump_hosts_are_written_as_ssh_takes_them(text: str, target: Target) -> None:
+def test_jump_hosts_are_written_as_ssh_takes_them(text: str, destination: Destination) -> None:
     """[USER@]HOST[:PORT], and the URI form."""
-    assert parse_jump(text) == target
+    assert parse_jump(text) == destination
 
 
-def test_a_jump_host_that_is_none_is_said() -> None:
-    """An empty name, or a port that is no number."""
-    for text in ("", "me@", "host:port", "a:b:c"):
-        with pytest.raises(SessionError):
-            parse_jump(text)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "names no host"),
+        ("me@", "names no host"),
+        ("a:b:c", "names no host"),
+        ("host:port", "'port' is not a port"),
+        ("host:0", "'0' is not a port: write a number from 1 to 65535"),
+        ("host:99999", "'99999' is not a port: write a number from 1 to 65535"),
+    ],
+)
+def test_what_is_no_jump_host_is_refused_with_a_sentence(text: str, sentence: str) -> None:
+    """It names what is wrong, and what would be right, before anything is dialled."""
+    with pytest.raises(SessionError, match=sentence) as refused:
+        parse_jump(text)
+    assert refused.value.failure is Failure.PROTOCOL
+    assert f"the jump host {text!r}" in str(refused.value)
 
 
 # Cancellation
@@ -500,20 +512,3 @@ def open_sockets() -> int:
         with contextlib.suppress(OSError):
             found += os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")
     return found
-
-
-# Ciphers
-
-
-def test_aes_comes_first_where_the_cpu_has_it(tmp_path: Path) -> None:
-    """x86 and ARM say it in different words; without the instructions, or without the file, ChaCha20 leads."""
-    info = tmp_path / "cpuinfo"
-    for text, order in [
-        ("processor : 0\nflags\t\t: fpu aes avx\n", AES_FIRST),
-        ("processor : 0\nFeatures\t: fp asimd aes pmull\n", AES_FIRST),
-        ("processor : 0\nFeatures\t: fp asimd evtstrm\n", CHACHA_FIRST),
-        ("model name : aes machine\n", CHACHA_FIRST),
-    ]:
-        info.write_text(text)
-        assert preferred(info) == order
-    assert preferred(tmp_path / "none") == CHACHA_FIRST

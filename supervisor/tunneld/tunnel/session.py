@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Direction, Forward, Profile, Relay, TcpAddress
-from tunneld.ssh.connect.alive import hear_from
+from tunneld.ssh.connect.alive import wait_for_answer
 from tunneld.ssh.connect.client import first_hop, why_ended
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
@@ -220,7 +220,7 @@ class Session:
             try:
                 await self._forwards.open(taking_over, news.hindered)
                 if not self._forwards.answered:
-                    await hear_from(connection)
+                    await wait_for_answer(connection)
             except SessionError as error:
                 self._end(error)
                 return

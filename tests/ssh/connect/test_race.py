@@ -143,6 +143,26 @@ def test_an_outage_of_hours_is_asked_every_quarter_of_a_minute() -> None:
     assert [when for when, _ in network.asked] == pytest.approx([0, 15, 30, 45])
 
 
+@pytest.mark.parametrize(
+    ("outage", "interval"), [(0, 1), (60, 1), (90, 1.5), (600, 10), (900, 15), (901, 15), (86400, 15)]
+)
+def test_the_interval_follows_the_outage(outage: float, interval: float) -> None:
+    """A 60th of it, within a second and a quarter of a minute."""
+    assert DirectTunnel(outage=outage).interval == pytest.approx(interval)
+
+
+def test_many_addresses_are_not_retried_in_a_burst() -> None:
+    """Their turns stay a quarter of a second apart, although their share of the interval is shorter."""
+    others = [SocketAddress(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in range(2, 9)]
+    network = Network({V4: silence, **dict.fromkeys(others, fails(REFUSED, 0))})
+    with pytest.raises(ConnectionRefusedError):
+        network.race(V4, *others)
+    retries = [when for when, _ in network.asked][len(others) + 1 :]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(retries)]
+    assert gaps == pytest.approx([ATTEMPT_DELAY] * len(gaps))
+    assert len(gaps) > 8
+
+
 def test_an_attempt_that_is_slow_still_wins() -> None:
     """A round trip of three seconds is rare, and no reason to give up; the later ones are given up for it."""
     network = Network({V4: answers(ATTEMPT_TIMEOUT - 0.5)})

@@ -17,7 +17,6 @@ from tunneld.profile import Relay
 from tunneld.ssh.connect import fast_login
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.connect.keys import Keys
 
 MSG_SERVICE_ACCEPT = 6  # RFC 4253, section 12
 MSG_USERAUTH_REQUEST = 50  # RFC 4252, section 6
@@ -192,14 +191,3 @@ async def test_a_refused_key_is_an_error_of_authentication(tmp_path: Path, key: 
         with pytest.raises(SessionError, match="denied"):
             await dial(to_sshd(sshd, identity=(key,)), KEEPALIVE)
         assert asked(sshd) == ["publickey"]
-
-
-def test_keys_that_ask_somebody_are_not_at_hand(key: Path) -> None:
-    """An agent, a security key, and no key at all."""
-    pairs = list(asyncssh.load_keypairs(str(key)))
-    assert Keys(pairs).are_at_hand
-    assert not Keys(pairs, agent="/agent").are_at_hand
-    assert not Keys([]).are_at_hand
-    touched = list(asyncssh.load_keypairs(str(key)))
-    touched[0].use_executor = True  # as asyncssh marks keys that wait for a touch
-    assert not Keys(touched).are_at_hand

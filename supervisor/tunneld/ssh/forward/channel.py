@@ -1,7 +1,4 @@
-"""Channels that this side opens, on which the relay connects to a target for us.
-
-Tested in tests/ssh/forward/test_forward.py.
-"""
+"""Channels that this side opens, on which the relay connects to a target for us."""
 
 from __future__ import annotations
 

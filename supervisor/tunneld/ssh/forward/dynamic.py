@@ -1,7 +1,4 @@
-"""Connections of a dynamic forward: a SOCKS handshake here, then a pipe to where the client wants to go.
-
-Tested in tests/ssh/forward/test_forward.py.
-"""
+"""Connections of a dynamic forward: a SOCKS handshake here, then a pipe to where the client wants to go."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Listeners on this host, for local and dynamic forwards. Each connection gets a channel, which the relay connects.
-
-Tested in tests/ssh/forward/test_forward.py.
-"""
+"""Listeners on this host, for local and dynamic forwards. Each connection gets a channel, which the relay connects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A forward that listens: its counters, the connections that run through it, and the canary's visits to it.
-
-Tested in tests/ssh/forward/test_forward.py and tests/ssh/remote/test_canary_visit.py.
-"""
+"""A forward that listens: its counters, the connections that run through it, and the canary's visits to it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,8 @@
-"""A forwarded connection: a socket on this host and a channel of the SSH connection, each of which writes to the other.
-
-Tested in tests/ssh/forward/test_forward.py.
-"""
+"""A forwarded connection: a socket on this host and a channel of the SSH connection, which write to one another."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +27,9 @@ class PipeEnd(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        plain = transport.get_extra_info("socket") if isinstance(transport, asyncio.Transport) else None
-        if plain is not None and plain.family != socket.AF_UNIX:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._other is not None and self._other._transport is not None:
             self._other._transport.resume_reading()
-        elif plain is None:
+        elif not isinstance(transport, asyncio.Transport):
             transport.pause_reading()
         else:
             # Before Python 3.11.4 (gh-103607) asyncio reads all the same from a socket that was paused in here.

@@ -2,8 +2,6 @@
 
 sshd itself connects a channel; that needs `AllowTcpForwarding yes`, and a `permitopen` that covers the port, if there
 are any. Or a program of ours connects; that needs Python on the relay, and the right to run it.
-
-Tested in tests/ssh/remote/test_canary_visit.py.
 """
 
 from __future__ import annotations

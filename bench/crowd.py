@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Final
 
 from tests import leaping
+from tunneld.core.happy_eyeballs import SocketAddress
 from tunneld.core.supervise.backoff import Backoff, Limits
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.core.supervise.liveness import Liveness
@@ -25,7 +26,6 @@ from tunneld.profile import Keepalive
 from tunneld.ssh.connect.dial import CONNECT_TIMEOUT, LOGIN_TIMEOUT
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.connect.race import DirectTunnel, Race
-from tunneld.ssh.connect.resolver import SocketAddress
 
 # Seconds of one of the relay's processors for a login, and for the program that runs there beside each session: OpenSSH
 # 9.2 with Ed25519 keys and without PAM, the mean of 40 on the machine in docs/measurements.md.

@@ -7,13 +7,15 @@ import select
 import shlex
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tunneld.core.happy_eyeballs import ATTEMPT_DELAY, SocketAddress
 from tunneld.mosh.jump_host import ConfigQuery
-from tunneld.mosh.preconnect import Preconnect, addresses, connect, has_shell, is_direct
+from tunneld.mosh.preconnect import MOST_TRIED, Preconnect, addresses, connect, has_shell, is_direct
 
 PLAIN = {"hostname": "192.0.2.1", "port": "22", "controlpath": "none"}
 
@@ -121,20 +123,60 @@ def test_a_shell_that_runs_nothing_runs_no_taker(shell: str | None, usable: bool
 
 def test_the_next_address_is_tried_when_one_refuses(listener: socket.socket) -> None:
     """At once, not after a quarter of a second."""
-    place = (socket.AF_INET, listener.getsockname())
+    place = SocketAddress(socket.AF_INET, listener.getsockname())
     with socket.create_server(("127.0.0.1", 0)) as other:
-        closed = (socket.AF_INET, other.getsockname())
+        closed = SocketAddress(socket.AF_INET, other.getsockname())
+    began = time.monotonic()
     with connect([closed, place]) as made:
         assert made.getpeername() == listener.getsockname()
+        assert made.getblocking()
+    assert time.monotonic() - began < ATTEMPT_DELAY
     with pytest.raises(OSError):
         connect([closed])
     with pytest.raises(OSError):
         connect([])
 
 
-def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's favourite first (RFC 8305, section 4)."""
-    four, six = (socket.AF_INET, ("192.0.2.1", 22)), (socket.AF_INET6, ("2001:db8::1", 22, 0, 0))
-    found = [(family, socket.SOCK_STREAM, 6, "", place) for family, place in (six, six, six, four)]
+def test_a_silent_address_is_passed_by_after_a_quarter_of_a_second(listener: socket.socket) -> None:
+    """A full queue swallows SYNs, as a firewall does."""
+    with swallowing() as silent:
+        began = time.monotonic()
+        with connect([silent, SocketAddress(socket.AF_INET, listener.getsockname())]) as made:
+            assert made.getpeername() == listener.getsockname()
+    assert time.monotonic() - began >= ATTEMPT_DELAY
+
+
+def test_an_address_that_cannot_even_be_asked_is_passed_by(listener: socket.socket) -> None:
+    """Its error comes at once, before anything is sent."""
+    nowhere = SocketAddress(socket.AF_INET, ("255.255.255.255", 9))
+    with connect([nowhere, SocketAddress(socket.AF_INET, listener.getsockname())]) as made:
+        assert made.getpeername() == listener.getsockname()
+
+
+def test_silence_ends_with_the_patience() -> None:
+    """Whoever asked then does it in another way."""
+    with swallowing() as silent, pytest.raises(TimeoutError):
+        connect([silent], patience=0.05)
+
+
+@contextlib.contextmanager
+def swallowing() -> Iterator[SocketAddress]:
+    """An address on loopback that answers no SYN."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as clients:
+        for _ in range(4):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        yield SocketAddress(socket.AF_INET, full.getsockname())
+
+
+def test_families_take_turns_and_few_addresses_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's favourite first; an answer may hold thousands."""
+    fours = [(f"192.0.2.{number}", 22) for number in range(100)]
+    sixes = [(f"2001:db8::{number:x}", 22, 0, 0) for number in range(100)]
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", place) for place in sixes]
+    found += [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in fours]  # type: ignore[misc]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
-    assert addresses("name", "22", socket.AF_UNSPEC) == [six, four, six, six]
+    tried = addresses("name", "22", socket.AF_UNSPEC)
+    assert len(tried) == MOST_TRIED
+    assert [each.where for each in tried[:4]] == [sixes[0], fours[0], sixes[1], fours[1]]

@@ -18,17 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from itertools import chain, zip_longest
 
+from tunneld.core.happy_eyeballs import AttemptSchedule, SocketAddress, interleaved
 from tunneld.mosh.jump_host import NONE
 
 PATIENCE = 10.0
 """Seconds for a connection; then ssh may try for as long as it likes."""
 
-STAGGER = 0.25
-"""Seconds between two attempts (RFC 8305, section 5)."""
-
-MOST_ADDRESSES = 16
+MOST_TRIED = 16
+"""Addresses of one name that are tried: at four in a second, more would not get their turn within PATIENCE."""
 
 HURRY = 5.0
 """Seconds for which acknowledgements are not delayed: a login and the first screen take less, or wait for a person."""
@@ -133,57 +131,57 @@ class Preconnect:
             time.sleep(HURRY_EVERY)
 
 
-def addresses(host: str, port: str, family: int) -> list[tuple[int, tuple[object, ...]]]:
-    """Socket addresses with their families, taken in turn.
+def addresses(host: str, port: str, family: int) -> list[SocketAddress]:
+    """Where the name leads, in the order in which to try it.
 
     Raises:
-        OSError: there are none.
+        OSError: it leads nowhere.
     """
     found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-    first = [(each[0], each[4]) for each in found if each[0] == found[0][0]]
-    others = [(each[0], each[4]) for each in found if each[0] != found[0][0]]
-    return [each for each in chain(*zip_longest(first, others)) if each][:MOST_ADDRESSES]
+    return interleaved(SocketAddress(each[0], each[4]) for each in found)[:MOST_TRIED]
 
 
-def connect(places: Iterable[tuple[int, tuple[object, ...]]], patience: float = PATIENCE) -> socket.socket:
-    """The first that answers; another is tried each quarter of a second.
+def connect(places: Iterable[SocketAddress], patience: float = PATIENCE) -> socket.socket:
+    """A socket that is connected to whichever place answers first; core/happy_eyeballs.py says when each is tried.
 
     Raises:
-        OSError: none does.
+        OSError: none answers within `patience` seconds, or each refuses.
     """
     end = time.monotonic() + patience
-    waiting = list(places)
-    trying: list[socket.socket] = []
+    schedule = AttemptSchedule(places)
+    attempts: dict[socket.socket, SocketAddress] = {}
     try:
-        while waiting or trying:
-            if waiting:
-                family, address = waiting.pop(0)
-                with contextlib.suppress(OSError):
-                    trying.append(_begin(family, address))
-            pause = STAGGER if waiting else end - time.monotonic()
-            if pause <= 0:
+        while (now := time.monotonic()) < end:
+            if (place := schedule.start(now)) is not None:
+                try:
+                    attempts[_begin(place)] = place
+                except OSError:
+                    schedule.failed(place)
+            elif attempts:
+                for ended in select.select([], attempts, [], min(schedule.deadline(), end) - now)[1]:
+                    place = attempts.pop(ended)
+                    if ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                        ended.setblocking(True)
+                        return ended
+                    ended.close()
+                    schedule.failed(place)
+            else:
                 break
-            _, done, _ = select.select([], trying, [], pause if trying else 0)
-            for one in done:
-                trying.remove(one)
-                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                    one.setblocking(True)
-                    return one
-                one.close()
         raise TimeoutError
     finally:
-        for one in trying:
-            one.close()
+        for attempt in attempts:
+            attempt.close()
 
 
-def _begin(family: int, address: tuple[object, ...]) -> socket.socket:
-    one = socket.socket(family, socket.SOCK_STREAM)
-    one.setblocking(False)
+def _begin(place: SocketAddress) -> socket.socket:
+    """A socket that has begun to connect, and is writable when that has ended."""
+    attempt = socket.socket(place.family, socket.SOCK_STREAM)
+    attempt.setblocking(False)
     try:
-        one.connect(address)
+        attempt.connect(place.where)
     except BlockingIOError:
         pass
     except BaseException:
-        one.close()
+        attempt.close()
         raise
-    return one
+    return attempt

@@ -14,6 +14,7 @@ from typing import Any
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.core.printable import one_line
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.endpoint import DeliverOnFlow, FlowEnded, Happening, Message, Outlet
@@ -22,7 +23,7 @@ from tunneld.core.supervise.backoff import Limits, floor
 from tunneld.errors import TunneldError
 from tunneld.shim.sockets import FlowSockets
 from tunneld.shipped import pack
-from tunneld.ssh.connect.failure import SessionError, safe
+from tunneld.ssh.connect.failure import LONGEST_DETAIL, SessionError
 from tunneld.ssh.remote import remote
 from tunneld.status.snapshot import CarrierStatus
 
@@ -138,7 +139,8 @@ class AgentLink:
             raise AgentError(f"the relay did not start our agent within {START_TIMEOUT:g} s{_said(carrier)}") from None
         except asyncssh.ChannelOpenError as error:
             self._drop(name)
-            raise AgentError(f"the relay runs no commands for us ({safe(error.reason) or 'refused'})") from None
+            reason = one_line(error.reason, LONGEST_DETAIL) or "refused"
+            raise AgentError(f"the relay runs no commands for us ({reason})") from None
         except BaseException:
             self._drop(name)
             raise

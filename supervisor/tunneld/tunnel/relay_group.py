@@ -19,7 +19,7 @@ from tunneld.core.supervise.failover import Failover
 from tunneld.core.supervise.lifecycle import State
 from tunneld.core.supervise.timeline import ENDED
 from tunneld.profile import Direction, Mode, Profile, Relay
-from tunneld.ssh.remote.marks import Marks
+from tunneld.ssh.remote.takeover import Marks
 from tunneld.status.snapshot import TunnelStatus
 from tunneld.tunnel.forwards import waiting
 from tunneld.tunnel.interruptible import Interruptible

@@ -17,12 +17,12 @@ import asyncssh
 from tunneld.core.supervise.failures import Failure
 from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Direction, Forward, Profile, TcpAddress
-from tunneld.ssh.connect.alive import hear_from
+from tunneld.ssh.connect.alive import wait_for_answer
 from tunneld.ssh.connect.client import first_hop, why_ended
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
+from tunneld.ssh.connect.keepalive_watch import KeepaliveWatch
 from tunneld.ssh.connect.race import NAMES
-from tunneld.ssh.connect.vigil import KeepaliveWatch
 from tunneld.ssh.remote.takeover import Holder, Mark, Takeover
 from tunneld.status.snapshot import ForwardStatus
 from tunneld.tunnel.canary_rounds import CanaryRounds
@@ -208,7 +208,7 @@ class Session:
             try:
                 await self._forwards.open(taking_over, events.forward_awaited)
                 if not self._forwards.answered:
-                    await hear_from(connection)
+                    await wait_for_answer(connection)
             except SessionError as error:
                 self._end(error)
                 return

@@ -25,8 +25,7 @@ from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Profile, Relay
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.remote.marks import Marks
-from tunneld.ssh.remote.takeover import Takeover
+from tunneld.ssh.remote.takeover import Marks, Takeover
 from tunneld.status.snapshot import FailureStatus, MoshStatus, TunnelStatus
 from tunneld.tunnel.canary_rounds import CanaryRounds
 from tunneld.tunnel.context import Level, TunnelContext

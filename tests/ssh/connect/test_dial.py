@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ import pytest
 
 from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, standing_still, write_known_hosts
+from tunneld.core.destination import Destination
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh.connect import dial as dial_module
-from tunneld.ssh.connect.ciphers import AES_FIRST, CHACHA_FIRST, preferred
+from tunneld.ssh.connect.ciphers import AES_FIRST
 from tunneld.ssh.connect.client import why_ended
-from tunneld.ssh.connect.dial import Target, dial, parse_jump
+from tunneld.ssh.connect.dial import dial, parse_jump
 from tunneld.ssh.connect.failure import SessionError
 
 
@@ -177,7 +179,7 @@ async def test_a_key_file_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n")
     error = await failing(Relay(host="127.0.0.1", port=1, identity=(tmp_path / "bad",), ssh_config=False))
     assert error.failure is Failure.AUTHENTICATION
-    assert str(tmp_path / "bad") in str(error) and "c2VjcmV0" not in str(error)
+    assert str(error) == f"{tmp_path}/bad is not a private key that can be used"
 
 
 async def test_a_key_with_a_passphrase_is_never_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,12 +320,40 @@ async def test_an_alias_of_ssh_config_is_enough(sshd: Sshd, tmp_path: Path) -> N
         assert connection.get_extra_info("username") == sshd.user
 
 
-async def test_user_known_hosts_none_does_not_turn_the_check_off(sshd: Sshd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("also", ["", "GlobalKnownHostsFile none"])
+async def test_user_known_hosts_none_does_not_turn_the_check_off(also: str, sshd: Sshd, tmp_path: Path) -> None:
     """asyncssh alone would trust every key then."""
     config = tmp_path / "config"
-    config.write_text("Host *\n  UserKnownHostsFile none\n")
+    config.write_text(f"Host *\n  UserKnownHostsFile none\n  {also}\n")
     error = await failing(to_sshd(sshd, known_hosts=None, ssh_config=config))
     assert error.failure is Failure.HOST_KEY
+
+
+async def test_ssh_config_forwards_no_agent(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay's administrator could log in with it elsewhere."""
+    config = tmp_path / "config"
+    config.write_text("Host *\n  ForwardAgent yes\n")
+    async with agent(tmp_path, monkeypatch), dialled(to_sshd(sshd, ssh_config=config)) as connection:
+        assert (await connection.run("echo ${SSH_AUTH_SOCK:-none}")).stdout == "none\n"
+
+
+async def test_a_proxy_command_makes_the_connection(sshd: Sshd, tmp_path: Path) -> None:
+    """Whatever the address means to it."""
+    config, proxy = tmp_path / "config", tmp_path / "proxy.py"
+    proxy.write_text(
+        "import os, socket, sys, threading\n"
+        "there = socket.create_connection(('127.0.0.1', int(sys.argv[2])))\n"
+        "def back():\n"
+        "    while data := there.recv(65536):\n"
+        "        os.write(1, data)\n"
+        "threading.Thread(target=back, daemon=True).start()\n"
+        "while data := os.read(0, 65536):\n"
+        "    there.sendall(data)\n"
+    )
+    config.write_text(f"Host relay.invalid\n  ProxyCommand {sys.executable} {proxy} %h %p\n")
+    known = write_known_hosts(tmp_path / "known", sshd.host_key, port=sshd.port, address="relay.invalid")
+    async with dialled(to_sshd(sshd, host="relay.invalid", known_hosts=known, ssh_config=config)) as connection:
+        assert (await connection.run("echo in")).stdout == "in\n"
 
 
 async def test_without_ssh_config_the_users_file_is_not_read(
@@ -385,6 +415,44 @@ async def test_a_proxy_jump_that_leads_back_ends(tmp_path: Path) -> None:
     assert "loop" in str(error)
 
 
+@pytest.mark.parametrize(("length", "arrives"), [(2, True), (3, False)])
+async def test_a_chain_has_its_bound(
+    length: int, arrives: bool, key: Path, public: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many jump hosts may be passed, and not one more; whoever was reached is let go."""
+    monkeypatch.setattr(dial_module, "MOST_JUMPS", 2)
+    async with chain(length, key, public, tmp_path / "known") as servers:
+        jump = tuple(f"127.0.0.1:{server.port}" for server in servers[:-1])
+        relay = replace(to_server(servers[-1], key, tmp_path / "known"), jump=jump)
+        if arrives:
+            async with dialled(relay):
+                pass
+        else:
+            error = await failing(relay)
+            assert f"more than 2 jump hosts, {jump[2]} the last" in str(error)
+        await until(lambda: not any(server.connections for server in servers))
+
+
+async def test_a_jump_host_keeps_the_key_that_ssh_config_has_for_it(key: Path, public: str, tmp_path: Path) -> None:
+    """relay.identity is the relay's, and is offered to jump hosts that have no key of their own."""
+    make_key(tmp_path / "jump_key")
+    jump_public = (tmp_path / "jump_key.pub").read_text()
+    async with (
+        serve(Settings(authorized_keys=jump_public, opens=True)) as jump,
+        serve(Settings(authorized_keys=public)) as server,
+    ):
+        append(tmp_path / "known", jump.known_hosts(), server.known_hosts())
+        (tmp_path / "config").write_text(
+            f"Host bastion\n  HostName 127.0.0.1\n  Port {jump.port}\n  IdentityFile {tmp_path}/jump_key\n"
+        )
+        relay = to_server(server, key, tmp_path / "known")
+        async with dialled(replace(relay, jump=("bastion",), ssh_config=tmp_path / "config")):
+            pass
+        error = await failing(replace(relay, jump=(f"127.0.0.1:{jump.port}",)))
+        assert error.failure is Failure.AUTHENTICATION
+        assert f"127.0.0.1:{jump.port} denied" in str(error)
+
+
 async def test_a_jump_hosts_key_is_checked_as_well(key: Path, public: str, tmp_path: Path) -> None:
     """A known relay behind an unknown jump host is not dialled."""
     async with chain(1, key, public, tmp_path / "known") as (jump, server):
@@ -434,26 +502,37 @@ async def test_a_mute_relay_behind_a_jump_host_times_out(server: Server, relay: 
 
 
 @pytest.mark.parametrize(
-    ("text", "target"),
+    ("text", "destination"),
     [
-        ("bastion", Target("bastion")),
-        ("me@bastion", Target("bastion", user="me")),
-        ("me@bastion:2022", Target("bastion", 2022, "me")),
-        ("[2001:db8::1]:22", Target("2001:db8::1", 22)),
-        ("ssh://me@bastion:22/", Target("bastion", 22, "me")),
-        ("me@home@bastion", Target("bastion", user="me@home")),
+        ("bastion", Destination(None, "bastion", None)),
+        ("me@bastion:2022", Destination("me", "bastion", 2022)),
+        ("[2001:db8::1]:22", Destination(None, "2001:db8::1", 22)),
+        ("ssh://me@bastion:22/", Destination("me", "bastion", 22)),
+        ("me@home@bastion", Destination("me@home", "bastion", None)),
     ],
 )
-def test_jump_hosts_are_written_as_ssh_takes_them(text: str, target: Target) -> None:
+def test_jump_hosts_are_written_as_ssh_takes_them(text: str, destination: Destination) -> None:
     """[USER@]HOST[:PORT], and the URI form."""
-    assert parse_jump(text) == target
+    assert parse_jump(text) == destination
 
 
-def test_a_jump_host_that_is_none_is_said() -> None:
-    """An empty name, or a port that is no number."""
-    for text in ("", "me@", "host:port", "a:b:c"):
-        with pytest.raises(SessionError):
-            parse_jump(text)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "names no host"),
+        ("me@", "names no host"),
+        ("a:b:c", "names no host"),
+        ("host:port", "'port' is not a port"),
+        ("host:0", "'0' is not a port: write a number from 1 to 65535"),
+        ("host:99999", "'99999' is not a port: write a number from 1 to 65535"),
+    ],
+)
+def test_what_is_no_jump_host_is_refused_with_a_sentence(text: str, sentence: str) -> None:
+    """It names what is wrong, and what would be right, before anything is dialled."""
+    with pytest.raises(SessionError, match=sentence) as refused:
+        parse_jump(text)
+    assert refused.value.failure is Failure.PROTOCOL
+    assert f"the jump host {text!r}" in str(refused.value)
 
 
 # Cancellation
@@ -500,20 +579,3 @@ def open_sockets() -> int:
         with contextlib.suppress(OSError):
             found += os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")
     return found
-
-
-# Ciphers
-
-
-def test_aes_comes_first_where_the_cpu_has_it(tmp_path: Path) -> None:
-    """x86 and ARM say it in different words; without the instructions, or without the file, ChaCha20 leads."""
-    info = tmp_path / "cpuinfo"
-    for text, order in [
-        ("processor : 0\nflags\t\t: fpu aes avx\n", AES_FIRST),
-        ("processor : 0\nFeatures\t: fp asimd aes pmull\n", AES_FIRST),
-        ("processor : 0\nFeatures\t: fp asimd evtstrm\n", CHACHA_FIRST),
-        ("model name : aes machine\n", CHACHA_FIRST),
-    ]:
-        info.write_text(text)
-        assert preferred(info) == order
-    assert preferred(tmp_path / "none") == CHACHA_FIRST

@@ -12,7 +12,7 @@ import pytest
 from asyncssh.packet import PacketDecodeError
 
 from tunneld.core.supervise.lifecycle import Failure
-from tunneld.ssh.connect.failure import LONGEST_DETAIL, NUMBERS, ROWS, SessionError, classify, safe
+from tunneld.ssh.connect.failure import LONGEST_DETAIL, NUMBERS, ROWS, SessionError, classify
 from tunneld.ssh.connect.hop import Hop, Phase
 
 C, G, L, R = Phase.CONNECTING, Phase.GREETING, Phase.LOGIN, Phase.RUNNING
@@ -86,8 +86,8 @@ CASES: list[tuple[BaseException, Phase, Failure, str]] = [
 
 def hop(phase: Phase) -> Hop:
     return Hop(
-        "relay.example", 2022, "tunnel", via="bastion", phase=phase, seconds=15, keys=("ED25519 SHA256:x",),
-        known_hosts="/home/pi/.ssh/known_hosts", host_key="ssh-ed25519 SHA256:y",
+        "relay.example", 2022, "tunnel", via="bastion", phase=phase, time_limit=15, offered_keys=("ED25519 SHA256:x",),
+        known_hosts="/home/pi/.ssh/known_hosts", shown_key="ssh-ed25519 SHA256:y",
     )  # fmt: skip
 
 
@@ -156,5 +156,4 @@ def test_a_relays_words_cannot_write_on_the_terminal() -> None:
     """Control characters and endless lines from the other side are cut away."""
     made = classify(asyncssh.DisconnectError(2, "\x1b[31mred\r\nline two " + "x" * 1000), hop(R))
     assert "\x1b" not in str(made) and "\n" not in str(made) and "\r" not in str(made)
-    assert len(str(made)) < LONGEST_DETAIL + 100
-    assert safe("a\x00b\tc") == "a b c"
+    assert LONGEST_DETAIL <= len(str(made)) < 300

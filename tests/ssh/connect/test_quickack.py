@@ -12,7 +12,7 @@ import pytest
 
 from tests.ssh.peers import listening, until
 from tunneld.ssh.connect import quickack
-from tunneld.ssh.connect.quickack import QuickAck
+from tunneld.ssh.connect.quickack import BEGINNING, QuickAck
 
 EXCHANGES = 20
 
@@ -97,5 +97,31 @@ async def test_it_leaves_when_the_beginning_is_over(monkeypatch: pytest.MonkeyPa
     """A bulk copy does not need an acknowledgement for each packet."""
     monkeypatch.setattr(quickack, "BEGINNING", 0.0)
     async with asked() as asker:
+        await until(lambda: asker.transport.get_protocol() is asker)
+
+
+async def test_it_stays_while_the_session_begins() -> None:
+    """Ten seconds, which no login that succeeds exceeds by much."""
+    assert BEGINNING == 10
+    async with asked() as asker:
         await asker.done.wait()
-        assert asker.transport.get_protocol() is asker
+        assert isinstance(asker.transport.get_protocol(), QuickAck)
+
+
+async def test_a_connection_that_ends_early_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer holds on to it for the rest of the beginning."""
+    loop = asyncio.get_running_loop()
+    made: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def noting(delay: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+        made.append(call_later(delay, callback, *args))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "call_later", noting)
+    async with asked() as asker:
+        await asker.done.wait()
+        asker.transport.abort()
+        await until(lambda: "lost" in asker.events)
+    timers = [each for each in made if each.when() > loop.time() + 1]
+    assert timers and all(each.cancelled() for each in timers)

@@ -16,12 +16,13 @@ import pytest
 
 from tests.leaping import Leaping, run
 from tests.ssh.peers import echo, listening, until
+from tunneld.core.happy_eyeballs import ATTEMPT_DELAY, SocketAddress
 from tunneld.ssh.connect import race
-from tunneld.ssh.connect.race import LIFE, MOST, STAGGER, DirectTunnel, Race, interleaved, verdict
-from tunneld.ssh.connect.resolver import MOST_ADDRESSES, NameCache, Question, SocketAddress
+from tunneld.ssh.connect.race import ATTEMPT_TIMEOUT, MOST_ATTEMPTS, DirectTunnel, Race, verdict
+from tunneld.ssh.connect.resolver import NameCache
 
-V4, OTHER_V4 = (SocketAddress(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in (1, 2))
-V6, OTHER_V6 = (SocketAddress(socket.AF_INET6, (f"2001:db8::{number}", 22, 0, 0)) for number in (1, 2))
+V4 = SocketAddress(socket.AF_INET, ("192.0.2.1", 22))
+V6 = SocketAddress(socket.AF_INET6, ("2001:db8::1", 22, 0, 0))
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 SILENT = TimeoutError()
@@ -101,7 +102,7 @@ def test_a_silent_address_delays_the_other_by_a_quarter_of_a_second() -> None:
     """An IPv6 that this network drops costs nobody more."""
     network = Network({V6: silence, V4: answers()})
     network.race(V6, V4)
-    assert network.asked == [(0, "2001:db8::1"), (STAGGER, "192.0.2.1")]
+    assert network.asked == [(0, "2001:db8::1"), (ATTEMPT_DELAY, "192.0.2.1")]
 
 
 def test_a_refusal_brings_the_next_address_forward() -> None:
@@ -142,11 +143,31 @@ def test_an_outage_of_hours_is_asked_every_quarter_of_a_minute() -> None:
     assert [when for when, _ in network.asked] == pytest.approx([0, 15, 30, 45])
 
 
+@pytest.mark.parametrize(
+    ("outage", "interval"), [(0, 1), (60, 1), (90, 1.5), (600, 10), (900, 15), (901, 15), (86400, 15)]
+)
+def test_the_interval_follows_the_outage(outage: float, interval: float) -> None:
+    """A 60th of it, within a second and a quarter of a minute."""
+    assert DirectTunnel(outage=outage).interval == pytest.approx(interval)
+
+
+def test_many_addresses_are_not_retried_in_a_burst() -> None:
+    """Their turns stay a quarter of a second apart, although their share of the interval is shorter."""
+    others = [SocketAddress(socket.AF_INET, (f"192.0.2.{number}", 22)) for number in range(2, 9)]
+    network = Network({V4: silence, **dict.fromkeys(others, fails(REFUSED, 0))})
+    with pytest.raises(ConnectionRefusedError):
+        network.race(V4, *others)
+    retries = [when for when, _ in network.asked][len(others) + 1 :]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(retries)]
+    assert gaps == pytest.approx([ATTEMPT_DELAY] * len(gaps))
+    assert len(gaps) > 8
+
+
 def test_an_attempt_that_is_slow_still_wins() -> None:
     """A round trip of three seconds is rare, and no reason to give up; the later ones are given up for it."""
-    network = Network({V4: answers(LIFE - 0.5)})
+    network = Network({V4: answers(ATTEMPT_TIMEOUT - 0.5)})
     network.race(V4)
-    assert network.now == pytest.approx(LIFE - 0.5)
+    assert network.now == pytest.approx(ATTEMPT_TIMEOUT - 0.5)
 
 
 def test_many_silent_addresses_do_not_pile_up() -> None:
@@ -155,12 +176,12 @@ def test_many_silent_addresses_do_not_pile_up() -> None:
     network = Network(dict.fromkeys(many, silence))
     with pytest.raises(TimeoutError):
         network.race(*many, within=30)
-    assert network.most_under_way == MOST
+    assert network.most_under_way == MOST_ATTEMPTS
 
 
 def test_two_that_connect_in_the_same_moment_leave_one() -> None:
     """The loser is closed at once."""
-    network = Network({V6: answers(STAGGER + 0.04), V4: answers(0.04)})
+    network = Network({V6: answers(ATTEMPT_DELAY + 0.04), V4: answers(0.04)})
     network.race(V6, V4)
     assert len(network.connected) == 2
 
@@ -200,7 +221,7 @@ def test_a_refusal_is_said_when_the_other_address_has_had_its_time() -> None:
     network = Network({V6: silence, V4: fails(REFUSED)})
     with pytest.raises(ConnectionRefusedError):
         network.race(V6, V4)
-    assert network.now == pytest.approx(LIFE)
+    assert network.now == pytest.approx(ATTEMPT_TIMEOUT)
 
 
 def test_an_sshd_that_starts_while_the_other_address_is_silent_is_reached() -> None:
@@ -252,12 +273,6 @@ def test_the_plainest_word_ends_it(heard: list[OSError | None], says: OSError | 
     assert verdict(heard) is says
 
 
-def test_families_take_turns() -> None:
-    """The system's order stands within a family, and says which family is first."""
-    assert interleaved([V6, OTHER_V6, V6, V4, OTHER_V4]) == [V6, V4, OTHER_V6, OTHER_V4]
-    assert interleaved([V4, V6, OTHER_V6]) == [V4, V6, OTHER_V6]
-
-
 @contextlib.contextmanager
 def swallowing() -> Iterator[tuple[str, int]]:
     """An address on loopback that swallows SYNs: its backlog is full."""
@@ -304,7 +319,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> NameServer:
     """Nothing is remembered from other tests."""
     server = NameServer()
     monkeypatch.setattr(race, "NAMES", NameCache())
-    monkeypatch.setattr(race, "PATIENCE", 0.05)
+    monkeypatch.setattr(race, "NAME_SERVER_TIMEOUT", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
     return server
 
@@ -348,14 +363,8 @@ async def test_a_relay_that_has_moved_is_not_looked_for_where_it_was(names: Name
         names.addresses = [("127.0.0.1", new)]
         race.NAMES.forget("relay")
         names.is_silent(True)
-        asyncio.get_running_loop().call_later(4 * race.PATIENCE, names.is_silent, False)
+        asyncio.get_running_loop().call_later(4 * race.NAME_SERVER_TIMEOUT, names.is_silent, False)
         assert await reached(names) == new
-
-
-async def test_an_answer_of_thousands_of_addresses_is_cut_short(names: NameServer) -> None:
-    """Who answers for a name decides neither how long a dial takes nor how much it remembers."""
-    names.addresses = [("127.0.0.1", port) for port in range(1, 5000)]
-    assert len(NameCache().ask(Question("relay", 22, 0))) == MOST_ADDRESSES
 
 
 async def test_an_answer_that_comes_late_is_tried_too(names: NameServer) -> None:

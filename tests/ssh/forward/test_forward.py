@@ -395,7 +395,7 @@ async def test_a_target_that_resets_costs_its_own_connection_only(sshd: Sshd, fo
             accepted.setblocking(False)
             with contextlib.suppress(TimeoutError):
                 while True:
-                    async with asyncio.timeout(0.5):  # no longer taken: every buffer on the way is full
+                    async with asyncio.timeout(0.1):  # no longer taken: every buffer on the way is full
                         await loop.sock_sendall(accepted, bytes(65536))
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             accepted.close()  # a reset

@@ -29,10 +29,12 @@ async def shake(sent: str) -> tuple[Request, bytes]:
         ("05 01 00  05 01 00 04" + " 00" * 15 + " 01 00 50", Request("::1", 80, 5), "05 00"),
         ("04 01 00 16 7f 00 00 01 6d 65 00", Request("127.0.0.1", 22, 4), ""),
         ("04 01 00 16 00 00 00 01 00 70 69 00", Request("pi", 22, 4), ""),
+        ("04 01 00 16 00 00 00 00 00", Request("0.0.0.0", 22, 4), ""),
+        ("04 01 00 16 7f 00 00 01" + " 61" * 255 + " 00", Request("127.0.0.1", 22, 4), ""),
     ],
 )
 async def test_a_request_is_read(sent: str, request_: Request, said: str) -> None:
-    """Version 5 with an address or a name, version 4, and 4a with a name."""
+    """Version 5 with an address or a name, version 4, and 4a with a name; 0.0.0.0 is an address."""
     assert await shake(sent) == (request_, bytes.fromhex(said))
 
 
@@ -45,7 +47,9 @@ async def test_a_request_is_read(sent: str, request_: Request, said: str) -> Non
         ("05 01 00  05 01 00 09", "05 08 00 01" + " 00" * 6),
         ("05 01 00  05 01 00 03 01 ff 00 16", "05 01 00 01" + " 00" * 6),
         ("04 02 00 16 7f 00 00 01 00", "00 5b" + " 00" * 6),
-        ("04 01 00 16 7f 00 00 01" + " 61" * 300, ""),
+        ("04 01 00 16 7f 00 00 01" + " 61" * 256 + " 00", ""),
+        ("04 01 00 16 00 00 00 01 00" + " 61" * 256 + " 00", ""),
+        ("04 01 00 16 00 00 00 01 00 ff 00", "00 5b" + " 00" * 6),
     ],
 )
 async def test_what_is_not_served_is_refused_in_its_own_words(sent: str, reply: str) -> None:

@@ -22,7 +22,7 @@ from tunneld.profile import Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward.forward import open_forward
 from tunneld.ssh.forward.opened import OpenForward
-from tunneld.ssh.remote.canary_visit import look, ways_in
+from tunneld.ssh.remote.canary_visit import addresses_on_relay, look
 
 Connection = asyncssh.SSHClientConnection
 ANY = TcpAddress("127.0.0.1", 0)
@@ -211,7 +211,7 @@ async def test_a_relay_that_answers_nothing_is_not_judged(
     async def unheard(_: Connection) -> None:
         raise SessionError(Failure.NETWORK, "no answer")
 
-    monkeypatch.setattr("tunneld.ssh.remote.canary_visit.hear_from", unheard)
+    monkeypatch.setattr("tunneld.ssh.remote.canary_visit.wait_for_answer", unheard)
     async with (
         dialled(to_sshd(sshd)) as connection,
         listening(ignore) as port,
@@ -258,7 +258,7 @@ async def test_a_relay_that_refuses_a_channel_is_not_asked_for_it_again(tmp_path
 
 async def test_a_forward_that_is_full_is_not_judged(sshd: Sshd, log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """People hold all its connections; a canary is no reason to log that one was turned away."""
-    monkeypatch.setattr("tunneld.ssh.forward.forward.MOST_CONNECTIONS", 1)
+    monkeypatch.setattr("tunneld.ssh.forward.opened.MOST_CONNECTIONS", 1)
     async with (
         dialled(to_sshd(sshd)) as connection,
         listening(echo) as port,
@@ -394,4 +394,4 @@ def _channels(connection: Connection) -> int:
 )
 def test_where_a_listener_is_asked_for(listening_on: str, asked: list[str]) -> None:
     """An address that sshd may not have taken as it was asked to is asked for in both places."""
-    assert ways_in(TcpAddress(listening_on, 22)) == [TcpAddress(each, 22) for each in asked]
+    assert addresses_on_relay(TcpAddress(listening_on, 22)) == [TcpAddress(each, 22) for each in asked]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -14,13 +16,14 @@ import pytest
 
 from tests.ssh.peers import dialled, to_server, to_sshd, until
 from tests.sshd import Sshd, descendants, free_port, running_sshd
-from tunneld.demo.ssh_server import Settings, serve
-from tunneld.profile import TcpAddress
+from tunneld.demo.ssh_server import Server, Settings, serve
+from tunneld.profile import Relay, TcpAddress
 from tunneld.ssh.remote import takeover
-from tunneld.ssh.remote.takeover import Holder, Mark, Takeover, key_of, machine_id
+from tunneld.ssh.remote.takeover import Holder, Mark, Marks, Takeover, hold_session, key_of, machine_id
 
 KEY = "0123456789abcdef" * 2
 OURS = Mark(KEY, "ours", displaces=False)
+PIDFD_GETFD = 438  # pidfd_getfd(2), on every architecture
 Connection = asyncssh.SSHClientConnection
 
 
@@ -178,7 +181,7 @@ async def test_an_ssh_server_that_is_not_openssh_is_left_alone(connection: Conne
 async def test_an_answer_that_makes_no_sense_is_no_report(key: Path, public: str, tmp_path: Path) -> None:
     """Whatever a relay writes after the word that begins a report."""
     for answer in ("[]", "{", "[" * 5000, '{"did": 7, "held": 8}', '{"did": [], "held": [[], [1, 2], ["x"]]}'):
-        (tmp_path / "answer").write_text(f"{takeover.SYNC}{answer}\n")
+        (tmp_path / "answer").write_text(f"{takeover.REPORT_BEGINS}{answer}\n")
         forced = f'command="cat {tmp_path}/answer -"'
         async with serve(Settings(authorized_keys=f"{forced} {public}")) as server:
             (tmp_path / "known").write_text(server.known_hosts())
@@ -265,6 +268,97 @@ async def test_where_our_program_does_not_run_cat_holds(tmp_path: Path) -> None:
         holding.cancel()
 
 
+def nodelay(server: int) -> bool:
+    """Whether any process below the server has TCP_NODELAY on its connection to a client."""
+    return any(_nodelay(copy) for pid in descendants(server) for copy in sockets_of(pid))
+
+
+def _nodelay(copy: socket.socket) -> bool:
+    with copy, contextlib.suppress(OSError):  # a listener or a Unix socket
+        copy.getpeername()
+        return bool(copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    return False
+
+
+def sockets_of(pid: int) -> Iterator[socket.socket]:
+    """Copies of another process's sockets."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(OSError):  # it is gone
+        handle = os.pidfd_open(pid)
+        try:
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+                    yield socket.socket(fileno=libc.syscall(PIDFD_GETFD, handle, int(name), 0))
+        finally:
+            os.close(handle)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks at another process's socket")
+async def test_sshd_stops_delaying_once_a_session_is_held(sshd: Sshd) -> None:
+    """sshd sets TCP_NODELAY when a session starts, and only then: without it Nagle holds small packets back."""
+    async with dialled(to_sshd(sshd)) as connection, asyncio.TaskGroup() as tasks:
+        await connection.create_server(lambda *_: asyncssh.SSHTCPSession(), "127.0.0.1", 0, encoding=None)
+        assert not nodelay(sshd.pid)
+        holding = tasks.create_task(hold_session(connection))
+        await until(lambda: nodelay(sshd.pid))
+        holding.cancel()
+
+
+async def test_a_session_held_by_cat_ends_with_the_connection(server: Server, connection: Connection) -> None:
+    """And its program on the relay with it."""
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(hold_session(connection))
+        await until(lambda: len(server.programs) == 1)
+        server.drop()
+    await until(lambda: not server.programs)
+
+
+async def test_a_session_held_by_cat_can_be_cancelled(server: Server, connection: Connection) -> None:
+    """The cancellation arrives, the channel closes, the connection stays."""
+    async with asyncio.TaskGroup() as tasks:
+        holding = tasks.create_task(hold_session(connection))
+        await until(lambda: len(server.programs) == 1)
+        holding.cancel()
+    assert holding.cancelled()
+    await until(lambda: not server.programs)
+    assert not connection.is_closed()
+
+
+async def test_where_programs_are_forbidden_it_returns(key: Path, public: str, tmp_path: Path) -> None:
+    """A relay that only forwards is no fault."""
+    async with serve(Settings(authorized_keys=public, programs=False)) as server:
+        (tmp_path / "known").write_text(server.known_hosts())
+        async with dialled(to_server(server, key, tmp_path / "known")) as connection:
+            await hold_session(connection)
+
+
+async def test_where_the_answer_makes_no_sense_it_returns(connection: Connection, confirms_oddly: None) -> None:
+    """A relay that breaks the protocol here costs the session that is held, and nothing else."""
+    await hold_session(connection)
+
+
+async def test_where_sshd_has_no_sessions_it_returns(tmp_path: Path) -> None:
+    """MaxSessions 0 forbids every session and leaves forwards alone."""
+    async with contextlib.AsyncExitStack() as stack:
+        sshd = await stack.enter_async_context(running_sshd(tmp_path / "sshd", options=["MaxSessions 0"]))
+        connection = await stack.enter_async_context(dialled(to_sshd(sshd)))
+        await hold_session(connection)
+        assert not connection.is_closed()
+
+
+async def test_a_held_session_keeps_an_unused_connection_open(tmp_path: Path) -> None:
+    """UnusedConnectionTimeout (OpenSSH 9.2) closes a connection that has listeners alone."""
+    async with contextlib.AsyncExitStack() as stack:
+        sshd = await stack.enter_async_context(running_sshd(tmp_path / "sshd", options=["UnusedConnectionTimeout 1"]))
+        held = await stack.enter_async_context(dialled(to_sshd(sshd)))
+        unused = await stack.enter_async_context(dialled(to_sshd(sshd)))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        holding = tasks.create_task(hold_session(held))
+        await unused.wait_closed()
+        assert not held.is_closed()
+        holding.cancel()
+
+
 # Names
 
 
@@ -284,3 +378,24 @@ def test_a_machine_has_an_id(tmp_path: Path) -> None:
     assert machine_id([first, second]) == "b" * 32
     first.write_text("a" * 32 + "\n")
     assert machine_id([first, second]) == "a" * 32
+
+
+FIRST, SECOND = Relay("relay"), Relay("relay", port=2200)
+
+
+def test_each_relay_has_a_name_of_its_own() -> None:
+    """Two ways to one machine do not end one another's sessions; another process of the same profile finds them."""
+    ours, theirs = Marks("pi"), Marks("pi")
+    assert ours.of(FIRST).key != ours.of(SECOND).key
+    assert ours.of(FIRST).key == theirs.of(FIRST).key != Marks("vault").of(FIRST).key
+    assert ours.of(FIRST).instance == ours.of(SECOND).instance != theirs.of(FIRST).instance
+
+
+def test_only_who_is_not_on_record_displaces_others() -> None:
+    """From then on, another instance there is no predecessor but a clone."""
+    marks = Marks("pi")
+    marks.taken_over(FIRST, Takeover(False, "", recorded=False))
+    assert marks.of(FIRST).displaces
+    marks.taken_over(FIRST, Takeover(True, "", recorded=True))
+    assert not marks.of(FIRST).displaces
+    assert marks.of(SECOND).displaces

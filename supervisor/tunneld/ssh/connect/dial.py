@@ -1,22 +1,22 @@
 """Dial a relay: one logged-in SSH connection, its host key checked, through as many jump hosts as it takes.
 
-`jump` of the profile, or else ProxyJump of ssh_config, names the jump hosts. Each is dialled through the one before it
-with the same care, and closes when the connection over it ends, when the dial fails, or when it is cancelled.
+`jump` of the profile, or else ProxyJump of ssh_config, names the jump hosts. Each is dialled through the one before it,
+with the same checks. The connection to a jump host closes when the connection that runs through it ends, and when the
+dial fails or is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
+from tunneld.core.destination import Destination, parse_destination
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.profile import Keepalive, Relay
 from tunneld.profile.lent_files import readable
@@ -30,60 +30,53 @@ from tunneld.ssh.connect.known_hosts import GLOBAL_FILES, USER_FILES, KnownHosts
 from tunneld.ssh.connect.no_ignores import without_ignores
 from tunneld.ssh.connect.race import DirectTunnel
 
-# Seconds per hop. autossh's users wait minutes for a relay that accepts and never speaks; a login over a satellite link
-# with a slow relay takes under 5.
+# Seconds for each hop. autossh's users wait minutes for a relay that accepts and never speaks; a login over a satellite
+# link to a slow relay takes less than 5.
 CONNECT_TIMEOUT = 15.0  # until TCP stands, over all addresses of the name
 LOGIN_TIMEOUT = 15.0  # from then until the user is in
 # A chain longer than this is a ProxyJump that leads back to itself.
 MOST_JUMPS = 8
 
-# Host keys to ask for after the kinds that known_hosts has, in asyncssh's notation: without them a relay that was set
-# up anew just hangs up, and the user never learns that its key has changed.
+# Host keys to ask for after the kinds that known_hosts has, in asyncssh's notation. Without them a relay that was set
+# up anew, with other kinds of keys, just hangs up, and the user never learns that its key has changed.
 OTHER_HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
 
-# Host keys are what known_hosts says. asyncssh would look for X.509 authorities in the home, which may be hidden.
+# known_hosts alone says which host keys are trusted. asyncssh would also look for X.509 authorities in the home, which
+# a service may not see.
 NO_X509: dict[str, Any] = {"x509_trusted_certs": None, "x509_trusted_cert_paths": None}
 
 CONFIG_FILES = (Path("~/.ssh/config"), Path("/etc/ssh/ssh_config"))
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One SSH server to log in to: a name or alias, and what goes over ssh_config's values for it."""
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-
-
 async def dial(relay: Relay, keepalive: Keepalive, *, outage: float = 0.0) -> asyncssh.SSHClientConnection:
-    """A logged-in connection that carries no channel yet.
+    """Log in to the relay. The connection carries no channel yet.
 
     Args:
+        relay: where to, and with which files.
+        keepalive: asyncssh ends the connection when this many questions stay unanswered.
         outage: seconds for which the relay has been out of reach; the longer, the slower it is asked.
 
     Raises:
-        SessionError: why not, in words.
+        SessionError: the dial has failed; the text says why.
     """
     dialler = _Dialler(relay, keepalive, outage)
-    return await dialler.reach(Target(relay.host, relay.port, relay.user), relay.jump)
+    return await dialler.reach(Destination(relay.user, relay.host, relay.port), relay.jump)
 
 
-def parse_jump(text: str) -> Target:
+def parse_jump(text: str) -> Destination:
     """`[USER@]HOST[:PORT]`, IPv6 addresses in brackets, as `ssh -J` takes it.
 
     Raises:
         SessionError: it is not of that form.
     """
-    match = re.fullmatch(r"(?:ssh://)?(?:(.+)@)?(?:\[([^\]]+)\]|([^:@]+))(?::(\d+))?/?", text.strip())
-    if match is None:
-        raise SessionError(Failure.PROTOCOL, f"{text!r} is not a jump host: write [USER@]HOST[:PORT]")
-    user, bracketed, plain, port = match.groups()
-    return Target(bracketed or plain, int(port) if port else None, user)
+    try:
+        return parse_destination(text)
+    except ValueError as error:
+        raise SessionError(Failure.PROTOCOL, f"the jump host {text!r} cannot be dialled: {error}") from None
 
 
 class _Dialler:
-    """The settings that all hops of one dial share."""
+    """One dial: the settings that all its hops share, and how many jump hosts it has passed."""
 
     def __init__(self, relay: Relay, keepalive: Keepalive, outage: float) -> None:
         self._relay = relay
@@ -93,18 +86,24 @@ class _Dialler:
         self._jumps = 0
 
     async def reach(
-        self, target: Target, jump: Sequence[str], via: asyncssh.SSHClientConnection | None = None, before: str = ""
+        self,
+        destination: Destination,
+        jump: Sequence[str],
+        via: asyncssh.SSHClientConnection | None = None,
+        via_name: str = "",
     ) -> asyncssh.SSHClientConnection:
-        """Log in to `target`, over `jump`, over `via`; closes `via` when it fails."""
+        """Log in to `destination` through the hosts of `jump`, the first of them through `via`, which `via_name` names.
+
+        Without `jump` and `via`, ssh_config's ProxyJump counts. `via` is closed when this fails.
+        """
         try:
-            config = await self._look_up(target)
+            config = await self._look_up(destination)
             if not jump and via is None:
                 jump = _configured_jumps(config)
             for text in jump:
                 self._count_jump(text)
-                step = parse_jump(text)
-                via, before = await self.reach(step, (), via, before), text
-            return await self._log_in(target, config, via=via, before=before)
+                via, via_name = await self.reach(parse_jump(text), (), via, via_name), text
+            return await self._log_in(destination, config, via=via, via_name=via_name)
         except BaseException:
             if via is not None:
                 via.abort()
@@ -117,33 +116,33 @@ class _Dialler:
                 Failure.PROTOCOL, f"more than {MOST_JUMPS} jump hosts, {text} the last: a ProxyJump loop?"
             )
 
-    async def _look_up(self, target: Target) -> asyncssh.SSHClientConnectionOptions:
-        """What ssh_config says of a target. No key is read yet."""
+    async def _look_up(self, destination: Destination) -> asyncssh.SSHClientConnectionOptions:
+        """What ssh_config says about a destination. No key is read yet."""
         try:
             options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
-                config=self._config, client_keys=None, **NO_X509, **_chosen(target)
+                config=self._config, client_keys=None, **NO_X509, **_chosen(destination)
             )
             return options
         except (OSError, ValueError) as error:
-            raise classify(error, Hop(target.host, target.port or 0)) from error
+            raise classify(error, Hop(destination.host, destination.port or 0)) from error
 
     async def _log_in(
         self,
-        target: Target,
+        destination: Destination,
         config: asyncssh.SSHClientConnectionOptions,
         *,
         via: asyncssh.SSHClientConnection | None,
-        before: str,
+        via_name: str,
     ) -> asyncssh.SSHClientConnection:
-        hop = Hop(config.host, config.port, config.username, via=before, seconds=CONNECT_TIMEOUT)
+        hop = Hop(config.host, config.port, config.username, via=via_name, time_limit=CONNECT_TIMEOUT)
         offered = await asyncio.to_thread(self._keys, config)
-        hop.keys = offered.in_words()
+        hop.offered_keys = offered.in_words()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT) as deadline:
 
                 def connected(made: asyncssh.SSHClientConnection) -> None:
-                    hop.seconds = LOGIN_TIMEOUT
+                    hop.time_limit = LOGIN_TIMEOUT
                     deadline.reschedule(loop.time() + LOGIN_TIMEOUT)
                     shorten_login(made, offered)
 
@@ -153,7 +152,7 @@ class _Dialler:
                     tunnel=via or self._connector(config),
                     client_factory=lambda: client,
                     known_hosts=KnownHosts(self._known_hosts(config), hop),
-                    **_chosen(target),
+                    **_chosen(destination),
                     **offered.arguments(),
                     **self._settings(config),
                 )
@@ -162,19 +161,19 @@ class _Dialler:
                 client.note_phase()
             raise classify(error, hop) from error
         connection.set_tunnel(via)
-        client.via = via
+        client.jump_host = via
         without_ignores(connection)
         self._bound_unacknowledged(connection)
         return connection
 
     def _settings(self, config: asyncssh.SSHClientConnectionOptions) -> dict[str, Any]:
-        """What ssh_config may not change, and what it may."""
+        """What is the same for every hop. ssh_config may change the ciphers and the kinds of host keys alone."""
         settings: dict[str, Any] = {
-            "connect_timeout": None,  # ours covers it; asyncssh's runs on wait_for, which can swallow a cancellation
+            "connect_timeout": None,  # ours covers it; asyncssh's uses wait_for, which can swallow a cancellation
             "login_timeout": 0,
             "keepalive_interval": self._keepalive.interval,
             "keepalive_count_max": self._keepalive.count,
-            "compression_algs": ["none"],  # it slowed everything and multiplied memory
+            "compression_algs": ["none"],  # compression slowed everything down and multiplied memory (measured)
             "agent_forwarding": False,
             "x11_forwarding": False,
             **NO_X509,
@@ -188,7 +187,7 @@ class _Dialler:
         return settings
 
     def _connector(self, config: asyncssh.SSHClientConnectionOptions) -> Any:
-        """asyncssh's `tunnel`: None where a ProxyCommand makes the connection."""
+        """What asyncssh calls `tunnel`: it makes the TCP connection. None where a ProxyCommand does."""
         if config.proxy_command:
             return None
         return DirectTunnel(family=config.family or 0, local=config.local_addr or None, outage=self._outage)
@@ -209,28 +208,32 @@ class _Dialler:
         return tuple(Path(file) for file in (*users, *everyones)) or GLOBAL_FILES
 
     def _bound_unacknowledged(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Let the kernel give up on unacknowledged data when the keepalive does.
+        """Let the kernel give up on unacknowledged data when the keepalive gives up on the relay.
 
-        The keepalive notices a dead relay by itself; but what was written until then would keep the kernel sending, and
-        the closed socket alive, for up to 15 minutes (tcp(7), tcp_retries2).
+        The keepalive notices a dead relay by itself. But the kernel would go on to send what was written until then,
+        and so keep the closed socket alive, for up to 15 minutes (tcp(7), tcp_retries2).
         """
         plain = connection.get_extra_info("socket")
         if plain is not None and plain.family in (socket.AF_INET, socket.AF_INET6):
-            patience = int(1000 * self._keepalive.interval * (self._keepalive.count + 1))
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+            milliseconds = int(1000 * self._keepalive.interval * (self._keepalive.count + 1))
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def config_files(wanted: bool | Path) -> list[str]:
-    """The ssh_config files to read, in the order in which the first value wins."""
+    """The ssh_config files to read, in order: as with ssh, the first value of a keyword counts.
+
+    Args:
+        wanted: the profile's ssh_config: one file, or whether to read the usual ones.
+    """
     if isinstance(wanted, Path):
         return [str(readable(wanted))]
     files = (readable(file.expanduser()) for file in CONFIG_FILES) if wanted else ()
-    return [str(file) for file in files if os.path.isfile(file)]  # no PermissionError, as of Path's own
+    return [str(file) for file in files if os.path.isfile(file)]  # unlike Path.is_file, without a PermissionError
 
 
-def _chosen(target: Target) -> dict[str, Any]:
-    """Only what was set, so that ssh_config's values count for the rest."""
-    chosen = {"host": target.host, "port": target.port, "username": target.user}
+def _chosen(destination: Destination) -> dict[str, Any]:
+    """What was written, as asyncssh's arguments: ssh_config's values count for the rest."""
+    chosen = {"host": destination.host, "port": destination.port, "username": destination.user}
     return {name: value for name, value in chosen.items() if value is not None}
 
 

@@ -1,8 +1,8 @@
 """Why a dial, a login, a listen or a session failed: a class for the machine, one line for the person.
 
-`classify` is the only place that looks at asyncssh's and the system's errors. Both tables are read from the top; the
-first row whose type and text fit gives the class and the words. The words may use `{relay}` (host and port as dialled),
-`{user}`, `{detail}` (the error's own text, made safe to print) and what `Hop` knows.
+`classify` is the only place that looks at asyncssh's and the system's errors. Both tables are read from the top: the
+first row whose type, text and phase fit gives the class and the words. The words may use `{relay}` (host and port as
+dialled), `{user}`, `{detail}` (the error's own text, made safe to print) and what `Hop` knows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import socket
 from typing import NamedTuple
 
 import asyncssh
-from asyncssh.packet import PacketDecodeError  # which asyncssh's own reader turns into ProtocolError, and requests not
+from asyncssh.packet import PacketDecodeError  # asyncssh makes a ProtocolError of it, except in answers to requests
 
+from tunneld.core.printable import one_line
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.errors import TunneldError
 from tunneld.ssh.connect.hop import Hop, Phase
 
-# Characters of a relay's own words that a log line takes; the rest is noise, or an attack on the reader's terminal.
+# Characters of a relay's own words that a log line takes: more would be noise, or meant to flood the reader's terminal.
 LONGEST_DETAIL = 200
 
 
 class SessionError(TunneldError):
-    """The session cannot be had, or is over. `failure` says how to go on; the text is one line for the user."""
+    """The session cannot be had, or is over. `failure` is the class that says how to go on.
+
+    The text is one line for the user.
+    """
 
     exit_code = 69  # EX_UNAVAILABLE
 
@@ -35,8 +39,10 @@ class SessionError(TunneldError):
 
 
 class Row(NamedTuple):
+    """Which errors it is about, and what they mean."""
+
     error: type[BaseException]
-    says: str  # a regular expression that its text must contain; empty fits all
+    says: str  # a regular expression that must match within the error's text; empty fits all
     phase: Phase | None  # None fits all
     failure: Failure
     words: str
@@ -44,42 +50,43 @@ class Row(NamedTuple):
 
 _ANY = None
 _UNKNOWN_KEY = (
-    "the host key of {relay} is unknown ({host_key} is not in {known_hosts}): "
-    "compare it with the relay's, then add it: {add_key}"
+    "the host key of {relay} is unknown ({shown_key} is not in {known_hosts}): "
+    "compare it with the relay's own, then add it: {add_key}"
 )
 _CHANGED_KEY = (
-    "the host key of {relay} has CHANGED (it shows {host_key}, {known_hosts} has another): someone may be listening "
-    "in; if the relay was set up anew, remove the old key: {remove_key}"
+    "the host key of {relay} has CHANGED (it shows {shown_key}, {known_hosts} has another key): someone may be "
+    "listening in; if the relay was set up anew, remove the old key: {remove_key}"
 )
-_DENIED = "{relay} denied {user} with every key offered ({keys}): add one of them to its ~/.ssh/authorized_keys"
-_NO_KEY = "{relay} asks {user} for a key and there is none to offer: set relay.identity, or load a key into the agent"
+_DENIED = "{relay} denied {user} with every key offered ({keys}): add one of these to ~/.ssh/authorized_keys there"
+_NO_KEY = "{relay} asks {user} for a key, and there is none to offer: set relay.identity, or load a key into the agent"
 _GREETING = (
     "{relay} closed the connection before it greeted: too many connections at once (MaxStartups), a penalty for "
     "earlier failures (PerSourcePenalties), or a firewall; wait, then look at the relay's sshd log"
 )
-_SILENT = "{relay} accepts connections but does not greet within {seconds} s: is that port an SSH server's?"
+_SILENT = "{relay} accepts connections but does not greet within {seconds} s: is there an SSH server at that port?"
 
 ROWS: tuple[Row, ...] = (
     # Host keys
     Row(asyncssh.HostKeyNotVerifiable, "revoked", _ANY, Failure.HOST_KEY,
         "the host key of {relay} is marked as revoked in {known_hosts}: do not connect; ask the relay's administrator"),
     Row(asyncssh.HostKeyNotVerifiable, "CA key is not trusted", _ANY, Failure.HOST_KEY,
-        "the host certificate of {relay} is signed by a key that {known_hosts} does not name (@cert-authority)"),
+        "the host certificate of {relay} is signed by a key that {known_hosts} does not trust: if you do, add that key "
+        "there as @cert-authority"),
     Row(asyncssh.HostKeyNotVerifiable, "expired|not yet valid|principal|certificate", _ANY, Failure.HOST_KEY,
         "the host certificate of {relay} is not acceptable: {detail}"),
     Row(asyncssh.HostKeyNotVerifiable, "known$", _ANY, Failure.HOST_KEY, _CHANGED_KEY),
     Row(asyncssh.HostKeyNotVerifiable, "", _ANY, Failure.HOST_KEY, _UNKNOWN_KEY),
     Row(asyncssh.KeyExchangeFailed, "server host key", _ANY, Failure.HOST_KEY,
-        "{relay} has no host key of a kind that {known_hosts} has for it: if it was set up anew, remove the old key "
+        "{relay} has no host key of a kind that {known_hosts} lists for it: if it was set up anew, remove the old key "
         "({remove_key}) and add the new one ({add_key})"),
     # Login
     Row(asyncssh.PermissionDenied, "no key", _ANY, Failure.AUTHENTICATION, _NO_KEY),
     Row(asyncssh.PermissionDenied, "", _ANY, Failure.AUTHENTICATION, _DENIED),
     Row(asyncssh.IllegalUserName, "", _ANY, Failure.AUTHENTICATION, "{relay} does not accept the user name {user}"),
     Row(asyncssh.DisconnectError, "[Tt]oo many authentication failures", _ANY, Failure.AUTHENTICATION,
-        "{relay} gave up after too many keys ({keys}): name the right one as relay.identity"),
+        "{relay} ended the login after too many keys ({keys}): name the right key as relay.identity"),
     Row(asyncssh.KeyImportError, "[Pp]assphrase", _ANY, Failure.AUTHENTICATION,
-        "a private key needs a passphrase, and tunneld never asks: load it into an agent (ssh-add) or use another"),
+        "a private key needs a passphrase, and tunneld never asks: load it into an agent (ssh-add) or use another one"),
     Row(asyncssh.KeyImportError, "", _ANY, Failure.AUTHENTICATION, "a key file cannot be read: {detail}"),
     Row(asyncssh.KeyEncryptionError, "", _ANY, Failure.AUTHENTICATION, "a private key cannot be decrypted: {detail}"),
     # Time-outs
@@ -105,7 +112,7 @@ ROWS: tuple[Row, ...] = (
     Row(asyncssh.MACError, "", _ANY, Failure.PROTOCOL, "data from {relay} arrived damaged: {detail}"),
     Row(asyncssh.CompressionError, "", _ANY, Failure.PROTOCOL, "data from {relay} does not decompress: {detail}"),
     Row(asyncssh.ProtocolError, "", _ANY, Failure.PROTOCOL, "{relay} broke the SSH protocol: {detail}"),
-    Row(PacketDecodeError, "", _ANY, Failure.PROTOCOL, "{relay} answered what cannot be read: {detail}"),
+    Row(PacketDecodeError, "", _ANY, Failure.PROTOCOL, "{relay} sent an answer that cannot be read: {detail}"),
     Row(asyncssh.DisconnectError, "[Tt]oo many connections", _ANY, Failure.REFUSED,
         "{relay} has too many connections: {detail}"),
     Row(asyncssh.DisconnectError, "", _ANY, Failure.NETWORK, "{relay} ended the connection: {detail}"),
@@ -121,12 +128,14 @@ ROWS: tuple[Row, ...] = (
         "no name server answers for {host}: is this machine's network up?"),
     Row(socket.gaierror, "", _ANY, Failure.NETWORK, "there is no address for {host}: is the name right? ({detail})"),
     Row(asyncssh.ConfigParseError, "", _ANY, Failure.PROTOCOL, "ssh_config cannot be read: {detail}"),
-    Row(FileNotFoundError, "", _ANY, Failure.AUTHENTICATION, "there is no file {file}: see profile and ssh_config"),
+    Row(FileNotFoundError, "", _ANY, Failure.AUTHENTICATION,
+        "there is no file {file}, which the profile or ssh_config names: correct its path there"),
     Row(IsADirectoryError, "", _ANY, Failure.AUTHENTICATION, "{file} is a folder, not a file"),
     Row(ValueError, "", _ANY, Failure.PROTOCOL, "the SSH settings are not usable: {detail}"),
 )  # fmt: skip
 
-# The system's errors by number; a connection attempt to several addresses reports several, and the first row counts.
+# The system's errors by number. An attempt to connect to several addresses may report several errors: the first row
+# that is among them counts.
 NUMBERS: dict[int, tuple[Failure, str]] = {
     errno.ECONNREFUSED: (Failure.CLOSED, "nothing listens at {relay}: does sshd run there, and on that port?"),
     errno.ECONNRESET: (Failure.NETWORK, "the connection to {relay} was reset"),
@@ -148,7 +157,11 @@ NOWHERE = Hop(host="the relay", port=0)
 
 
 def classify(error: BaseException, hop: Hop = NOWHERE) -> SessionError:
-    """What `error` means for the session with `hop`. Cancellation is no failure: it is raised again."""
+    """What `error` means for the session with `hop`.
+
+    Raises:
+        BaseException: `error` itself, if it is no failure but a cancellation or the end of the process.
+    """
     if isinstance(error, SessionError):
         return error
     if isinstance(error, BaseExceptionGroup):
@@ -184,10 +197,13 @@ def _by_number(error: OSError, hop: Hop) -> tuple[Failure, str] | None:
 
 
 def _text(error: Exception, hop: Hop) -> str:
-    """The error's words, or a better one: a changed key and an unknown one read alike, as do no key and a bad one."""
+    """The error's text, or a word that a row can tell apart.
+
+    To asyncssh a changed host key and an unknown one are the same, and so are a refused key and none at all.
+    """
     if isinstance(error, asyncssh.HostKeyNotVerifiable) and hop.host_known and "not trusted for" in str(error):
         return "known"
-    if isinstance(error, asyncssh.PermissionDenied) and not hop.keys:
+    if isinstance(error, asyncssh.PermissionDenied) and not hop.offered_keys:
         return "no key"
     return str(error)
 
@@ -199,19 +215,12 @@ def _details(error: Exception, hop: Hop) -> dict[str, str]:
         "port": str(hop.port),
         "user": hop.user or "the user",
         "via": hop.via or "before it",
-        "seconds": f"{hop.seconds:g}",
-        "keys": ", ".join(hop.keys) or "none",
+        "seconds": f"{hop.time_limit:g}",
+        "keys": ", ".join(hop.offered_keys) or "none",
         "known_hosts": hop.known_hosts,
-        "host_key": hop.host_key or "its key",
+        "shown_key": hop.shown_key or "its key",
         "add_key": hop.add_key,
         "remove_key": hop.remove_key,
-        "file": safe(str(getattr(error, "filename", None) or "a file")),
-        "detail": safe(getattr(error, "strerror", None) or str(error)) or type(error).__name__,
+        "file": one_line(str(getattr(error, "filename", None) or "a file"), LONGEST_DETAIL),
+        "detail": one_line(getattr(error, "strerror", None) or str(error), LONGEST_DETAIL) or type(error).__name__,
     }
-
-
-def safe(text: str) -> str:
-    """Text from elsewhere on one line, without control characters, not longer than a log can bear."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    line = " ".join(line.split())
-    return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"

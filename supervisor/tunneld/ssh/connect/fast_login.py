@@ -1,10 +1,11 @@
-"""Round trips of a login that nobody needs.
+"""Leave out the round trips of a login that nobody needs.
 
 After TCP, the greeting and the key exchange, asyncssh asks "may I log in?", "without a key?" and "would this key do?",
-and then signs: four round trips. Here it signs at once, and OpenSSH lets it in after two: it has both answers ready,
-but its socket holds the second until the first is acknowledged (Nagle's algorithm).
+and then signs: four round trips. Here it signs at once, and OpenSSH lets us in after two round trips: it has both
+answers ready after one, but its socket holds the second until we have acknowledged the first (Nagle's algorithm).
 
-asyncssh is changed through methods without an underscore only. Where one is gone the tests fail; no check is left out.
+We change asyncssh through its public methods only. If a later version lacks one of them, the tests fail; no check of
+asyncssh's is left out.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ from asyncssh.packet import Boolean, String
 
 from tunneld.ssh.connect.keys import Keys
 
-# Greetings of servers that are known to read on while we have not seen their word that a login may begin. RFC 4253
-# (section 10) asks no client to wait for it, but others were not tried.
+# Beginnings of the greetings of servers that are known to take a login request right behind the request for the login
+# service, before they have accepted the latter. RFC 4253, section 10, asks no client to wait for that; other servers
+# were not tried.
 READ_ON = ("SSH-2.0-OpenSSH_", "SSH-2.0-AsyncSSH_")
 
 
 def shorten_login(connection: asyncssh.SSHClientConnection, keys: Keys) -> None:
-    """Let the first thing that is asked for be a login with the first key, signed, and do not wait to be invited.
+    """Begin with a login that the first key has signed, and do not wait for the invitation to log in.
 
-    Only where signing bothers nobody: no agent, no security key. Signing without asking first is RFC 4252's own other
-    way (section 7); it tells a relay nothing but the public key, as asking would, for the signature is good for this
-    connection alone. A key that is refused costs no more than before, and the next ones take asyncssh's usual way.
+    This is done only where signing bothers nobody: without an agent, and without a security key. A client may sign
+    without asking first (RFC 4252, section 7). The relay learns no more than the public key, which the question would
+    tell as well: the signature is good for this connection alone. A key that is refused costs no more round trips than
+    before, and the next keys take asyncssh's usual way.
+
+    Args:
+        connection: TCP stands, and nothing is sent yet.
+        keys: what this hop is offered.
     """
     if not keys.are_at_hand:
         return
@@ -47,7 +54,7 @@ def shorten_login(connection: asyncssh.SSHClientConnection, keys: Keys) -> None:
         begin()
 
     def service_accepted(**settings: Any) -> None:
-        """Where asyncssh would begin. What comes next is its own to decide."""
+        """asyncssh would begin here. We have begun already; what follows is asyncssh's to decide again."""
         connection.try_next_auth = begin  # type: ignore[method-assign]
 
     connection.send_userauth_request = send_userauth_request  # type: ignore[method-assign]

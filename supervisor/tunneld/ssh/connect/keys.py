@@ -1,4 +1,4 @@
-"""The keys that are offered: those of the profile, else the agent's and the usual files'."""
+"""The keys that a server is offered: the profile's, or else the agent's and those of the usual files."""
 
 from __future__ import annotations
 
@@ -25,41 +25,44 @@ _GONE = "there was no key file {} when the service started: put it there, then r
 
 @dataclass(slots=True)
 class Keys:
-    """What one hop is offered. `agent` is the agent's socket, empty for none."""
+    """What one hop is offered."""
 
     pairs: list[asyncssh.SSHKeyPair] = field(default_factory=list)
-    agent: str = ""
+    agent: str = ""  # the path of the agent's socket; empty: no agent
     only: list[asyncssh.SSHKey] = field(default_factory=list)  # the agent's keys that may be used; empty: all
 
     def arguments(self) -> dict[str, object]:
-        """For `asyncssh.connect`."""
+        """These keys as arguments of `asyncssh.connect`."""
         return {"client_keys": self.pairs, "agent_path": self.agent, "agent_identities": self.only or None}
 
     @property
     def are_at_hand(self) -> bool:
-        """Each can sign without anybody being asked: no agent, no security key that wants to be touched."""
+        """Whether there are keys and each can sign without asking a person: no agent, no key that wants a touch."""
         local = all(pair.get_key_type() == "local" and not pair.use_executor for pair in self.pairs)
         return bool(self.pairs) and local and not self.agent
 
     @property
     def sign_in_one_way(self) -> bool:
-        """What the relay can verify makes no difference. RSA signs in several ways, of which it names some."""
+        """Whether we can sign before we know what the relay can verify.
+
+        An RSA key cannot: it signs in several ways, of which the relay names those that it verifies.
+        """
         return all(len(pair.sig_algorithms) == 1 for pair in self.pairs)
 
     def in_words(self) -> tuple[str, ...]:
-        """Kinds and fingerprints as `ssh-keygen -l` shows them, for a person; never the keys."""
+        """Kinds and fingerprints for a person, as `ssh-keygen -l` shows them; never the keys."""
         shown = [f"{pair.get_algorithm()} {_fingerprint(pair.key_public_data)}" for pair in self.pairs]
         return (*dict.fromkeys(shown), "the agent's") if self.agent else tuple(dict.fromkeys(shown))
 
 
 def named(paths: Sequence[Path], environment: Mapping[str, str] = os.environ) -> Keys:
-    """Exactly these key files; a certificate `KEY-cert.pub` beside one is used as well.
+    """Exactly these key files. A certificate `KEY-cert.pub` beside a key file is used as well.
 
-    The agent is asked for nothing but those that have a passphrase: its other keys would use up the relay's patience
-    (MaxAuthTries) before the right one is tried.
+    The agent is asked only for those of them that have a passphrase. Its other keys would use up the logins that the
+    relay allows (MaxAuthTries) before the right key is tried.
 
     Raises:
-        SessionError: a file is missing or unreadable, or needs a passphrase and the agent cannot help.
+        SessionError: a file is missing or unreadable, or it needs a passphrase and the agent cannot help.
     """
     keys = Keys()
     for path in paths:
@@ -80,9 +83,14 @@ def named(paths: Sequence[Path], environment: Mapping[str, str] = os.environ) ->
 def usual(
     configured: Sequence[str] | None, *, agent: str | None, only: bool, environment: Mapping[str, str] = os.environ
 ) -> Keys:
-    """The agent's keys and ssh_config's files, else the usual ones. `agent`, `only`: its IdentityAgent, IdentitiesOnly.
+    """The agent's keys and those of ssh_config's files, or else of the usual files.
 
     As with ssh, a file that does not exist, cannot be read or has a passphrase is passed over.
+
+    Args:
+        configured: ssh_config's IdentityFile, with every value.
+        agent: ssh_config's IdentityAgent; None where it is not set.
+        only: ssh_config's IdentitiesOnly: the agent is asked only for the keys of these files.
     """
     keys = Keys(agent=_socket(agent, environment))
     for path in [Path(name) for name in configured or ()] or USUAL_FILES:
@@ -99,6 +107,7 @@ def usual(
 
 
 def _socket(configured: str | None, environment: Mapping[str, str]) -> str:
+    """The path of the agent's socket for an IdentityAgent of ssh_config(5); empty for no agent."""
     if configured == "none":
         return ""
     if configured in (None, "SSH_AUTH_SOCK"):
@@ -107,6 +116,7 @@ def _socket(configured: str | None, environment: Mapping[str, str]) -> str:
 
 
 def _public(path: Path) -> list[asyncssh.SSHKey]:
+    """The public key beside a private key's file; empty where there is none."""
     try:
         return [asyncssh.read_public_key(str(readable(path.with_name(f"{path.name}.pub"))))]
     except (OSError, asyncssh.KeyImportError):
@@ -120,7 +130,11 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def _from_agent(path: Path, environment: Mapping[str, str]) -> asyncssh.SSHKey:
-    """The public half of a key that only the agent can use."""
+    """The public half of a key that only the agent can use.
+
+    Raises:
+        SessionError: there is no agent, or no public half; with what to do about it.
+    """
     advice = f"{path} needs a passphrase and tunneld never asks: load it into an agent (ssh-add {path})"
     if not environment.get("SSH_AUTH_SOCK"):
         raise SessionError(Failure.AUTHENTICATION, f"{advice} and set SSH_AUTH_SOCK, or name a key without one")

@@ -1,4 +1,4 @@
-"""known_hosts files, read anew at each dial; a host key is always checked against them."""
+"""known_hosts files. They are read anew at each dial, and a host key is always checked against them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,37 @@ from tunneld.ssh.connect.hop import Hop
 USER_FILES = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
 GLOBAL_FILES = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 
-# asyncssh's seven lists: host keys, CA keys and revoked keys, then four of X.509, which stay empty.
+# asyncssh's seven lists: host keys, CA keys and revoked keys, then four lists of X.509, which stay empty.
 Trusted = tuple[Sequence[object], ...]
 
 
 class KnownHosts:
-    """What asyncssh asks for trusted keys. A missing file holds none, as with ssh; it never means "trust all".
+    """Tells asyncssh which host keys are trusted. A missing file trusts none, as with ssh; it never means "trust all".
 
-    asyncssh itself checks nothing for `UserKnownHostsFile none`, and fails on a missing file or one bad line.
+    asyncssh itself would check nothing for `UserKnownHostsFile none`, and would fail at a missing file or a bad line.
     """
 
     def __init__(self, files: Sequence[Path], hop: Hop) -> None:
+        """
+        Args:
+            files: all count, in any order.
+            hop: is told which files they are, and whether they have a key for it.
+        """
         self._files = tuple(file.expanduser() for file in files)
         self._hop = hop
-        shown = self._there() or [file for file in self._files if not _is_hidden(file)][:1] or [self._files[0]]
+        shown = self._existing() or [file for file in self._files if not _is_hidden(file)][:1] or [self._files[0]]
         hop.known_hosts = ", ".join(map(str, shown))
         hop.is_copy = is_lent(shown[0])
 
     def __call__(self, host: str, addr: str, port: int | None) -> Trusted:
+        """The keys for a host, as asyncssh asks for them.
+
+        Raises:
+            PermissionError: no file that can be read has a key for the host, and a file cannot be read.
+        """
         hosts = asyncssh.SSHKnownHosts()
         denied: PermissionError | None = None
-        for file in self._there():
+        for file in self._existing():
             try:
                 lines = readable(file).read_text(errors="replace").splitlines()
             except FileNotFoundError:
@@ -44,7 +54,7 @@ class KnownHosts:
                 denied = error
                 continue
             for line in lines:
-                with contextlib.suppress(ValueError):  # ssh passes over what it cannot read, too
+                with contextlib.suppress(ValueError):  # ssh passes over a line that it cannot read, too
                     hosts.load(line)
         trusted = hosts.match(host, addr, port)
         self._hop.host_known = bool(trusted[0] or trusted[1])
@@ -52,12 +62,12 @@ class KnownHosts:
             raise denied
         return trusted
 
-    def _there(self) -> list[Path]:
+    def _existing(self) -> list[Path]:
         return [file for file in self._files if os.path.exists(readable(file))]
 
 
 def _is_hidden(file: Path) -> bool:
-    """Whether it is in a home that a service cannot see (ProtectHome=): advice to write into it would be wrong."""
+    """Whether a service cannot see the file's folder (ProtectHome=): advice to write there would be wrong."""
     try:
         os.stat(file)
     except OSError as error:

@@ -1,11 +1,12 @@
 """The TCP connection under an SSH connection: every address of a name gets its turn, and silence is never waited out.
 
-At first as RFC 8305 (Happy Eyeballs) has it: the families take turns, a quarter of a second apart. While nothing
-answers, fresh attempts follow: the kernel repeats a lost SYN after 1, 3, 7 and 15 s, so one attempt alone would sleep
-through the return of a link for seconds, and a NAT's or firewall's stale idea of a flow would never be shaken off.
+The first attempts follow core/happy_eyeballs.py: the families take turns, a quarter of a second apart. While no address
+answers, we try each again and again. The kernel repeats a lost SYN only after 1, 3, 7 and 15 s, so a single attempt
+would sleep through the return of a link for seconds; and a NAT or a firewall that still remembers the old flow may drop
+every repetition of the same SYN.
 
-The first attempt to connect wins, and the others are closed at once. A socket closed before it is connected leaves no
-trace in sshd, whose PerSourcePenalties count every connection that does not log in.
+The first attempt that connects wins, and we close the others at once. A socket that is closed before it is connected
+leaves no trace in sshd, whose PerSourcePenalties count every connection that does not log in.
 """
 
 from __future__ import annotations
@@ -13,41 +14,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
+from tunneld.core.happy_eyeballs import ATTEMPT_DELAY, AttemptSchedule, SocketAddress
 from tunneld.ssh.connect.quickack import QuickAck
-from tunneld.ssh.connect.resolver import NameCache, Question, SocketAddress, is_no_answer
+from tunneld.ssh.connect.resolver import NameCache, Question, is_no_answer
 
-STAGGER = 0.25  # seconds between the first attempts at several addresses (RFC 8305, section 8)
-LIFE = 4.0  # seconds that an attempt may take: the kernel has sent its SYN three times by then
-MOST = 8  # attempts under way at once
+ATTEMPT_TIMEOUT = 4.0  # seconds that an attempt may take: the kernel has sent its SYN three times by then
+MOST_ATTEMPTS = 8  # attempts under way at the same time
 
-# Seconds until the same address is tried afresh. An outage that has lasted minutes may last minutes more: one SYN per
-# second would be rude, and nobody minds that a recovery is noticed a 60th of the outage later.
-SHORTEST, LONGEST = 1.0, 15.0
-OUTAGES_PART = 1 / 60
+# Seconds until the same address is tried again. An outage that has lasted minutes may last minutes more: a SYN each
+# second would be rude then, and nobody minds when the return is noticed a 60th of the outage later.
+SHORTEST_RETRY, LONGEST_RETRY = 1.0, 15.0
+RETRY_PER_OUTAGE = 1 / 60
 
-# Seconds to wait for a name server where an earlier answer is known; one that is near takes a tenth of it.
-PATIENCE = 0.3
+# Seconds to wait for a name server when an earlier answer is known. A near name server takes a tenth of that.
+NAME_SERVER_TIMEOUT = 0.3
 
-# What an address tells that this machine cannot even ask: any other address's words say more.
-NO_WAY = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-
+# Errors with which this machine ends an attempt before it asks the address anything: the words of any other address
+# say more.
+LOCAL_ERRORS = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 NAMES = NameCache()
+"""What this process knows of names: shared, since every dial of a tunnel begins anew."""
 
 
 class DirectTunnel:
-    """Connects without a jump host, in the shape in which asyncssh takes a `tunnel`.
-
-    `outage`: seconds for which the relay has been out of reach; `interval`: those between attempts, which follow from
-    it. The caller bounds the time of it all.
-    """
+    """Connects without a jump host, in the shape in which asyncssh takes a `tunnel`. Its caller bounds the time."""
 
     def __init__(
         self,
@@ -57,15 +53,27 @@ class DirectTunnel:
         outage: float = 0.0,
         chance: Callable[[], float] | None = None,
     ) -> None:
+        """
+        Args:
+            family: AddressFamily of ssh_config; 0 for any.
+            local: BindAddress of ssh_config and the port to connect from, 0 for any; None for any address.
+            outage: seconds for which the relay has been out of reach. The longer, the slower it is asked.
+            chance: random numbers from 0 to 1.
+        """
         self._family = family
         self._local = local
-        self.interval = min(max(outage * OUTAGES_PART, SHORTEST), LONGEST)
         self._chance = chance or Random().random
+        self.interval = min(max(outage * RETRY_PER_OUTAGE, SHORTEST_RETRY), LONGEST_RETRY)
+        """Seconds until the same address is tried again."""
 
     async def create_connection(
         self, session_factory: Callable[[], Any], remote_host: str, remote_port: int
     ) -> tuple[asyncio.Transport, Any]:
-        """Through the first address that answers. Raises OSError: the plainest word of those that do not."""
+        """Connect to the first address of the host that answers.
+
+        Raises:
+            OSError: the plainest of the addresses' errors, or the resolver's.
+        """
         plain = await self._connected(Question(remote_host, remote_port, self._family))
         try:
             protocol = session_factory()
@@ -93,32 +101,42 @@ class DirectTunnel:
         local: tuple[SocketAddress, ...] = ()
         if self._local:
             local = await asyncio.to_thread(NAMES.ask, Question(*self._local, self._family))
-        return Race(interleaved(addresses), local=local, interval=self.interval, chance=self._chance)
+        return Race(addresses, local=local, interval=self.interval, chance=self._chance)
 
 
 class Race:
-    """Attempts at the addresses in turn, until one of them connects. Runs once."""
+    """Attempts at the addresses of one name, until one of them connects. Runs once."""
 
     def __init__(
         self,
-        addresses: Sequence[SocketAddress],
+        addresses: Iterable[SocketAddress],
         *,
         local: Iterable[SocketAddress] = (),
         interval: float,
         chance: Callable[[], float],
     ) -> None:
-        self._addresses = list(addresses)
-        self._untried = deque(addresses)
+        """
+        Args:
+            addresses: where the name leads, in the resolver's order.
+            local: the address to connect from, at most one of each family; empty for any.
+            interval: seconds until the same address is tried again.
+            chance: random numbers from 0 to 1.
+        """
+        self._schedule = AttemptSchedule(addresses, retry_delay=self._retry_delay)
         self._local: dict[int, Any] = {address.family: address.where for address in reversed(tuple(local))}
         self._interval = interval
         self._chance = chance
-        self._heard: dict[SocketAddress, OSError] = {}  # the last word of each address, TimeoutError for silence
+        self._failures: dict[SocketAddress, OSError] = {}  # each address's last error; TimeoutError for silence
         self._attempts: set[asyncio.Task[None]] = set()
         self._winner: socket.socket | None = None
         self._news = asyncio.Event()
 
     async def won(self) -> socket.socket:
-        """The connected socket. Raises OSError: none will connect."""
+        """The connected socket.
+
+        Raises:
+            OSError: no address will connect; this is the plainest of their errors.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 await self._take_turns(group)
@@ -132,37 +150,24 @@ class Race:
             raise self._verdict() or OSError("no address")
         return self._winner
 
-    def learn(self, found: asyncio.Future[tuple[SocketAddress, ...]]) -> None:
-        """Try what else the name means too, when that comes to light."""
-        if found.cancelled() or found.exception() is not None:
+    def learn(self, answer: asyncio.Future[tuple[SocketAddress, ...]]) -> None:
+        """Try what else the name means too: the callback of a lookup that ends while the race runs."""
+        if answer.cancelled() or answer.exception() is not None:
             return
-        new = [address for address in interleaved(found.result()) if address not in self._addresses]
-        self._addresses += new
-        self._untried += new
+        self._schedule.add(answer.result())
         self._news.set()
 
     async def _take_turns(self, group: asyncio.TaskGroup) -> None:
-        turns = itertools.count()
-        while self._addresses and not self._is_over():
-            address = self._untried.popleft() if self._untried else self._addresses[next(turns) % len(self._addresses)]
+        now = asyncio.get_running_loop().time
+        while self._schedule.addresses and not self._is_over():
+            has_room = len(self._attempts) < MOST_ATTEMPTS
+            address = self._schedule.start(now()) if has_room else None
+            if address is None:
+                await self._next_news(self._schedule.deadline() if has_room else None)
+                continue
             attempt = group.create_task(self._attempt(address))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._ended)
-            await self._rest(address)
-
-    async def _rest(self, address: SocketAddress) -> None:
-        """Until the next attempt may start: a refusal brings an untried address forward, as does a new one."""
-        waiting = len(self._untried)
-
-        def is_over() -> bool:
-            return self._is_over() or len(self._untried) > waiting or (waiting > 0 and address in self._heard)
-
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STAGGER if waiting else self._pause()):
-                while not is_over():
-                    await self._next_news()
-        while len(self._attempts) >= MOST and not self._is_over():
-            await self._next_news()
 
     async def _attempt(self, address: SocketAddress) -> None:
         with contextlib.ExitStack() as closing:
@@ -171,10 +176,11 @@ class Race:
                 plain.setblocking(False)
                 if self._local:
                     plain.bind(self._own(address.family))
-                async with asyncio.timeout(LIFE):
+                async with asyncio.timeout(ATTEMPT_TIMEOUT):
                     await asyncio.get_running_loop().sock_connect(plain, address.where)
             except OSError as error:  # TimeoutError is one
-                self._heard[address] = error
+                self._failures[address] = error
+                self._schedule.failed(address)
                 return
             if self._winner is None:
                 closing.pop_all()
@@ -185,61 +191,63 @@ class Race:
             raise OSError(errno.EADDRNOTAVAIL, "the address to come from is of another family")
         return self._local[family]
 
-    def _pause(self) -> float:
-        """Until the next turn: somewhat less than its share of the interval, so that a fleet does not keep step."""
-        return max(STAGGER, self._interval / len(self._addresses)) * (0.75 + 0.25 * self._chance())
+    def _retry_delay(self, addresses: int) -> float:
+        """Each address's share of the interval, somewhat shortened, so that a fleet does not keep step."""
+        return max(ATTEMPT_DELAY, self._interval / addresses) * (0.75 + 0.25 * self._chance())
 
     def _is_over(self) -> bool:
         return self._winner is not None or self._verdict() is not None
 
     def _verdict(self) -> OSError | None:
-        return verdict([self._heard.get(address) for address in self._addresses])
+        return verdict([self._failures.get(address) for address in self._schedule.addresses])
 
     def _ended(self, attempt: asyncio.Task[None]) -> None:
         self._attempts.discard(attempt)
         self._news.set()
 
-    async def _next_news(self) -> None:
+    async def _next_news(self, deadline: float | None) -> None:
+        """Until an attempt has ended or an address has come to light, or until the deadline."""
         self._news.clear()
-        await self._news.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._news.wait()
 
 
-def interleaved(addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
-    """Each address once, the families in turn, each in the order in which the system prefers them."""
-    families: dict[int, list[SocketAddress]] = {}
-    for address in dict.fromkeys(addresses):
-        families.setdefault(address.family, []).append(address)
-    rows = itertools.zip_longest(*families.values())
-    return [address for row in rows for address in row if address is not None]
+def verdict(errors: Sequence[OSError | None]) -> OSError | None:
+    """Why to stop trying: the plainest of the errors. None: go on.
 
+    A refusal is plainest. Silence is next, and no reason to stop, since it may pass. An error of this machine (no
+    route, no permission) counts where there is nothing else.
 
-def verdict(heard: Sequence[OSError | None]) -> OSError | None:
-    """Why to stop trying, given each address's last word: the plainest. None while one was not heard of yet.
-
-    A refusal is plainest. Silence is next, and no reason to stop: it may pass. An error of this machine (no route, no
-    permission) counts where there is nothing else.
+    Args:
+        errors: each address's last error, TimeoutError for silence; None while an address has not failed yet.
     """
-    words = [word for word in heard if word is not None]
-    if len(words) < len(heard) or not words:
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors) or not known:
         return None
-    plainest = min(words, key=_plainness)
+    plainest = min(known, key=_plainness)
     return None if isinstance(plainest, TimeoutError) else plainest
 
 
-def _plainness(word: OSError) -> int:
-    if isinstance(word, ConnectionRefusedError):
+def _plainness(error: OSError) -> int:
+    """A rank; the lowest is plainest."""
+    if isinstance(error, ConnectionRefusedError):
         return 0
-    if isinstance(word, TimeoutError):
+    if isinstance(error, TimeoutError):
         return 1
-    return 3 if word.errno in NO_WAY else 2
+    return 3 if error.errno in LOCAL_ERRORS else 2
 
 
 async def _answer(
     asking: asyncio.Future[tuple[SocketAddress, ...]], known: tuple[SocketAddress, ...]
 ) -> tuple[SocketAddress, ...]:
-    """What is found out, or what is known when that takes long. Raises OSError: there is no such name."""
+    """The answer to a lookup, or `known` when the lookup takes long or fails for want of a name server.
+
+    Raises:
+        OSError: there is no such name, or nothing is known of it.
+    """
     try:
-        async with asyncio.timeout(PATIENCE if known else None):
+        async with asyncio.timeout(NAME_SERVER_TIMEOUT if known else None):
             return await asyncio.shield(asking)
     except TimeoutError:
         return known

@@ -1,1 +1,1 @@
-"""Forwards over one SSH connection, in every direction."""
+"""Forwards over one SSH connection: remote, local and dynamic."""

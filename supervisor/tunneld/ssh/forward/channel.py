@@ -1,4 +1,4 @@
-"""Channels that this side opens: the relay connects to a target for us."""
+"""Channels that this side opens, on which the relay connects to a target for us."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tunneld.profile import ForwardAddress, UnixAddress
 from tunneld.ssh.forward.pipe import PipeEnd
 
 
-def join(there: PipeEnd, end: PipeEnd) -> None:
-    """Make one pipe of a channel that has just been opened and the connection for which it was."""
-    if end.is_closed:
+def join(there: PipeEnd, here: PipeEnd) -> None:
+    """Make one pipe of a channel that has just been opened, and of the connection here for which it was opened."""
+    if here.is_closed:
         there.abort()  # the forward was closed while the relay was connecting
     else:
-        there.join(end)
+        there.join(here)
 
 
 async def open_channel(connection: asyncssh.SSHClientConnection, target: ForwardAddress) -> PipeEnd:
-    """Have the relay connect to `target`.
+    """Have the relay connect to `target`; the channel's end of the pipe to it.
 
-    It has no time-out of its own: asyncssh loses a channel whose opening is cancelled, and the relay's connection with
-    it; the relay itself gives up after two minutes at most.
+    This has no time-out of its own: if the opening is cancelled, asyncssh loses the channel, and with it the relay's
+    connection to the target. The relay itself gives up after two minutes at most.
 
     Raises:
-        asyncssh.ChannelOpenError: it cannot, or may not.
+        asyncssh.ChannelOpenError: the relay cannot connect, or may not.
     """
     there = PipeEnd()
 

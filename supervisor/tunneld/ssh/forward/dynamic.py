@@ -13,24 +13,24 @@ from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.forward.pipe import PipeEnd
 from tunneld.ssh.forward.socks import FAILURE, NOT_ALLOWED, REFUSED, SUCCEEDED, SocksError, read_request
 
-# Seconds for a client to say where to; browsers do in one round trip on loopback.
+# Seconds for a client to say where it wants to go. A browser does so in one round trip on loopback.
 HANDSHAKE_TIMEOUT = 15.0
-# Bytes kept of a client that sends before it is answered; beyond, it has to wait.
+# Bytes kept of a client that sends more before its request is answered. Beyond that we stop reading from it.
 MOST_EARLY = 65536
 
 
 class EarlyReader(asyncio.Protocol):
-    """Reads exact pieces from a connection, and keeps what came after them."""
+    """Reads pieces of an exact size from a connection, and keeps the bytes that came after them."""
 
     def __init__(self) -> None:
         self.rest = bytearray()
+        self.ended = False  # the client sends no more
+        self.lost = False  # the connection is gone
         self._news = asyncio.Event()
-        self.ended = False
-        self.lost = False
         self._transport: Any = None
 
     def take(self, transport: Any) -> None:
-        """Read from a transport that another protocol has paused."""
+        """Become the protocol of a transport, and read from it."""
         self._transport = transport
         transport.set_protocol(self)
         transport.resume_reading()
@@ -51,7 +51,11 @@ class EarlyReader(asyncio.Protocol):
         self._news.set()
 
     async def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises EOFError."""
+        """Exactly `size` bytes.
+
+        Raises:
+            EOFError: the client has ended before it sent so many.
+        """
         while len(self.rest) < size:
             if self.ended:
                 raise EOFError
@@ -62,10 +66,14 @@ class EarlyReader(asyncio.Protocol):
         return piece
 
 
-async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForward, end: PipeEnd) -> None:
-    transport = end.transport
+async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForward, here: PipeEnd) -> None:
+    """Serve a client that has just connected to a dynamic forward: `here` is its end of the pipe to be.
+
+    The client hears about every failure in SOCKS's own words, and is let go; nothing is raised but a cancellation.
+    """
+    transport = here.transport
     if transport is None:
-        return  # the forward was closed in this very moment
+        return  # the forward has just been closed
     early = EarlyReader()
     early.take(transport)
     try:
@@ -75,31 +83,32 @@ async def serve_socks(connection: asyncssh.SSHClientConnection, opened: OpenForw
         there = await open_channel(connection, TcpAddress(request.host, request.port))
     except (SocksError, TimeoutError, EOFError) as error:
         transport.write(getattr(error, "reply", b""))
-        end.close()
+        here.close()
     except asyncssh.ChannelOpenError as error:
-        opened.failed += 1  # a place that a client chose, not the forward's own target: nothing to log
+        opened.failed += 1  # counted, not logged: the client chose that target, not the profile
         transport.write(request.answer(_code(error)))
-        end.close()
+        here.close()
     except BaseException:
-        end.abort()
+        here.abort()
         raise
     else:
         transport.write(request.answer(SUCCEEDED))
-        transport.set_protocol(end)
-        join(there, end)
-        _catch_up(early, end)
+        transport.set_protocol(here)
+        join(there, here)
+        _catch_up(early, here)
 
 
-def _catch_up(early: EarlyReader, end: PipeEnd) -> None:
-    """Give the pipe what its client sent, and how it ended, before there was a pipe."""
-    end.data_received(bytes(early.rest))
+def _catch_up(early: EarlyReader, here: PipeEnd) -> None:
+    """Tell the pipe what its client sent before there was a pipe, and whether the client has ended since."""
+    here.data_received(bytes(early.rest))
     if early.lost:
-        end.close()
+        here.close()
     elif early.ended:
-        end.eof_received()
+        here.eof_received()
 
 
 def _code(error: asyncssh.ChannelOpenError) -> int:
+    """The relay's refusal as a code of RFC 1928, section 6."""
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
         return NOT_ALLOWED
     return REFUSED if error.code == asyncssh.OPEN_CONNECT_FAILED else FAILURE

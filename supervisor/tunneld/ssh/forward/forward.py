@@ -1,6 +1,6 @@
 """Forwards on a connection: a listener on one side, and a pipe to the other side for each connection that arrives.
 
-What is removed is gone: closing a forward frees its port at once and closes the connections that run through it.
+A forward that is closed leaves nothing behind: its port is free at once, and the connections through it are closed.
 """
 
 from __future__ import annotations
@@ -13,54 +13,55 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.core.printable import one_line
 from tunneld.core.supervise.canary import Visit
 from tunneld.profile import Direction, Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.client import client_of, why_ended
-from tunneld.ssh.connect.failure import classify, safe
+from tunneld.ssh.connect.failure import LONGEST_DETAIL, classify
 from tunneld.ssh.forward.listen import listen_here
 from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.forward.pipe import PipeEnd
 from tunneld.ssh.forward.refusal import refused_there
 
-# Seconds for a target to answer: without it a target behind a silent firewall holds its peer for two minutes.
+# Seconds for a target to answer. Without this limit a target behind a silent firewall holds its peer for two minutes.
 TARGET_TIMEOUT = 10.0
 
 
 async def open_forward(
     connection: asyncssh.SSHClientConnection, forward: Forward, log: FilteringBoundLogger
 ) -> OpenForward:
-    """Listen, on the relay or here, and forward what arrives until closed.
+    """Listen, on the relay or here, and forward what arrives until the forward is closed.
 
-    A peer that connects in the very moment in which the relay starts to listen may be turned away: asyncssh learns of
-    its own listener one turn of the event loop after the relay's answer.
+    A peer that connects just when the relay starts to listen may be turned away: asyncssh learns of its own listener
+    one turn of the event loop after the relay's answer.
 
     Raises:
-        SessionError: FORWARD_BUSY, FORWARD_FORBIDDEN, or what ended the connection.
+        SessionError: FORWARD_BUSY, FORWARD_FORBIDDEN, or why the connection has ended.
     """
     opened = OpenForward(forward, log)
     if forward.direction is Direction.REMOTE:
-        await _listen_there(connection, opened)
+        await _listen_on_relay(connection, opened)
     else:
         opened.listens(*await listen_here(connection, opened))
     return opened
 
 
-async def _listen_there(connection: asyncssh.SSHClientConnection, opened: OpenForward) -> None:
+async def _listen_on_relay(connection: asyncssh.SSHClientConnection, opened: OpenForward) -> None:
     client = client_of(connection)
     listen = opened.forward.listen
-    async with client.asking:
-        client.debug.clear()
+    async with client.listen_lock:
+        client.debug_messages.clear()  # what the login left there is no reason for a refusal
         try:
             listener = await _request(connection, opened, listen)
         except (asyncssh.ChannelListenError, asyncssh.Error, OSError) as error:
             if connection.is_closed():
                 raise why_ended(connection) from error
-            raise refused_there(str(listen), client.debug, client.hop) from error
+            raise refused_there(str(listen), client.debug_messages, client.hop) from error
         except PacketDecodeError as error:
             raise classify(error, client.hop) from error
     if isinstance(listen, TcpAddress):
         listen = TcpAddress(listen.host, listener.get_port())
-    opened.listens(_Remote(connection, listener), listen)
+    opened.listens(_RelayListener(connection, listener), listen)
 
 
 async def _request(
@@ -75,10 +76,10 @@ async def _request(
 
 
 async def _to_target(opened: OpenForward, visit: Visit | None = None) -> PipeEnd:
-    """The channel's end of a pipe to the target. asyncssh confirms the channel only when this returns.
+    """Connect to the target; the channel's end of the pipe to it. asyncssh confirms the channel when this returns.
 
     Raises:
-        asyncssh.ChannelOpenError: the relay then closes the peer's connection.
+        asyncssh.ChannelOpenError: there is no pipe. The relay then closes the peer's connection.
     """
     here = opened.admit(visit)
     if here is None:
@@ -101,26 +102,27 @@ async def _to_target(opened: OpenForward, visit: Visit | None = None) -> PipeEnd
     return there
 
 
-async def _connect(target: ForwardAddress | None, end: PipeEnd) -> None:
+async def _connect(target: ForwardAddress | None, here: PipeEnd) -> None:
     loop = asyncio.get_running_loop()
     if isinstance(target, UnixAddress):
-        await loop.create_unix_connection(lambda: end, target.path)
+        await loop.create_unix_connection(lambda: here, target.path)
     else:
         assert target is not None
-        await loop.create_connection(lambda: end, target.host, target.port)
+        await loop.create_connection(lambda: here, target.host, target.port)
 
 
 def why_no_answer(error: OSError | ValueError) -> str:
+    """Why a target could not be connected to, in the system's words."""
     number = error.errno if isinstance(error, OSError) else None
     if number and number > 0:
-        return os.strerror(number)  # asyncio's own text repeats the address instead
+        return os.strerror(number)  # asyncio's own text repeats the address instead of the reason
     if isinstance(error, TimeoutError):
         return f"no answer within {TARGET_TIMEOUT:g} s"
-    return safe(getattr(error, "strerror", None) or str(error)) or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or str(error), LONGEST_DETAIL) or type(error).__name__
 
 
-class _Remote:
-    """A listener on the relay. Closing one on a connection that is gone has nothing to wait for."""
+class _RelayListener:
+    """A listener on the relay, which may be gone with its connection: then there is nothing to close."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection, listener: asyncssh.SSHListener) -> None:
         self._connection = connection
@@ -131,7 +133,7 @@ class _Remote:
             self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Returns when the relay has said that it no longer listens, or when the connection ends."""
+        """Return when the relay has said that it no longer listens, or when the connection ends."""
         if not self._connection.is_closed():
             with contextlib.suppress(asyncssh.Error):
                 await self._listener.wait_closed()

@@ -13,20 +13,20 @@ from tunneld.core.supervise.canary import Finding, Step, Visit
 from tunneld.profile import Forward, ForwardAddress
 from tunneld.ssh.forward.pipe import PipeEnd
 
-# Connections through one forward at the same time. Each takes a file descriptor here, and a process usually may have
-# 1,024 of them: half for one forward leaves room for the others and for the tunnel itself.
+# Connections through one forward at the same time. Each takes a file descriptor here, and a process may usually have
+# 1,024 of them: half of those leave room for other forwards and for the tunnel itself.
 MOST_CONNECTIONS = 512
 
 
 class _Listener(Protocol):
-    """What asyncssh's listeners and ours have in common."""
+    """What the listeners on the relay and those on this host have in common."""
 
     def close(self) -> None: ...
     async def wait_closed(self) -> None: ...
 
 
 class _LocalEnd(PipeEnd):
-    """The end of a pipe that is on this host; notes that something was said on it."""
+    """The end on this host of somebody's pipe; it notes that the target has sent something."""
 
     def __init__(self, opened: OpenForward) -> None:
         super().__init__(ended=lambda: opened.left(self))
@@ -38,26 +38,26 @@ class _LocalEnd(PipeEnd):
 
 
 class OpenForward:
-    """A forward that listens. Its counters only rise, but for `connections`; a canary's visits are not among them."""
+    """A forward that listens. Its counters only rise, except `connections`; a canary's visits do not count."""
 
     def __init__(self, forward: Forward, log: FilteringBoundLogger) -> None:
         self.forward = forward
         self.listening: ForwardAddress = forward.listen
         self.total = 0  # connections that arrived
-        self.failed = 0  # of those: their target did not answer
-        self.refused = 0  # of those: there were too many at once
-        self.target_error: str | None = None
-        self.heard = False  # something from a target since a canary has asked last
-        self.speaks_first = False  # the target has been heard to, by a canary
-        self.takes_program = False  # to visit it, since the relay opens no channel to it for us
-        self.finding: Finding | None = None  # the canary's last
+        self.failed = 0  # connections of those whose target did not answer
+        self.refused = 0  # connections of those that were turned away, since there were too many at once
+        self.target_error: str | None = None  # why the target does not answer; None while it does
+        self.heard = False  # a target has sent something since a canary asked last
+        self.speaks_first = False  # a canary has heard the target speak before its client
+        self.takes_program = False  # a canary needs a program on the relay, which opens it no channel to the forward
+        self.finding: Finding | None = None  # what the last canary found
         self._log = log.bind(listen=str(forward.listen))
         self._running: set[PipeEnd] = set()
         self._listener: _Listener | None = None
         self._closed = False
-        self._crowded = False
-        self._visit: Visit | None = None  # that is under way
-        self._visitor: PipeEnd | None = None
+        self._crowded = False  # the log knows that connections are turned away
+        self._visit: Visit | None = None  # the canary's visit that is under way
+        self._visitor: PipeEnd | None = None  # the end of its connection here
 
     @property
     def is_closed(self) -> bool:
@@ -65,14 +65,15 @@ class OpenForward:
 
     @property
     def connections(self) -> int:
-        """Open now."""
+        """How many are open now."""
         return len(self._running) - (self._visitor in self._running)
 
     def listens(self, listener: _Listener, listening: ForwardAddress) -> None:
+        """Note the listener, and the address that it has got."""
         self._listener, self.listening = listener, listening
 
     async def close(self) -> None:
-        """Stop listening, close what runs. Returns when the port is free."""
+        """Stop listening, and close the connections. Returns when the port is free."""
         self._closed = True
         for end in tuple(self._running):
             end.abort()
@@ -83,9 +84,10 @@ class OpenForward:
 
     @contextlib.contextmanager
     def visited_by(self, visit: Visit) -> Iterator[None]:
-        """The next connection from the visit's origin is the canary's, and is closed at the end of this.
+        """In this context the next connection from the visit's origin is the canary's; at its end we close that.
 
-        If another one came from there, that may have been it, and the first one somebody's: the relay closes its own.
+        If a second connection came from there, the first may be a person's and is left alone. The relay closes the
+        canary's own connection in any case.
         """
         self._visit = visit
         try:
@@ -96,7 +98,7 @@ class OpenForward:
                 visitor.close()
 
     def visit_of(self, origin: str | None) -> Visit | None:
-        """The visit whose connection has just arrived from `origin`, if it may be one."""
+        """The visit to which a connection that has just arrived from `origin` belongs; None if it is a person's."""
         visit = self._visit
         if visit is None or not _same_place(origin, visit.origin):
             return None
@@ -107,7 +109,7 @@ class OpenForward:
         return visit
 
     def admit(self, visit: Visit | None = None) -> PipeEnd | None:
-        """An end for a connection that has arrived; None where it must be turned away."""
+        """The end here of the pipe for a connection that has arrived; None if it must be turned away."""
         self.total += visit is None
         if self._closed:
             return None
@@ -115,17 +117,18 @@ class OpenForward:
             self._turn_away(visit)
             return None
         if visit is None:
-            end: PipeEnd = _LocalEnd(self)
+            here: PipeEnd = _LocalEnd(self)
         else:
-            end = self._visitor = PipeEnd(ended=lambda: self.left(end))
-        self._running.add(end)
-        return end
+            here = self._visitor = PipeEnd(ended=lambda: self.left(here))
+        self._running.add(here)
+        return here
 
-    def left(self, end: PipeEnd) -> None:
-        self._running.discard(end)
+    def left(self, here: PipeEnd) -> None:
+        """A connection has ended."""
+        self._running.discard(here)
 
     def target_failed(self, reason: str, visit: Visit | None = None) -> None:
-        """Count it, unless it is a canary's; log the first failure, or a new reason, of a row of them."""
+        """Count the failure, unless it is a canary's. In a row of failures log the first, and each new reason."""
         if visit is None:
             self.failed += 1
         else:
@@ -135,6 +138,7 @@ class OpenForward:
         self.target_error = reason
 
     def target_answered(self, visit: Visit | None = None) -> None:
+        """Log that the target answers, if it did not before."""
         if visit is not None:
             visit.saw(Step.ACCEPTED)
         if self.target_error is not None:
@@ -152,7 +156,7 @@ class OpenForward:
 
 
 def _same_place(origin: str | None, expected: str | None) -> bool:
-    """Whether a connection from `origin` may come from `expected`. A name could be any address; so could no origin."""
+    """Whether a connection from `origin` may come from `expected`. A name, or nothing, may stand for any address."""
     if origin is None or expected is None:
         return True
     try:

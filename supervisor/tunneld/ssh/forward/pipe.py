@@ -1,35 +1,35 @@
-"""A forwarded connection: a socket on this host and a channel of the SSH connection, each writing to the other."""
+"""A forwarded connection: a socket on this host and a channel of the SSH connection, which write to one another."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
 
 class PipeEnd(asyncio.Protocol):
-    """One end of a pipe. A socket's protocol and a channel's session alike: asyncssh calls back as asyncio does.
+    """One end of a pipe. It is a socket's protocol or a channel's session: asyncssh calls back as asyncio does.
 
-    An end that has no other yet reads nothing, so nothing is lost or piled up while the other is being opened. Each
-    direction ends by itself (half close); an error or a close of one end closes the other.
+    While the other end is being opened, this end reads nothing, so that nothing is lost or piles up. Each direction
+    ends by itself (half close). An error or a close of one end closes the other.
     """
 
     def __init__(self, ended: Callable[[], None] | None = None) -> None:
+        """
+        Args:
+            ended: is called once, when this end has closed.
+        """
         self._transport: Any = None
         self._other: PipeEnd | None = None
         self._ended = ended
-        self._finished = False  # our side has sent its end of file
+        self._finished = False  # an end of file has come in here
         self.is_closed = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        plain = transport.get_extra_info("socket") if isinstance(transport, asyncio.Transport) else None
-        if plain is not None and plain.family != socket.AF_UNIX:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._other is not None and self._other._transport is not None:
             self._other._transport.resume_reading()
-        elif plain is None:
+        elif not isinstance(transport, asyncio.Transport):
             transport.pause_reading()
         else:
             # Before Python 3.11.4 (gh-103607) asyncio reads all the same from a socket that was paused in here.
@@ -45,10 +45,10 @@ class PipeEnd(asyncio.Protocol):
         return self._transport
 
     def session_started(self) -> None:
-        """asyncssh's word for a channel that is open; `connection_made` has done the work."""
+        """asyncssh says so that a channel is open; `connection_made` has done the work."""
 
     def join(self, other: PipeEnd) -> None:
-        """Become one pipe with `other`, whose transport may come later."""
+        """Become one pipe with `other`. The transport of either may come later."""
         self._other, other._other = other, self
         if self._transport is not None and other._transport is not None:
             self._transport.resume_reading()
@@ -63,18 +63,18 @@ class PipeEnd(asyncio.Protocol):
                 self.close()
 
     def eof_received(self) -> bool:
-        """Pass the end of file on; this end stays open for what still comes the other way, and both close after it."""
+        """Pass the end of file on. This end stays open for what still comes the other way; then both ends close."""
         self._finished = True
         other = self._other
         if other is None or other._transport is None:
             return False
         try:
             other._transport.write_eof()
-        except OSError:  # its peer has reset it, which a socket does not notice while it is not read
+        except OSError:  # the peer has reset the socket, which nobody notices while it is not read
             self.close()
             return False
         if other._finished:
-            asyncio.get_running_loop().call_soon(self.close)  # nobody else does it when both ends are asyncssh's
+            asyncio.get_running_loop().call_soon(self.close)  # if both ends are asyncssh's, nobody else closes them
         return True
 
     def pause_writing(self) -> None:
@@ -89,7 +89,7 @@ class PipeEnd(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Close both ends; what was received is still delivered."""
+        """Close both ends, after they have delivered what was received."""
         self._leave("close")
 
     def abort(self) -> None:

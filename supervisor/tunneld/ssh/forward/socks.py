@@ -1,9 +1,14 @@
 """The server's half of a SOCKS handshake: version 5 (RFC 1928) without authentication, 4 and 4a; CONNECT only.
 
-SOCKS 5 on the wire, after the greeting `05 N METHODS..` and our `05 00`:
+SOCKS 5 on the wire, after the client's greeting `05 N METHODS..` and our `05 00`:
 
     05 CMD 00 TYPE ADDRESS PORT     TYPE 1 = IPv4, 3 = a length byte and a name, 4 = IPv6; PORT two bytes
     05 CODE 00 01 00000000 0000     our answer
+
+SOCKS 4 on the wire, with a name behind the user in 4a, where the address is 0.0.0.x:
+
+    04 CMD PORT ADDRESS USER.. 00 [NAME.. 00]
+    00 CODE 000000000000            our answer: 5a = granted, 5b = refused
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 CONNECT = 1
-LONGEST_NAME = 255  # of a name or user in SOCKS 4, which end with NUL
+LONGEST_SOCKS4_WORD = 255  # bytes of a name or a user in SOCKS 4, which a NUL ends
 
 # Codes of RFC 1928, section 6
 SUCCEEDED, FAILURE, NOT_ALLOWED, REFUSED, NO_COMMAND, NO_ADDRESS_TYPE = 0, 1, 2, 5, 7, 8
@@ -23,7 +28,7 @@ Read = Callable[[int], Awaitable[bytes]]  # exactly so many bytes; raises EOFErr
 
 
 class SocksError(Exception):
-    """The client speaks no SOCKS that we serve; `reply` is what it should hear before the close."""
+    """The client asks for something that we do not serve; `reply` is what to send it before the close."""
 
     def __init__(self, text: str, reply: bytes = b"") -> None:
         super().__init__(text)
@@ -32,20 +37,26 @@ class SocksError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Where a SOCKS client wants to go, and the version in which it hears the answer."""
+    """Where a SOCKS client wants to go, and the version in which to answer it."""
 
     host: str
     port: int
     version: int
 
     def answer(self, code: int) -> bytes:
+        """The bytes that tell the client the outcome, a code of RFC 1928, section 6."""
         if self.version == 4:
             return bytes((0, 90 if code == SUCCEEDED else 91)) + bytes(6)
         return _answer(code)
 
 
 async def read_request(read: Read, write: Callable[[bytes], None]) -> Request:
-    """Do the handshake up to the request. Raises SocksError, and what `read` raises."""
+    """Do the handshake up to the request.
+
+    Raises:
+        SocksError: the client asks for something that we do not serve.
+        EOFError: from `read`: the client has ended.
+    """
     version = (await read(1))[0]
     if version == 5:
         return await _version_5(read, write)
@@ -92,8 +103,8 @@ async def _until_nul(read: Read) -> bytes:
     found = bytearray()
     while (byte := await read(1)) != b"\x00":
         found += byte
-        if len(found) > LONGEST_NAME:
-            raise SocksError("a name is longer than names are")
+        if len(found) > LONGEST_SOCKS4_WORD:
+            raise SocksError(f"a name is longer than {LONGEST_SOCKS4_WORD} bytes")
     return bytes(found)
 
 

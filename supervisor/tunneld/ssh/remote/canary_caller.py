@@ -1,7 +1,7 @@
-"""The relay's side of a canary's visit: a connection that the relay makes for us, by one of two ways.
+"""The relay's side of a canary's visit: a connection that the relay makes for us, in one of two ways.
 
-A channel, which sshd itself connects, needs `AllowTcpForwarding yes` and a `permitopen` that covers the port, where
-there is one; a program of ours needs Python there and the right to run it.
+sshd itself connects a channel; that needs `AllowTcpForwarding yes`, and a `permitopen` that covers the port, if there
+are any. Or a program of ours connects; that needs Python on the relay, and the right to run it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from typing import Any
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
+from tunneld.core.printable import one_line
 from tunneld.core.supervise.canary import Step, Visit
 from tunneld.profile import ForwardAddress, UnixAddress
-from tunneld.ssh.connect.failure import safe
+from tunneld.ssh.connect.failure import LONGEST_DETAIL
 from tunneld.ssh.remote.remote import RemoteProgram, start
 
-# Bytes without a line end that are kept of what the relay's shell writes beside our program.
-LONGEST_LINE = 256
+# Bytes that are kept of an unfinished line: the relay's shell may write anything beside our program's short lines.
+LONGEST_PROGRAM_LINE = 256
 
-# "Connection refused" is sshd's word, the numbers are those in asyncssh's; sshd gives no reason for Unix sockets.
-_NOBODY = re.compile(r"refused|\[Errno (2|111)\]", re.IGNORECASE)
+# How a refused connection is told: sshd says "Connection refused", asyncssh tells the number of ENOENT or ECONNREFUSED.
+# sshd gives no reason for Unix sockets.
+_NOBODY_LISTENS = re.compile(r"refused|\[Errno (2|111)\]", re.IGNORECASE)
 
 _MARK = b"tunneld-canary "
-_TOLD = {step.name.encode(): step for step in (Step.TRIED, Step.REFUSED, Step.OPENED, Step.SPOKE, Step.ENDED)}
+_STEPS = {step.name.encode(): step for step in (Step.TRIED, Step.REFUSED, Step.OPENED, Step.SPOKE, Step.ENDED)}
 _PROGRAM = """
 import select, socket, sys
 def say(step):
@@ -45,12 +47,12 @@ ready = select.select([there, sys.stdin], [], [], {seconds})[0]
 if there in ready:
     say("SPOKE" if there.recv(1) else "ENDED")
 """
-# Seconds after which the program leaves by itself, should nobody close its input: longer than any visit.
-_PROGRAM_TIME = 60
+# Seconds after which the program leaves by itself, if nobody closes its input: longer than any visit.
+_PROGRAM_LIMIT = 60
 
 
 class CallerChannel(asyncssh.SSHTCPSession[bytes]):
-    """The relay's side of a visit as a channel."""
+    """The relay's side of a visit as a channel. Used once."""
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
@@ -58,7 +60,7 @@ class CallerChannel(asyncssh.SSHTCPSession[bytes]):
         self._left = False
 
     async def call(self, connection: asyncssh.SSHClientConnection, address: ForwardAddress) -> None:
-        """Have the relay connect. What comes of it is the visit's; nothing is raised."""
+        """Have the relay connect, and note what comes of it in the visit. Nothing is raised."""
         self._visit.saw(Step.TRIED)
         try:
             if isinstance(address, UnixAddress):
@@ -66,19 +68,19 @@ class CallerChannel(asyncssh.SSHTCPSession[bytes]):
             else:
                 await connection.create_connection(self._session, address.host, address.port, encoding=None)
         except asyncssh.ChannelOpenError as error:
-            nobody = error.code == asyncssh.OPEN_CONNECT_FAILED and _NOBODY.search(error.reason)
-            self._visit.saw(Step.REFUSED if nobody else Step.FORBIDDEN, safe(error.reason))
+            nobody = error.code == asyncssh.OPEN_CONNECT_FAILED and _NOBODY_LISTENS.search(error.reason)
+            self._visit.saw(Step.REFUSED if nobody else Step.FORBIDDEN, one_line(error.reason, LONGEST_DETAIL))
         except PacketDecodeError as error:
-            self._visit.saw(Step.FORBIDDEN, safe(str(error)))
+            self._visit.saw(Step.FORBIDDEN, one_line(str(error), LONGEST_DETAIL))
 
     def leave(self) -> None:
-        """Close that side, now or as soon as it has opened."""
+        """Close the relay's side, now or as soon as it has opened."""
         self._left = True
         if self._channel is not None:
             self._channel.abort()
 
     def _session(self) -> Any:
-        return self  # for a Unix socket as well, whose session asyncssh calls in the same ways
+        return self  # also for a Unix socket: asyncssh calls both kinds of session alike
 
     def connection_made(self, chan: Any) -> None:
         self._channel = chan
@@ -96,32 +98,33 @@ class CallerChannel(asyncssh.SSHTCPSession[bytes]):
 
 
 class CallerProgram:
-    """The relay's side of a visit as a program that it runs for us."""
+    """The relay's side of a visit as a program that the relay runs for us. Used once."""
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._remote = RemoteProgram(self._received, self._ended)
-        self._rest = b""
+        self._line = b""  # as far as it has come
         self._left = False
 
     async def call(self, connection: asyncssh.SSHClientConnection, address: ForwardAddress) -> None:
-        """As a channel does."""
+        """Have the relay connect, and note what comes of it in the visit. Nothing is raised."""
         try:
             await start(connection, program(address), self._remote)
         except asyncssh.ChannelOpenError as error:
-            self._visit.saw(Step.FORBIDDEN, safe(error.reason))
+            self._visit.saw(Step.FORBIDDEN, one_line(error.reason, LONGEST_DETAIL))
         if self._left:
             self._remote.close()
 
     def leave(self) -> None:
+        """Close the relay's side, now or as soon as it has opened."""
         self._left = True
         self._remote.close()
 
     def _received(self, data: bytes) -> None:
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-LONGEST_LINE:]
+        *lines, unfinished = (self._line + data).split(b"\n")
+        self._line = unfinished[-LONGEST_PROGRAM_LINE:]
         for line in lines:
-            if line.startswith(_MARK) and (step := _TOLD.get(line.removeprefix(_MARK))):
+            if line.startswith(_MARK) and (step := _STEPS.get(line.removeprefix(_MARK))):
                 self._visit.saw(step)
 
     def _ended(self) -> None:
@@ -132,7 +135,7 @@ class CallerProgram:
 
 
 def program(address: ForwardAddress) -> bytes:
-    """One that connects to `address` on the relay and says how that goes, until its input ends."""
+    """A program for the relay that connects to `address` there, and tells how that goes until its input ends."""
     if isinstance(address, UnixAddress):
         return _packed("socket.AF_UNIX", address.path)
     family = "socket.AF_INET6" if ":" in address.host else "socket.AF_INET"
@@ -140,4 +143,4 @@ def program(address: ForwardAddress) -> bytes:
 
 
 def _packed(family: str, address: object) -> bytes:
-    return zlib.compress(_PROGRAM.format(family=family, address=address, seconds=_PROGRAM_TIME).encode())
+    return zlib.compress(_PROGRAM.format(family=family, address=address, seconds=_PROGRAM_LIMIT).encode())

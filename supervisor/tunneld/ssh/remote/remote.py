@@ -1,4 +1,4 @@
-"""A program on the far side of an SSH connection, its standard streams as callbacks."""
+"""Run a program on the far side of an SSH connection, with its standard streams as callbacks."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ from collections.abc import Callable
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
+from tunneld.core.printable import one_line
 from tunneld.shipped.pack import command
+from tunneld.ssh.connect.failure import LONGEST_DETAIL
 
-MAX_ERRORS = 4096
-"""Bytes of standard error that are kept: the last lines say why the program ended."""
+MOST_STDERR = 4096
+"""Bytes of standard error that are kept: its last line says why the program ended."""
 
-MAX_BUFFERED = 64 * 1024
-"""Bytes that wait in the channel for a peer that does not read, before `is_full`."""
+FULL_CHANNEL = 64 * 1024
+"""Bytes that wait in the channel for a far side that does not read; with more, the channel counts as full."""
 
 
 class RemoteProgram(asyncssh.SSHClientSession[bytes]):
-    """Bytes from standard output go to `received`; `lost` is called and `ended` set once the channel is gone."""
+    """One program, and the session channel that it runs in."""
 
     def __init__(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        """
+        Args:
+            received: is given what the program writes to its standard output.
+            lost: is called when the channel is gone, and at `close`.
+        """
         self._received = received
         self._lost = lost
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._errors = b""
+        self._stderr = b""
         self.exit_status: int | None = None
         self.ended = asyncio.Event()
+        """The channel is gone, or `close` was called."""
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if datatype == asyncssh.EXTENDED_DATA_STDERR:
-            self._errors = (self._errors + data)[-MAX_ERRORS:]
+            self._stderr = (self._stderr + data)[-MOST_STDERR:]
         else:
             self._received(data)
 
@@ -49,42 +57,48 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
 
     @property
     def is_full(self) -> bool:
-        return self._channel is not None and self._channel.get_write_buffer_size() > MAX_BUFFERED
+        """Whether more than FULL_CHANNEL bytes wait to be sent."""
+        return self._channel is not None and self._channel.get_write_buffer_size() > FULL_CHANNEL
 
     @property
     def last_words(self) -> str:
-        """The last line on standard error, fit to be shown."""
-        lines = self._errors.decode("utf-8", "replace").strip().splitlines()
-        return "".join(c if c.isprintable() else "?" for c in lines[-1])[:200] if lines else ""
+        """The last line of standard error, fit to be shown; empty for none."""
+        lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
+        return one_line(lines[-1], LONGEST_DETAIL) if lines else ""
 
     def write(self, data: bytes) -> None:
-        """Queue bytes for standard input; what comes after the end is dropped."""
+        """Queue bytes for standard input; they are dropped once the channel is closing."""
         if self._channel and not self._channel.is_closing():
             self._channel.write(data)
 
     def close(self) -> None:
-        """Hear no more from it, and end its input, at which it leaves and the far side closes the channel.
+        """Hear no more from the program, and end its input: then it leaves, and the far side closes the channel.
 
-        Closing the channel ourselves could cost the connection: sshd keeps asking a closed channel whose program lives
-        on for signs of life, no client may answer there, and after ClientAliveCountMax it ends the whole connection.
+        If we closed the channel ourselves, that could cost the connection. When the program lives on (a shell that
+        hangs in its start-up files), sshd asks for signs of life on the channel that we have closed, where no client
+        may answer. After ClientAliveCountMax questions sshd ends the whole connection (measured with OpenSSH 9.2).
         """
         self._received = lambda _: None
-        self.connection_lost(None)  # for us it has ended, though a program that does not leave may hold its channel
+        self.connection_lost(None)  # for us it has ended, although a program that does not leave holds its channel
         if self._channel and not self._channel.is_closing():
             self._channel.write_eof()
-            self._channel.resume_reading()  # which has not begun when the start was cancelled; the end comes that way
+            self._channel.resume_reading()  # if the start was cancelled, nothing is read yet, not even the end
 
 
 async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote: RemoteProgram) -> None:
     """Run a program made by `tunneld.shipped.pack` on the far side.
 
+    Args:
+        remote: becomes the program's session; not used before.
+
     Raises:
-        asyncssh.ChannelOpenError: the far side runs no commands for us, or answers what cannot be read.
+        asyncssh.ChannelOpenError: the far side runs no commands for us, its answer cannot be read, or the connection
+            is lost.
     """
     try:
         await connection.create_session(lambda: remote, command(program), encoding=None)
     except PacketDecodeError as error:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, f"its answer cannot be read: {error}") from error
-    except OSError as error:  # what ended the connection; asyncssh passes it on to whoever waits for an answer
+    except OSError as error:  # it has ended the connection; asyncssh raises it wherever an answer is waited for
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection is lost") from error
     remote.write(program)

@@ -22,7 +22,7 @@ BASH = shutil.which("bash") or ""
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {end_with_us.__file__.removesuffix("/tunneld/shipped/end_with_us.py")!r})
-from tunneld import guard
+from tunneld.shipped import end_with_us
 end_with_us.SHELL = sys.argv[2]
 with end_with_us.guard(int(sys.argv[1])):
     print("guarded", flush=True)

@@ -17,10 +17,10 @@ from tunneld.shipped import join_socket
 PROGRAM = f"""
 import os, sys
 sys.path.insert(0, {join_socket.__file__.removesuffix("/tunneld/shipped/join_socket.py")!r})
-from tunneld.shipped.join_socket import Door
+from tunneld.shipped.join_socket import JoinSocket
 if len(sys.argv) > 1:
     os.setuid(int(sys.argv[1]))
-door = Door("far")
+door = JoinSocket("far")
 print(door.folder, flush=True)
 sys.stdin.readline()
 """

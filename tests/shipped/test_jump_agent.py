@@ -21,7 +21,8 @@ from tunneld.core.pair import stun
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
 from tunneld.core.pair.path import UdpAddress
 from tunneld.shipped import pack
-from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, MAX_PACKET, UNUSED, JumpAgent
+from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, UNUSED, JumpAgent
+from tunneld.shipped.udp_sockets import LONGEST_PACKET
 
 SECRET = bytes(range(32))
 SYNC = "HERE"
@@ -42,18 +43,18 @@ class End:
 
     def receive(self) -> bytes | None:
         """The words in the next packet; None if it is no packet of the other end's."""
-        opened = self.seal.open(self.sock.recv(MAX_PACKET))
+        opened = self.seal.open(self.sock.recv(LONGEST_PACKET))
         return opened.body if opened else None
 
     def asks(self) -> tuple[bytes, UdpAddress] | None:
         """What the agent says to a STUN question."""
         self.sock.send(stun.request(b"0123456789ab"))
-        return stun.read_response(self.sock.recv(MAX_PACKET))
+        return stun.read_response(self.sock.recv(LONGEST_PACKET))
 
     def hears_nothing(self, seconds: float = 0.2) -> bool:
         self.sock.settimeout(seconds)
         try:
-            return not self.sock.recv(MAX_PACKET)
+            return not self.sock.recv(LONGEST_PACKET)
         except TimeoutError:
             return True
 
@@ -182,7 +183,7 @@ def test_it_answers_no_faster_than_a_pair_asks(agent: dict[str, Any], ends: Call
     client.sock.settimeout(0.3)
     answers = 0
     try:
-        while client.sock.recv(MAX_PACKET):
+        while client.sock.recv(LONGEST_PACKET):
             answers += 1
     except TimeoutError:
         pass

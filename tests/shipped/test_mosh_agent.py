@@ -30,7 +30,7 @@ from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pack
 from tunneld.shipped.mosh_agent import MAX_STREAMS
-from tunneld.shipped.pair_loop import LOOPBACK
+from tunneld.shipped.start_mosh_server import LOOPBACK
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']

@@ -150,7 +150,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(own_addresses, "own", lambda: said["own"])
     monkeypatch.setattr(own_addresses, "signature", lambda: list(said["own"]))
     monkeypatch.setattr(own_addresses, "slept", lambda: said["slept"])
-    monkeypatch.setattr(pair_loop, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(pair_loop, "NETWORK_LOOK_EVERY", 0.02)
     return said
 
 

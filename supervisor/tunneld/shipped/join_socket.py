@@ -25,16 +25,17 @@ WAITING = 6
 
 
 class Joiner(NamedTuple):
-    """Who came in: what it said, its input and its output, and the connection whose end it awaits."""
+    """What a process brought: its few words, its input and its output, and the connection whose end it awaits. The
+    last three are file descriptors, and belong to whoever has this."""
 
     words: bytes
     fds: tuple[int, int]
-    keeper: socket.socket
+    keeper: int
 
     def turn_away(self) -> None:
-        for fd in self.fds:
+        """Close everything that it brought; its process ends."""
+        for fd in (*self.fds, self.keeper):
             os.close(fd)
-        self.keeper.close()
 
 
 class JoinSocket:
@@ -76,7 +77,7 @@ class JoinSocket:
         except OSError:
             words, fds = b"", []
         if len(fds) == 2 and all(map(_is_stream, fds)):
-            return Joiner(words, (fds[0], fds[1]), keeper)
+            return Joiner(words, (fds[0], fds[1]), keeper.detach())
         for fd in fds:
             os.close(fd)
         keeper.close()

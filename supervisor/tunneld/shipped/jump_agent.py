@@ -31,11 +31,7 @@ from tunneld.core.pair.packet import identity_of
 from tunneld.core.pair.path import UdpAddress
 from tunneld.core.pair.relaying import Relaying
 from tunneld.core.stream.flow import Rate
-
-FAMILIES = {4: (socket.AF_INET, "0.0.0.0"), 6: (socket.AF_INET6, "::")}
-
-MAX_PACKET = 2048
-"""Bytes to read of one packet: more than any that is passed on, so that none is cut to a size that would be."""
+from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES, LONGEST_PACKET, batch, bound_everywhere
 
 IP_PKTINFO = 8 if sys.platform == "linux" else 0
 """linux/in.h; in_pktinfo: the interface's number, the address to answer from, and the one that the packet had."""
@@ -47,9 +43,6 @@ MAX_REMEMBERED = 8
 """Addresses of the two ends, and the ways back to them: each has two, and a few that NATs made."""
 
 Told = list[tuple[int, int, bytes]]
-
-BATCH = 64
-"""Packets read from one socket before the other has its turn."""
 
 ANSWERS = 20.0
 """A second, and at once, to STUN questions: a pair asks ten times a minute, and anybody may ask in another's name."""
@@ -92,7 +85,7 @@ class JumpAgent:
             OSError: none could be opened.
         """
         error: OSError | None = None
-        for family in FAMILIES:
+        for family in ADDRESS_FAMILIES:
             try:
                 self._sockets[family] = _bound(family, ports)
             except OSError as fault:
@@ -129,14 +122,8 @@ class JumpAgent:
         self._selector.close()
 
     def _read(self, sock: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                packet, told, _, source = sock.recvmsg(MAX_PACKET, ANCILLARY)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP answer to something that we sent
-            self._take(packet, UdpAddress(source[0].partition("%")[0], source[1]), _same_way(told))
+        for packet, told, _, source in batch(lambda: sock.recvmsg(LONGEST_PACKET, ANCILLARY)):
+            self._take(packet, UdpAddress(source[0].partition("%")[0], source[1]), _return_route(told))
 
     def _take(self, packet: bytes, source: UdpAddress, back: Told) -> None:
         now = self._now()
@@ -169,27 +156,21 @@ def _bound(family: int, ports: range) -> socket.socket:
     """A socket on the first of these ports that is free.
 
     Raises:
-        OSError: none is, or this machine does not have the family.
+        OSError: none is free, or this machine does not have the family.
     """
-    kind, everywhere = FAMILIES[family]
     error = OSError("no port was asked for")
     for port in ports:
-        sock = socket.socket(kind, socket.SOCK_DGRAM)
         try:
-            if family == 6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((everywhere, port))
+            sock = bound_everywhere(family, port)
         except OSError as fault:
-            sock.close()
             error = fault
             continue
-        sock.setblocking(False)
-        _ask_for_ways(sock, family)
+        _ask_for_destinations(sock, family)
         return sock
     raise error
 
 
-def _ask_for_ways(sock: socket.socket, family: int) -> None:
+def _ask_for_destinations(sock: socket.socket, family: int) -> None:
     """Have the system say to which of this machine's addresses a packet came: NATs take no answer from another one."""
     option = (socket.IPPROTO_IPV6, getattr(socket, "IPV6_RECVPKTINFO", 0)) if family == 6 else (0, IP_PKTINFO)
     if option[1]:
@@ -197,7 +178,7 @@ def _ask_for_ways(sock: socket.socket, family: int) -> None:
             sock.setsockopt(*option, 1)
 
 
-def _same_way(told: Told) -> Told:
+def _return_route(told: Told) -> Told:
     """What makes a packet leave from the address that another one came to."""
     for level, kind, data in told:
         if (level, kind) == (socket.IPPROTO_IPV6, getattr(socket, "IPV6_PKTINFO", 0)):

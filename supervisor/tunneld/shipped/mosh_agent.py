@@ -29,8 +29,9 @@ from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.join_socket import JoinSocket
-from tunneld.shipped.pair_loop import FAMILIES, LOOPBACK, PairLoop
-from tunneld.shipped.start_mosh_server import GREETING, Running
+from tunneld.shipped.pair_loop import PairLoop
+from tunneld.shipped.start_mosh_server import GREETING, LOOPBACK, Running
+from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
 
 FIRST = "first"
 """The name of the stream that started the agent."""
@@ -157,7 +158,7 @@ class MoshAgent:
             return
         name, known = words.decode(), ssh_connection.decode("ascii", "replace")
         self._make_room(name)
-        self.pairing.add_stream(name, *visitor.fds, keeper=visitor.keeper.detach())
+        self.pairing.add_stream(name, *visitor.fds, keeper=visitor.keeper)
         self.pairing.say(name, frame.REPORT, {"ssh_connection": known})
         self._seen_from(known)
 
@@ -226,7 +227,7 @@ def _addresses(named: list[Any]) -> list[UdpAddress]:
     for each in named[:MAX_NAMED]:
         with contextlib.suppress(TypeError, ValueError, OSError):
             host, port = each
-            socket.inet_pton(FAMILIES[6 if ":" in host else 4], host)
+            socket.inet_pton(ADDRESS_FAMILIES[6 if ":" in host else 4], host)
             if type(port) is int and 0 < port < 65536:
                 found.append(UdpAddress(host, port))
     return found
@@ -235,7 +236,7 @@ def _addresses(named: list[Any]) -> list[UdpAddress]:
 def _lives(running: Running) -> bool:
     """Its process does; where that is not known: its port cannot be had."""
     if running.pid is None:
-        with socket.socket(FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
+        with socket.socket(ADDRESS_FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
             try:
                 sock.bind((LOOPBACK[running.family], running.port))
             except OSError:

@@ -21,51 +21,21 @@ from typing import Any
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair, StreamMessage
 from tunneld.core.pair.path import Candidate, UdpAddress
+from tunneld.core.sleep_watch import SleepWatch
 from tunneld.core.stream import frame
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
-from tunneld.shipped import own_addresses, start_mosh_server
+from tunneld.shipped import own_addresses
+from tunneld.shipped.byte_stream import ByteStream
+from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES, LONGEST_PACKET, batch, bound_everywhere
 
-LOOPBACK = start_mosh_server.LOOPBACK
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-MAX_PACKET = 2048
-"""Bytes to read of one packet: more than any of ours, and than any that Ethernet carries whole."""
-
-BATCH = 64
-"""Datagrams read from one socket before the others have their turn."""
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at this machine's addresses, and at whether it slept: a call of the kernel each."""
-
-ASLEEP = 2.0
-"""Seconds that a machine must have slept to count: NATs and peers have noticed nothing before."""
-
-LATE = 3.0
-"""Seconds by which a look must be late to count as sleep that the system does not tell of: the process was stopped, or
-a virtual machine paused. A busy machine is late as well, but not by that much."""
+NETWORK_LOOK_EVERY = 1.0
+"""Seconds between two looks at this machine's addresses and at whether it slept, each of which takes a few system
+calls."""
 
 FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
 """A socket that takes nothing now (ENOBUFS: macOS's word for it): the packet is lost, and nothing is wrong."""
-
-
-class Stream:
-    """A stream's two file descriptors, which may be one. `keeper`, a third, is closed with them."""
-
-    def __init__(self, name: str, fds: tuple[int, int], keeper: int | None) -> None:
-        self.name = name
-        self.source, self.sink = fds
-        self.keeper = keeper
-        self.unwritten = b""
-        self.is_waiting = False
-        for fd in fds:
-            os.set_blocking(fd, False)
-
-    def close(self) -> None:
-        for fd in {self.source, self.sink}:
-            os.close(fd)
-        if self.keeper is not None:
-            os.close(self.keeper)
 
 
 class PairLoop:
@@ -88,7 +58,7 @@ class PairLoop:
         self._stream_lost = stream_lost
         self._now = now
         self._selector = selectors.DefaultSelector()
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, ByteStream] = {}
         self._local: socket.socket | None = None
         self._mosh: Any = None
         self._sockets: dict[str, socket.socket] = {}
@@ -96,8 +66,7 @@ class PairLoop:
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self.moved: Callable[[], None] = lambda: None  # called when the network is another one, or the machine slept
-        self._looked: float | None = None
-        self._slept = 0.0
+        self._sleep_watch: SleepWatch | None = None
         self._signature: object = None
 
     # Streams
@@ -108,21 +77,16 @@ class PairLoop:
         `said`: so many of its first bytes have been written by somebody else.
         """
         self.drop_stream(name)
-        stream = self._streams[name] = Stream(name, (read_fd, write_fd), keeper)
+        stream = self._streams[name] = ByteStream(name, (read_fd, write_fd), keeper)
         self.pair.attach(name, self._now())
         stream.unwritten = self.pair.outgoing(name, self._now())[said:]
-        self._selector.register(read_fd, selectors.EVENT_READ, lambda _: self._read(stream))
+        stream.watch(self._selector, lambda: self._read(stream))
 
     def drop_stream(self, name: str) -> None:
         """Close a stream, if there is one; `stream_lost` is not called."""
-        stream = self._streams.pop(name, None)
-        if stream is None:
-            return
-        self.pair.detach(name)
-        self._selector.unregister(stream.source)
-        if stream.is_waiting and stream.sink != stream.source:
-            self._selector.unregister(stream.sink)
-        stream.close()
+        if stream := self._streams.pop(name, None):
+            self.pair.detach(name)
+            stream.close()
 
     def say(self, name: str, kind: int, body: dict[str, Any]) -> None:
         """Send a message on a stream, if it still is there."""
@@ -140,7 +104,7 @@ class PairLoop:
         Raises:
             OSError: there is no such loopback.
         """
-        sock = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
+        sock = socket.socket(ADDRESS_FAMILIES[family], socket.SOCK_DGRAM)
         try:
             sock.bind((LOOPBACK[family], 0))
             if server is not None:
@@ -156,7 +120,7 @@ class PairLoop:
 
     def open_udp(self) -> None:
         """Open a socket for paths in each family that this machine has, and offer its addresses."""
-        for family in FAMILIES:
+        for family in ADDRESS_FAMILIES:
             with contextlib.suppress(OSError):
                 self._open_udp(str(family), family)
         self.watch_network()
@@ -177,8 +141,10 @@ class PairLoop:
 
     def watch_network(self) -> None:
         """Notice from now on when this machine's addresses or routes are others, or when it slept."""
-        if self._looked is None:
-            self._note(self._now())
+        if self._sleep_watch is None:
+            self._sleep_watch = SleepWatch(NETWORK_LOOK_EVERY, self._now(), own_addresses.slept())
+            self._signature = own_addresses.signature()
+            self.call_at(self._now() + NETWORK_LOOK_EVERY, self._look)
 
     # What else there is to wait for
 
@@ -246,68 +212,39 @@ class PairLoop:
 
     # Streams
 
-    def _lose(self, stream: Stream, why: str) -> None:
+    def _lose(self, stream: ByteStream, why: str) -> None:
         if self._streams.get(stream.name) is stream:
             self.drop_stream(stream.name)
             self._stream_lost(stream.name, why)
 
-    def _read(self, stream: Stream) -> None:
+    def _read(self, stream: ByteStream) -> None:
         try:
-            data = os.read(stream.source, 65536)
-        except BlockingIOError:
-            return
+            data = stream.read()
         except OSError as error:
             self._lose(stream, os.strerror(error.errno or 0))
             return
-        if not data:
-            self._lose(stream, "it ended")
-            return
         try:
-            self._apply(self.pair.receive(stream.name, data, self._now()))
+            if data:
+                self._apply(self.pair.receive(stream.name, data, self._now()))
+            elif data is not None:
+                self._lose(stream, "it ended")
         except ProtocolError as error:
             self._lose(stream, str(error))
 
-    def _write(self, stream: Stream) -> None:
+    def _write(self, stream: ByteStream) -> None:
         try:
-            if not stream.unwritten:
-                stream.unwritten = self.pair.outgoing(stream.name, self._now())
-            while stream.unwritten:
-                stream.unwritten = stream.unwritten[os.write(stream.sink, stream.unwritten) :]
-        except BlockingIOError:
-            pass
+            stream.write(lambda: self.pair.outgoing(stream.name, self._now()))
         except OSError as error:
             self._read(stream)  # its last words say more than that it is gone
             self._lose(stream, os.strerror(error.errno or 0))
             return
         if self.pair.streams[stream.name].is_choked:
             self._lose(stream, "it does not read what it asks for")
-        elif bool(stream.unwritten) != stream.is_waiting:
-            stream.is_waiting = not stream.is_waiting
-            self._await_writing(stream)
-
-    def _await_writing(self, stream: Stream) -> None:
-        if stream.sink == stream.source:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if stream.is_waiting else 0)
-            self._selector.modify(stream.source, events, lambda mask: self._ready(stream, mask))
-        elif stream.is_waiting:
-            self._selector.register(stream.sink, selectors.EVENT_WRITE, lambda _: None)
-        else:
-            self._selector.unregister(stream.sink)
-
-    def _ready(self, stream: Stream, mask: int) -> None:
-        if mask & selectors.EVENT_READ:
-            self._read(stream)
 
     # Datagrams
 
     def _hear_mosh(self, sock: socket.socket, follows: bool) -> None:
-        for _ in range(BATCH):
-            try:
-                datagram, source = sock.recvfrom(MAX_DATAGRAM + 1)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # mosh-server is not there any more; whoever started it knows
+        for datagram, source in batch(lambda: sock.recvfrom(MAX_DATAGRAM + 1)):
             if follows and source != self._mosh:
                 if not own_addresses.is_own_port(sock.family, source[1]):
                     continue
@@ -327,27 +264,12 @@ class PairLoop:
             return  # mosh is not there yet, or no more: it would be lost as well
 
     def _open_udp(self, local: str, family: int) -> None:
-        sock = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
-        try:
-            if family == 6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(("::" if family == 6 else "0.0.0.0", 0))
-        except OSError:
-            sock.close()
-            raise
-        sock.setblocking(False)
-        self._sockets[local] = sock
+        sock = self._sockets[local] = bound_everywhere(family)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._arrive(local, sock))
         self.pair.open(local, family, sock.getsockname()[1], self._now())
 
     def _arrive(self, local: str, sock: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                packet, source = sock.recvfrom(MAX_PACKET)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP answer to something that we sent
+        for packet, source in batch(lambda: sock.recvfrom(LONGEST_PACKET)):
             remote = UdpAddress(source[0].partition("%")[0], source[1])
             self._apply(self.pair.arrive(local, remote, packet, self._now()))
 
@@ -362,14 +284,10 @@ class PairLoop:
         self.pair.offer([*self._mapped, *lan], self._now())
 
     def _look(self) -> None:
-        """See whether this machine's addresses or routes are others now, or whether it slept."""
-        now, looked, slept, signature = self._now(), self._looked, self._slept, self._signature
-        self._note(now)
-        assert looked is not None
-        if self._signature != signature or self._slept - slept > ASLEEP or now - looked - LOOK_EVERY > LATE:
+        """See whether this machine's addresses or routes have changed, or whether it slept."""
+        assert self._sleep_watch
+        now, before, self._signature = self._now(), self._signature, own_addresses.signature()
+        self.call_at(now + NETWORK_LOOK_EVERY, self._look)
+        if self._sleep_watch.missed_time(now, own_addresses.slept()) or self._signature != before:
             self._apply(self.pair.moved(now))
             self.moved()
-
-    def _note(self, now: float) -> None:
-        self._looked, self._slept, self._signature = now, own_addresses.slept(), own_addresses.signature()
-        self.call_at(now + LOOK_EVERY, self._look)

@@ -18,6 +18,8 @@ import stat
 import sys
 import time
 
+from tunneld.shipped.private_folder import is_private, make_private
+
 VERSION = "1"
 """First word of a record."""
 
@@ -149,14 +151,14 @@ def open_record(key: str) -> int:
     error = OSError("nowhere")
     for folder in folders():
         try:
-            os.makedirs(folder, exist_ok=True)
-            be_private(os.lstat(folder), stat.S_IFDIR)
+            make_private(folder)
             file = os.open(f"{folder}/{key}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as failed:
             error = failed
             continue
         try:
-            be_private(os.fstat(file), stat.S_IFREG)
+            if not is_private(os.fstat(file), stat.S_IFREG):
+                raise PermissionError("somebody else could have written the record")
             lock(file)
         except OSError as failed:
             os.close(file)
@@ -164,12 +166,6 @@ def open_record(key: str) -> int:
             continue
         return file
     raise error
-
-
-def be_private(found: os.stat_result, kind: int) -> None:
-    """Raises PermissionError where somebody else could have put it there, or can write to it."""
-    if stat.S_IFMT(found.st_mode) != kind or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError("not ours alone")
 
 
 def lock(file: int) -> None:

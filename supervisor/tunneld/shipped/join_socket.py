@@ -14,6 +14,8 @@ import socket
 import stat
 from typing import NamedTuple
 
+from tunneld.shipped.private_folder import is_own
+
 LONGEST_ROOT = 70
 """Bytes: a Unix socket's path holds 107 (104 on BSD), of which our own names take up to 36."""
 
@@ -119,8 +121,7 @@ def remove(path: str) -> None:
 def _is_left(path: str, pid: int) -> bool:
     """Whether it is ours, and its process is neither here nor in a container that shares this place."""
     with contextlib.suppress(OSError):
-        is_ours = os.lstat(path).st_uid == os.geteuid()
-        return is_ours and not _lives(pid) and not any(map(_is_listened_to, _sockets(path)))
+        return is_own(os.lstat(path)) and not _lives(pid) and not any(map(_is_listened_to, _sockets(path)))
     return False
 
 

@@ -127,8 +127,7 @@ def rejoin_program(path: str, name: str, host: str) -> bytes:
 
 def end_predecessor_program(*arguments: object) -> bytes:
     """tunneld.shipped.end_predecessor as a program text, compressed, with its `main` called so."""
-    source = _source("shipped.end_predecessor")
-    return _packed(f"{source}\nmain{arguments!r}\n")
+    return _program("shipped.end_predecessor", *arguments)
 
 
 @cache

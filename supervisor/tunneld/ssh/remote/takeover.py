@@ -31,8 +31,8 @@ from tunneld.ssh.remote.remote import RemoteProgram
 # Begins the report; start-up files of a shell may have printed other lines before it.
 SYNC = "tunneld-claim "
 
-# Seconds until a relay that says nothing is left alone. The program may take five (end_predecessor.py: LOCK_TIME,
-# PATIENCE twice); a shell's start-up files and a slow link have the rest.
+# Seconds until a relay that says nothing is left alone. The program may take five (end_predecessor.py: LOCK_TIMEOUT,
+# END_TIMEOUT twice); a shell's start-up files and a slow link have the rest.
 START_TIME = 10.0
 
 # Bytes before and in the report: what start-up files print, as in core/frame.py, and then one line.

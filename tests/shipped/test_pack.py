@@ -110,7 +110,7 @@ def test_a_start_fits_two_flights() -> None:
 def test_the_first_stage_speaks_as_the_second_would() -> None:
     """What it puts together by hand is what the core makes."""
     assert StreamCarrier("any", 0, dedicated=True).outgoing(0) == start_mosh_server.GREETING
-    assert (start_mosh_server.SERVING, start_mosh_server.SECRET) == (frame.SERVING, SECRET)
+    assert (start_mosh_server.SERVING, start_mosh_server.SECRET_LENGTH) == (frame.SERVING, SECRET)
 
 
 @pytest.mark.parametrize("text", ["plain", 'a "quoted" \\ one', "ä\n\t\x7f€", "\udc80", "😀!", ""])

@@ -148,7 +148,7 @@ class JumpAgent:
             self.counts["questions_refused"] += 1
 
     def _remember(self, packet: bytes, source: UdpAddress, route: ReturnRoute) -> None:
-        """Keep the newest routes, which stand last: whoever has seen an identity can send it from countless addresses."""
+        """Keep the newest routes, which stand last: whoever has seen an identity can send it from many addresses."""
         if identity_of(packet) in self._identities:
             self._return_routes.pop(source, None)
             self._return_routes[source] = route

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import Any
 import pytest
 
 from tests.lab.machine import wait_until
-from tests.sshd import free_port
 from tunneld.shipped import end_predecessor
-from tunneld.shipped.end_predecessor import MOST_RECORDS, Process, Record, holders, open_record, parse_records
+from tunneld.shipped.end_predecessor import MOST_RECORDS, Process, Record, open_record, parse_records
 
 own_session = end_predecessor.own_session  # the fixture `own` replaces it
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's process or file")
@@ -335,44 +333,3 @@ def test_where_nothing_can_be_written_nothing_is_ended(
     monkeypatch.setattr(end_predecessor, "record_folders", lambda: ["/proc/nowhere"])
     assert end_predecessor.take_over("key", "ours", True) == ("unrecorded", False)
     assert stale.poll() is None
-
-
-@pytest.mark.parametrize(
-    ("bound", "asked", "clashes"),
-    [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "localhost", True),
-        ("127.0.0.1", "0.0.0.0", True),
-        ("127.0.0.1", "*", True),
-        ("127.0.0.1", "127.0.0.2", False),
-        ("127.0.0.1", "::1", False),
-        ("0.0.0.0", "127.0.0.1", True),
-        ("::1", "::1", True),
-        ("::1", "localhost", True),
-        ("::1", "127.0.0.1", False),
-    ],
-)
-def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None:
-    """By the kernel's table of sockets that listen."""
-    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
-    with socket.create_server((bound, 0), family=family) as listener:
-        user = end_predecessor.user_name(os.geteuid())
-        assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
-
-
-def test_a_free_port_is_held_by_nobody() -> None:
-    assert holders([("127.0.0.1", free_port())]) == [None]
-
-
-@needs_root
-def test_another_users_listener_is_told_apart() -> None:
-    """By its socket's owner."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        os.fchown(listener.fileno(), 65534, -1)
-        assert holders([("127.0.0.1", listener.getsockname()[1])]) == [[False, "nobody"]]
-
-
-def test_only_listeners_count() -> None:
-    """A connection from a port is no listener on it."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        assert holders([("127.0.0.1", client.getsockname()[1])]) == [None]

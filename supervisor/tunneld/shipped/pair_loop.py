@@ -1,18 +1,15 @@
-"""The loop that drives a Pair: streams as file descriptors, mosh's local socket, UDP sockets toward other machines.
+"""The loop that drives a Pair: its streams, mosh's local socket, and UDP sockets toward other machines.
 
 Both ends of `tunneld mosh` run it, the far one from its source text on whatever Python is there: a selector loop on the
-standard library alone, as in ingress_agent.py. It prints nothing and decides nothing; whoever holds it says which
-streams there are, is told what the peer says and which streams ended, and may watch file descriptors and the clock
-through it.
+standard library alone, as in ingress_agent.py. It prints nothing and decides nothing. Its owner says which streams
+there are, hears what the peer says and which streams have ended, and may have the loop wait for other things as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
 import os
-import selectors
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -27,6 +24,7 @@ from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped import own_addresses
 from tunneld.shipped.byte_stream import ByteStream
+from tunneld.shipped.selector_loop import SelectorLoop
 from tunneld.shipped.start_mosh_server import LOOPBACK
 from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES, LONGEST_PACKET, batch, bound_everywhere
 
@@ -35,14 +33,16 @@ NETWORK_LOOK_EVERY = 1.0
 calls."""
 
 FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
-"""A socket that takes nothing now (ENOBUFS: macOS's word for it): the packet is lost, and nothing is wrong."""
+"""Errors of a socket that takes nothing now (macOS says ENOBUFS): the packet is lost, and nothing is wrong."""
 
 
-class PairLoop:
-    """One end of a pair and everything that it reads and writes.
+class PairLoop(SelectorLoop):
+    """One end of a pair, and everything that it reads and writes.
 
-    `message(stream, kind, body)` is called with what the peer says that is not the pair's own (it may raise a
-    ProtocolError, which ends the stream); `stream_lost(name, why)` when a stream has ended that was not dropped.
+    `message(stream, kind, body)` is called with what the peer says that is not the pair's own. It may raise a
+    ProtocolError, which ends the stream. `stream_lost(name, why)` is called when a stream has ended that its owner did
+    not drop; `moved`, which the owner may set, when the network has changed or the machine has slept. `now` gives
+    seconds of a steady clock.
     """
 
     def __init__(
@@ -53,28 +53,26 @@ class PairLoop:
         stream_lost: Callable[[str, str], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(now)
         self.pair = pair
+        self.moved: Callable[[], None] = lambda: None
         self._message = message
         self._stream_lost = stream_lost
-        self._now = now
-        self._selector = selectors.DefaultSelector()
         self._streams: dict[str, ByteStream] = {}
         self._local: socket.socket | None = None
-        self._mosh: Any = None
+        self._mosh: Any = None  # the address that mosh-client spoke from last
         self._sockets: dict[str, socket.socket] = {}
-        self._mapped: list[Candidate] = []
-        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
-        self._serial = 0
-        self.moved: Callable[[], None] = lambda: None  # called when the network is another one, or the machine slept
+        self._also_offered: list[Candidate] = []
         self._sleep_watch: SleepWatch | None = None
         self._signature: object = None
 
     # Streams
 
     def add_stream(self, name: str, read_fd: int, write_fd: int, *, keeper: int | None = None, said: int = 0) -> None:
-        """A stream to the peer, whose file descriptors are ours from now on; a living one of this name is dropped.
+        """Take a stream to the peer; a living stream of this name is dropped.
 
-        `said`: so many of its first bytes have been written by somebody else.
+        The file descriptors are ours from now on; `keeper` is as of ByteStream. `said` is the number of bytes that
+        somebody else has already written at the beginning of what this end says.
         """
         self.drop_stream(name)
         stream = self._streams[name] = ByteStream(name, (read_fd, write_fd), keeper)
@@ -83,26 +81,29 @@ class PairLoop:
         stream.watch(self._selector, lambda: self._read(stream))
 
     def drop_stream(self, name: str) -> None:
-        """Close a stream, if there is one; `stream_lost` is not called."""
+        """Close a stream, if there is one of this name; `stream_lost` is not called."""
         if stream := self._streams.pop(name, None):
             self.pair.detach(name)
             stream.close()
 
     def say(self, name: str, kind: int, body: dict[str, Any]) -> None:
-        """Send a message on a stream, if it still is there."""
+        """Send a message on a stream, if there still is one of this name."""
         if name in self._streams:
             self.pair.streams[name].say(frame.message(kind, body))
 
     # Sockets
 
     def open_local(self, family: int, server: int | None = None) -> int:
-        """Open mosh's local socket on the loopback of this family; its port.
+        """Open mosh's local socket on the loopback of this family, 4 or 6.
 
-        `server` is mosh-server's port, the only one that is then listened to. Without it, the process of this user that
-        spoke last is answered: a mosh-client changes its port now and then.
+        `server` is mosh-server's port, the only one that is then listened to. Without it there is a mosh-client, which
+        changes its port now and then: the port from which a process of this user spoke last is answered.
+
+        Returns:
+            The socket's own port.
 
         Raises:
-            OSError: there is no such loopback.
+            OSError: this machine has no such loopback.
         """
         sock = socket.socket(ADDRESS_FAMILIES[family], socket.SOCK_DGRAM)
         try:
@@ -114,12 +115,12 @@ class PairLoop:
             raise
         sock.setblocking(False)
         self._local = sock
-        self._selector.register(sock, selectors.EVENT_READ, lambda _: self._hear_mosh(sock, server is None))
+        self.watch(sock, lambda: self._read_mosh(sock, server is None))
         port: int = sock.getsockname()[1]
         return port
 
     def open_udp(self) -> None:
-        """Open a socket for paths in each family that this machine has, and offer its addresses."""
+        """Open a socket for paths in each family that this machine has, and offer the machine's addresses."""
         for family in ADDRESS_FAMILIES:
             with contextlib.suppress(OSError):
                 self._open_udp(str(family), family)
@@ -127,53 +128,33 @@ class PairLoop:
         self._gather()
 
     def close_udp(self) -> None:
-        """Close them, and give up the paths that used them."""
+        """Close the sockets for paths, and give up the paths that used them."""
         for local, sock in self._sockets.items():
-            self._selector.unregister(sock)
+            self.unwatch(sock)
             sock.close()
             self.pair.shut(local, self._now())
         self._sockets.clear()
 
     def offer_also(self, candidates: Iterable[Candidate]) -> None:
-        """Addresses that this machine does not have by itself, instead of former ones: a router's mapping, a relay."""
-        self._mapped = list(candidates)
+        """Offer addresses beside the machine's own (a router's mapping, a relay), in the place of former ones."""
+        self._also_offered = list(candidates)
         self._gather()
 
     def watch_network(self) -> None:
-        """Notice from now on when this machine's addresses or routes are others, or when it slept."""
+        """Notice from now on when this machine's addresses or routes change, and when it has slept."""
         if self._sleep_watch is None:
             self._sleep_watch = SleepWatch(NETWORK_LOOK_EVERY, self._now(), own_addresses.slept())
             self._signature = own_addresses.signature()
             self.call_at(self._now() + NETWORK_LOOK_EVERY, self._look)
 
-    # What else there is to wait for
-
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call this whenever there is something to read."""
-        self._selector.register(fd, selectors.EVENT_READ, lambda _: callback())
-
-    def unwatch(self, fd: int) -> None:
-        self._selector.unregister(fd)
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        """Call this once, then."""
-        self._serial += 1
-        heapq.heappush(self._alarms, (when, self._serial, callback))
-
     # The loop
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Drive the pair until this is true; it is asked after each thing that happens."""
+        """Drive the pair until `until` gives true; it is asked each time that something has happened."""
         while not until():
             self._flush()
-            wake = min([self.pair.deadline(), *[when for when, _, _ in self._alarms[:1]]])
-            for key, mask in self._selector.select(max(0.0, wake - self._now())):
-                now_there = self._selector.get_map().get(key.fd)
-                if now_there and now_there.data is key.data:  # not so when an earlier one of this round ended it
-                    key.data(mask)
+            self.wait(self.pair.deadline())
             self._apply(self.pair.tick(self._now()))
-            while self._alarms and self._alarms[0][0] <= self._now():
-                heapq.heappop(self._alarms)[2]()
         self._flush()
 
     def close(self) -> None:
@@ -183,7 +164,7 @@ class PairLoop:
         self.close_udp()
         if self._local:
             self._local.close()
-        self._selector.close()
+        super().close()
 
     def _apply(self, events: list[Event]) -> None:
         for event in events:
@@ -195,12 +176,12 @@ class PairLoop:
                 self._gather()
 
     def _flush(self) -> None:
-        self._depart(self.pair.packets(self._now()))
+        self._send_packets(self.pair.packets(self._now()))
         for stream in list(self._streams.values()):
-            if self._streams.get(stream.name) is stream:  # an earlier one's last words may have dropped it
+            if self._streams.get(stream.name) is stream:  # the last words of an earlier stream may have ended it
                 self._write(stream)
 
-    def _depart(self, packets: list[OutgoingPacket]) -> None:
+    def _send_packets(self, packets: list[OutgoingPacket]) -> None:
         for packet in packets:
             if packet.local not in self._sockets:
                 continue
@@ -210,7 +191,7 @@ class PairLoop:
                 if error.errno not in FULL:
                     self.pair.unsendable(packet.local, packet.remote, self._now())
 
-    # Streams
+    # What comes and goes on streams
 
     def _lose(self, stream: ByteStream, why: str) -> None:
         if self._streams.get(stream.name) is stream:
@@ -235,7 +216,7 @@ class PairLoop:
         try:
             stream.write(lambda: self.pair.outgoing(stream.name, self._now()))
         except OSError as error:
-            self._read(stream)  # its last words say more than that it is gone
+            self._read(stream)  # its last words say more than the error does
             self._lose(stream, os.strerror(error.errno or 0))
             return
         if self.pair.streams[stream.name].is_choked:
@@ -243,32 +224,30 @@ class PairLoop:
 
     # Datagrams
 
-    def _hear_mosh(self, sock: socket.socket, follows: bool) -> None:
+    def _read_mosh(self, sock: socket.socket, is_client: bool) -> None:
         for datagram, source in batch(lambda: sock.recvfrom(MAX_DATAGRAM + 1)):
-            if follows and source != self._mosh:
+            if is_client and source != self._mosh:
                 if not own_addresses.is_own_port(sock.family, source[1]):
                     continue
                 self._mosh = source
             self.pair.send(datagram, self._now())
-            self._depart(self.pair.ready())  # a person waits for it: neither for the next datagram, nor for a stream
+            self._send_packets(self.pair.ready())  # a person waits: do not read on or write streams first
 
     def _deliver(self, datagram: bytes) -> None:
         if self._local is None:
             return
-        try:
+        with contextlib.suppress(OSError):  # mosh does not listen yet, or no more
             if self._mosh is None:
                 self._local.send(datagram)
             else:
                 self._local.sendto(datagram, self._mosh)
-        except OSError:
-            return  # mosh is not there yet, or no more: it would be lost as well
 
     def _open_udp(self, local: str, family: int) -> None:
         sock = self._sockets[local] = bound_everywhere(family)
-        self._selector.register(sock, selectors.EVENT_READ, lambda _: self._arrive(local, sock))
+        self.watch(sock, lambda: self._read_packets(local, sock))
         self.pair.open(local, family, sock.getsockname()[1], self._now())
 
-    def _arrive(self, local: str, sock: socket.socket) -> None:
+    def _read_packets(self, local: str, sock: socket.socket) -> None:
         for packet, source in batch(lambda: sock.recvfrom(LONGEST_PACKET)):
             remote = UdpAddress(source[0].partition("%")[0], source[1])
             self._apply(self.pair.arrive(local, remote, packet, self._now()))
@@ -276,12 +255,13 @@ class PairLoop:
     # Addresses
 
     def _gather(self) -> None:
+        """Offer all addresses at which the peer may try to reach the sockets for paths."""
         if not self._sockets:
             return
         ports = {int(local): sock.getsockname()[1] for local, sock in self._sockets.items()}
         mine = [(host, ports.get(6 if ":" in host else 4)) for host in own_addresses.own()]
         lan = [Candidate("lan", UdpAddress(host, port)) for host, port in mine if port]
-        self.pair.offer([*self._mapped, *lan], self._now())
+        self.pair.offer([*self._also_offered, *lan], self._now())
 
     def _look(self) -> None:
         """See whether this machine's addresses or routes have changed, or whether it slept."""

@@ -65,8 +65,8 @@ def test_somebody_elses_folder_is_refused(folder: Path, monkeypatch: pytest.Monk
     with pytest.raises(NotPrivateError):
         make_private(str(folder))
     assert not is_private(os.lstat(folder))
-    assert not is_own(os.lstat(folder), {owner + 2})
-    make_private(str(folder), owners={owner})
+    assert not is_own(os.lstat(folder), (owner + 2,))
+    make_private(str(folder), owners=(owner,))
     monkeypatch.setattr(os, "geteuid", lambda: owner)
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     make_private(str(folder))

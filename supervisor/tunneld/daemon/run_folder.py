@@ -54,12 +54,12 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def _trusted() -> set[int]:
+def _trusted() -> tuple[int, ...]:
     """Whose folder we use beside our own: as root the service's, so that a tunnel is not run twice."""
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError):
-            return {pwd.getpwnam(SERVICE).pw_uid}
-    return set()
+            return (pwd.getpwnam(SERVICE).pw_uid,)
+    return ()
 
 
 def socket_path(folder: Path, name: str) -> Path:

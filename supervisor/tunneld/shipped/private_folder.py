@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container
 
 ANY_USE = 0o077
 """What others may not do with a folder that is private: read it, write to it, enter it."""
@@ -20,7 +19,7 @@ class NotPrivateError(PermissionError):
     """Somebody else could have made the folder, or can reach into it. The text is a sentence for the user."""
 
 
-def is_own(found: os.stat_result, owners: Container[int] = ()) -> bool:
+def is_own(found: os.stat_result, owners: tuple[int, ...] = ()) -> bool:
     """Whether it belongs to the user as whom we act (the effective user id), or to one of `owners`."""
     return found.st_uid == os.geteuid() or found.st_uid in owners
 
@@ -31,7 +30,7 @@ def is_private(found: os.stat_result, kind: int = stat.S_IFDIR) -> bool:
     return stat.S_IFMT(found.st_mode) == kind and is_own(found) and not found.st_mode & ANY_USE
 
 
-def make_private(folder: str, *, owners: Container[int] = (), forbidden: int = ANY_USE) -> None:
+def make_private(folder: str, *, owners: tuple[int, ...] = (), forbidden: int = ANY_USE) -> None:
     """Make a folder of mode 0700, and those above it where they are missing; check the one that is already there.
 
     Raises:

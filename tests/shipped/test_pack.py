@@ -140,11 +140,10 @@ def test_words_are_quoted_as_json(text: str) -> None:
 
 def test_the_second_stage_finds_its_imports_done() -> None:
     """Both lists are constants, since a person waits for the command: they are complete, and nothing is early twice."""
-    assert [each for each in pack.shipped("shipped.mosh_agent") if each in pack._EARLY_MODULES] == list(
-        pack._EARLY_MODULES
-    )
+    stages = pack.shipped("shipped.mosh_agent")
+    assert [each for each in stages if each in pack._EARLY_MODULES] == list(pack._EARLY_MODULES)
     assert all(set(pack.shipped(each)) <= set(pack._EARLY_MODULES) for each in pack._EARLY_MODULES)
-    late = set(pack.shipped("shipped.mosh_agent")) - {*pack._EARLY_MODULES, pack._FIRST_MODULE}
+    late = set(stages) - {*pack._EARLY_MODULES, pack._FIRST_MODULE}
     needed = {name for each in late for name in re.findall(r"^(?:import|from) (\w+)", pack._source(each), re.M)}
     early = "".join(map(pack._source, [*pack._EARLY_MODULES, pack._FIRST_MODULE]))
     done = {*pack._LATE_IMPORTS.split(", "), *re.findall(r"^(?:import|from) (\w+)", early, re.M), "tunneld"}

@@ -205,7 +205,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tunneld":
             origin = node.module.partition(".")[2]
             members = [f"{origin}.{alias.name}" for alias in node.names]
-            yield from dict.fromkeys(member if _file(member).is_file() else origin for member in members)
+            yield from (member if _file(member).is_file() else origin for member in members)
 
 
 def _file(name: str) -> Traversable:

@@ -28,7 +28,7 @@ from tunneld.core.stream.carrier import MAX_CONTROL
 from tunneld.core.stream.flow import MAX_FLOWS_OF_SOURCE
 from tunneld.core.stream.frame import Frame, FrameDecoder, message
 from tunneld.shipped import pack
-from tunneld.shipped.ingress_agent import MAX_STREAMS
+from tunneld.shipped.ingress_agent import MAX_AGENT_STREAMS
 
 PATIENCE = 20.0  # seconds until a test gives up
 WRONG_PORTS: list[Any] = [[], [1], [1, 2, 3], [2, 1], [0, 1], [1, 65536], [1, 10**30], ["1", "2"], [1, True], [[], {}]]
@@ -386,7 +386,7 @@ def test_streams_are_bounded(relay: Relay) -> None:
     held = [knock(relay.door, b"stream-%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
     agent.write(Frame(frame.PING).encode())
     agent.said(frame.PONG)
-    wait_until(lambda: fds(agent.process) == before + 3 * (MAX_STREAMS - 1))
+    wait_until(lambda: fds(agent.process) == before + 3 * (MAX_AGENT_STREAMS - 1))
     for sock in [*held, *(end for pair in pairs for end in pair)]:
         sock.close()
     wait_until(lambda: fds(agent.process) == before)

@@ -1,10 +1,10 @@
-"""The agent: the endpoint that a daemon starts on a relay over SSH, where nothing of ours is installed.
+"""The relay's agent: the endpoint that a daemon starts there over SSH, where nothing of ours is installed.
 
 It runs from its source text (see tunneld.shipped.pack) on Python 3.9 or newer with the standard library alone, holds
-the ingress's UDP ports, and lives no longer than the SSH session that started it. A plain selector loop, not asyncio:
-half the memory (docs/decisions/0002), and one of it runs on the relay for each tunnel.
+the ingress's UDP ports, and lives no longer than the SSH session that started it. It is a plain selector loop and not
+asyncio, which would double its memory (docs/decisions/0002): one agent runs on the relay for each tunnel.
 
-Further streams come in through a door (tunneld.shipped.join_socket).
+Further streams join through a Unix socket (tunneld.shipped.join_socket).
 """
 
 from __future__ import annotations
@@ -28,25 +28,28 @@ from tunneld.shipped.join_socket import JoinSocket, root
 from tunneld.shipped.udp_sockets import batch
 
 CONTROL_STREAM = "control"
-"""The name of the first stream, whose end is the agent's."""
+"""The name of the first stream. When it ends, so does the agent."""
 
-MAX_STREAMS = 6
-"""Two dedicated ones, as many again that are being replaced, and the control stream."""
+MAX_AGENT_STREAMS = 6
+"""Two dedicated ones, twice as many while they are being replaced, and the control stream."""
 
-LONGEST_NAME = 64
+LONGEST_STREAM_NAME = 64
 """Bytes of a stream's name that count."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
+SILENCE_AT_FIRST = 60.0
+"""Seconds without a byte of the daemon, after which the agent ends, until SERVE says how many."""
+
 LONGEST_SILENCE = 86400.0
-"""Seconds: a daemon that asks for more has made a mistake."""
+"""Seconds. A daemon that asks for more has made a mistake."""
 
 REPORT_EVERY = 5.0
-"""Seconds between two reports of counters that changed."""
+"""Seconds between two reports of counters that have changed."""
 
 
 class IngressAgent:
-    """One ingress, its sockets and its streams."""
+    """One ingress with its sockets and streams. `now` gives seconds of a steady clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -55,15 +58,15 @@ class IngressAgent:
         self._streams: dict[str, ByteStream] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._join_socket: JoinSocket | None = None
-        self._silence = 60.0
+        self._silence = SILENCE_AT_FIRST
         self._reported: dict[str, int] = {}
         self._next_report = 0.0
 
     def run(self, fds: tuple[int, int]) -> None:
-        """Serve until the control stream ends or the daemon has been silent for too long.
+        """Serve until the control stream ends, whose file descriptors are `fds`.
 
         Raises:
-            ProtocolError: the daemon broke the protocol on the control stream.
+            ProtocolError: the daemon broke the protocol on the control stream, or has been silent for too long.
         """
         self._attach(CONTROL_STREAM, fds, None)
         try:
@@ -74,10 +77,10 @@ class IngressAgent:
                 if CONTROL_STREAM not in self._streams:
                     return
                 now = self._now()
-                last_word = max(carrier.heard for carrier in self._ingress.carriers.values()) + self._silence
-                if now >= last_word:
+                silent_too_long = max(carrier.heard for carrier in self._ingress.carriers.values()) + self._silence
+                if now >= silent_too_long:
                     raise ProtocolError(f"the daemon has been silent for {self._silence:g} s")
-                wake = min(filter(None, (self._ingress.deadline(), last_word, now + REPORT_EVERY)))
+                wake = min(filter(None, (self._ingress.deadline(), silent_too_long, now + REPORT_EVERY)))
                 for key, mask in self._selector.select(max(0.0, wake - now)):
                     key.data(mask)
                 self._apply(self._ingress.tick(self._now()))
@@ -100,7 +103,7 @@ class IngressAgent:
 
     def _read(self, stream: ByteStream) -> None:
         if self._streams.get(stream.name) is not stream:
-            return  # detached by an earlier event of the same round
+            return  # an earlier event of the same round has ended it
         try:
             if data := stream.read():
                 self._apply(self._ingress.receive(stream.name, data, self._now()))
@@ -134,14 +137,21 @@ class IngressAgent:
                 self._say(frame.SERVING, self._serve(event.body))
 
     def _serve(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Open the ingress: {"bind": address, "ports": [first, last], "silence": seconds}."""
+        """Open the ingress as the daemon asks: {"bind": address, "ports": [first, last], "silence": seconds}.
+
+        Returns:
+            The body of SERVING: where to join, or an error.
+
+        Raises:
+            ProtocolError: the daemon has asked before, or not as it should.
+        """
         if self._sockets:
             raise ProtocolError("SERVE came twice")
         bind, ports, self._silence = _read_serve(body)
         for port in ports:
             try:
                 self._listen(bind, port)
-            except (OSError, ValueError) as error:  # ValueError: no address at all, such as one with a zero byte in it
+            except (OSError, ValueError) as error:  # ValueError: it is no address, but holds a zero byte, say
                 return {"error": f"UDP port {port} on {bind}: {getattr(error, 'strerror', None) or error}"}
         try:
             self._join_socket = JoinSocket("agent")
@@ -169,13 +179,13 @@ class IngressAgent:
         try:
             joiner = self._join_socket.admit()
         except OSError:
-            # No file descriptor is left, and the process goes on asking to join: look away until the next report.
+            # No file descriptor is left for a process that waits to join: look away until the next report.
             self._selector.unregister(self._join_socket.socket)
             return
         if joiner is None:
             return
-        if joiner.words.startswith(b"stream-") and len(self._streams) < MAX_STREAMS:
-            self._attach(joiner.words[:LONGEST_NAME].decode("ascii", "replace"), joiner.fds, joiner.keeper)
+        if joiner.words.startswith(b"stream-") and len(self._streams) < MAX_AGENT_STREAMS:
+            self._attach(joiner.words[:LONGEST_STREAM_NAME].decode("ascii", "replace"), joiner.fds, joiner.keeper)
         else:
             joiner.turn_away()
 
@@ -194,7 +204,7 @@ class IngressAgent:
     # Words
 
     def _say(self, kind: int, body: dict[str, Any]) -> None:
-        if CONTROL_STREAM in self._streams:  # not so when it ended earlier in the same round
+        if CONTROL_STREAM in self._streams:  # it may have ended earlier in the same round
             self._ingress.carriers[CONTROL_STREAM].say(frame.message(kind, body))
 
     def _report(self) -> None:
@@ -210,10 +220,10 @@ class IngressAgent:
 
 
 def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
-    """The address, the ports and the seconds in a SERVE.
+    """The address to bind to, the ports and the seconds of silence in the body of a SERVE.
 
     Raises:
-        ProtocolError: something is missing or not what it should be.
+        ProtocolError: one of them is missing or out of bounds.
     """
     bind, ports, silence = body.get("bind"), body.get("ports"), body.get("silence")
     if not isinstance(bind, str) or not isinstance(ports, list) or not isinstance(silence, (int, float)):
@@ -226,7 +236,7 @@ def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
 
 
 def _source(peer: tuple[Any, ...]) -> object:
-    """What counts as one source: an IPv4 address, or the /64 that an IPv6 network hands to one home."""
+    """What counts as one source of datagrams: an IPv4 address, or an IPv6 network of 64 bits, such as a home has."""
     host: str = peer[0]
     if ":" not in host or host.startswith("::ffff:"):
         return host
@@ -235,12 +245,12 @@ def _source(peer: tuple[Any, ...]) -> object:
 
 def _leave(*_: object) -> None:
     for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve on standard input and output; the last line on standard error says why it ended, if by a fault."""
+    """Serve on standard input and output. If the agent ends by a fault, the last line on standard error tells it."""
     for number in ENDINGS:
         signal.signal(number, _leave)
     try:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.oldest import oldest_python
-from tests.shipped.test_ingress_agent import knock
+from tests.shipped.test_ingress_agent import ask_to_join
 from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
 from tunneld.core.pair.outbox import OutgoingPacket
@@ -631,8 +631,8 @@ def test_streams_are_bounded(place: Place) -> None:
     client, answer = place.session()
     before = len(os.listdir(f"/proc/{agent_of(answer)}/fd"))
     pairs = [socket.socketpair() for _ in range(20)]
-    held = [knock(answer["door"], b"s%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
-    held.append(knock(answer["door"], b"BAD NAME", [pairs[0][0].fileno()] * 2))
+    held = [ask_to_join(answer["door"], b"s%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
+    held.append(ask_to_join(answer["door"], b"BAD NAME", [pairs[0][0].fileno()] * 2))
     client.step(0.5)
     assert len(os.listdir(f"/proc/{agent_of(answer)}/fd")) <= before + 3 * MAX_MOSH_STREAMS
     for sock in [*held, *(end for pair in pairs for end in pair)]:

@@ -15,8 +15,8 @@ from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
 HOLD = """
 import pathlib, sys
-from tunneld.daemon.run_folder import Claim
-claim = Claim(pathlib.Path(sys.argv[1]), "pi")
+from tunneld.daemon.run_folder import TunnelLock
+claim = TunnelLock(pathlib.Path(sys.argv[1]), "pi")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -73,7 +73,7 @@ def test_a_folder_that_others_write_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "tunneld"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(RightsError, match="written by, somebody else"):
+    with pytest.raises(RightsError, match="is open to, somebody else"):
         prepare(folder)
 
 

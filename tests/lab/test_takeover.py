@@ -18,7 +18,7 @@ from tests.lab.product import QUICK, Daemon, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
 from tunneld.core.supervise.lifecycle import Failure, State
-from tunneld.shipped.end_predecessor import Record, parse
+from tunneld.shipped.end_predecessor import Record, parse_records
 from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
@@ -53,7 +53,7 @@ def record(relay: Sshd) -> Path:
 
 
 def on_record(relay: Sshd) -> Record:
-    (found,) = parse(record(relay).read_text())
+    (found,) = parse_records(record(relay).read_text())
     return found
 
 

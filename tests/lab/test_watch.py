@@ -16,8 +16,9 @@ import pytest
 
 from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
+from tunneld.core.sleep_watch import LONGEST_LATENESS
 from tunneld.net.kernel_news import KernelNews, NetworkNews
-from tunneld.net.network_watch import LATE, POLL, TICK, Change, NetworkWatch
+from tunneld.net.network_watch import POLL, TICK, Change, NetworkWatch
 from tunneld.net.routes import ANYWHERE, Signature, signature, usable
 
 pytestmark = pytest.mark.lab
@@ -238,11 +239,11 @@ async def test_without_netlink_a_change_is_found(pi: Watched) -> None:
 
 STOPPED = """
 import asyncio
-from tunneld.net.network_watch import Watch
+from tunneld.net.network_watch import NetworkWatch
 async def tick(seconds):
     print("ticks", flush=True)
     await asyncio.sleep(seconds)
-asyncio.run(Watch(lambda change: print(change.value, flush=True), sleep=tick).run())
+asyncio.run(NetworkWatch(lambda change: print(change.value, flush=True), sleep=tick).run())
 """
 
 
@@ -253,7 +254,7 @@ def test_a_process_that_was_stopped_is_told(able: None) -> None:
         try:
             assert process.stdout.readline() == "ticks\n"
             os.kill(process.pid, signal.SIGSTOP)
-            signal.sigtimedwait([], LATE + 2 * TICK)
+            signal.sigtimedwait([], LONGEST_LATENESS + 2 * TICK)
             os.kill(process.pid, signal.SIGCONT)
             told = [process.stdout.readline().strip() for _ in range(2)]
             assert told in (["resume", "ticks"], ["ticks", "resume"])  # a tick may have come before the stop

@@ -39,8 +39,8 @@ class Route:
         self.mark = mark
         self.near, self.far = End(is_client=True), End(is_client=False)
         here, there = pipes()
-        self.near.pairing.add_stream("first", *here)
-        self.far.pairing.add_stream("first", *there)
+        self.near.loop.add_stream("first", *here)
+        self.far.loop.add_stream("first", *there)
         self.sessions: list[subprocess.Popen[bytes]] = []
         self.way: JumpRoute
         self.jump: JumpAgentClient | None = None
@@ -66,7 +66,7 @@ class Route:
 
     def begin(self) -> None:
         assert self.jump
-        self.jump.begin(self.near.pairing, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
+        self.jump.begin(self.near.loop, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
 
     def run(self, is_so: Callable[[], object]) -> None:
         """Both ends, until this is true; whatever the agent's start waits for is told if it is not."""
@@ -100,8 +100,8 @@ class Route:
     def close(self) -> None:
         if self.jump:
             self.jump.close()
-        self.near.pairing.close()
-        self.far.pairing.close()
+        self.near.loop.close()
+        self.far.loop.close()
         for session in self.sessions:
             session.kill()
             session.communicate()
@@ -181,9 +181,9 @@ def test_the_near_end_offers_it_too(through: Route) -> None:
     through.connect()
     through.begin()
     asked: list[UdpAddress] = []
-    through.near.pairing.pair.asks = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
+    through.near.loop.pair.asks = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
     offered: list[Candidate] = []
-    through.near.pairing.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
+    through.near.loop.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
     through.run(through.relay)
     assert asked == through.relay()
     assert [(each.kind, each.address) for each in offered] == [("relay", each) for each in through.relay()]
@@ -299,7 +299,7 @@ def test_an_agent_that_is_gone_is_started_again(through: Route, monkeypatch: pyt
     """Its machine was rebooted, maybe: at once if it was of use, else not too often, since each one stays a while."""
     monkeypatch.setattr(jumps, "LOOK_EVERY", 0.05)
     path = {"kind": "relay", "state": "open"}
-    through.near.pairing.pair.snapshot = lambda now: {"paths": [path]}  # type: ignore[method-assign]
+    through.near.loop.pair.snapshot = lambda now: {"paths": [path]}  # type: ignore[method-assign]
     through.prepare("-J", "jump")
     through.connect()
     through.begin()

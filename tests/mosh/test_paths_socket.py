@@ -46,7 +46,7 @@ def test_a_folder_too_deep_for_sockets_is_left_out(tmp_path: Path, monkeypatch: 
     deep = tmp_path / ("x" * 80)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    assert paths_socket.folders() == [f"/tmp/{paths_socket.NAME}-{os.getuid()}"]
+    assert paths_socket.folders() == [f"/tmp/{paths_socket.NAME}-{os.geteuid()}"]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     assert paths_socket.folders()[0] == f"/run/user/1000/{paths_socket.NAME}"
 
@@ -75,7 +75,7 @@ def test_a_folder_that_others_may_enter_is_not_looked_into(folder: Path, mode: i
 def test_somebody_else_s_folder_is_not_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its mode."""
     paths_socket.prepare()
-    monkeypatch.setattr(os, "getuid", lambda: os.lstat(folder).st_uid + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.lstat(folder).st_uid + 1)
     assert_not_looked_into(folder)
 
 

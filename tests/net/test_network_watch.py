@@ -14,7 +14,7 @@ import pytest
 
 from tests.virtual import VirtualTime
 from tunneld.net.netlink import Gone, KernelRoute
-from tunneld.net.network_watch import Change, Clocks, NetworkWatch, WaysOut
+from tunneld.net.network_watch import Change, NetworkWatch, WaysOut
 from tunneld.net.routes import ANYWHERE, Signature
 
 FOUR, SIX = ANYWHERE
@@ -74,24 +74,6 @@ def test_a_target_that_is_new_says_nothing() -> None:
     assert not remembered.differ({**AT_HOME, relay: HOME})
     assert remembered.differ({**AT_HOME, relay: AWAY})
     assert not remembered.differ(AT_HOME)
-
-
-@pytest.mark.parametrize(
-    ("monotonic", "boottime", "jumped"),
-    [
-        (1.0, 1.0, False),
-        (1.0, 2.9, False),
-        (1.0, 3.1, True),  # slept for 2.1 s
-        (3.9, 3.9, False),  # a busy machine
-        (4.1, 4.1, True),  # stopped for 3.1 s
-        (1.0, 3600.0, True),
-    ],
-)
-def test_time_that_passed_unseen(monotonic: float, boottime: float, jumped: bool) -> None:
-    """Suspended, or stopped; and the next tick after it is an ordinary one."""
-    clocks = Clocks(0.0, 0.0)
-    assert clocks.jumped(monotonic, boottime) is jumped
-    assert not clocks.jumped(monotonic + 1, boottime + 1)
 
 
 # The whole watch

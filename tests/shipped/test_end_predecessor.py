@@ -5,34 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.lab.machine import wait_until
-from tests.sshd import free_port
 from tunneld.shipped import end_predecessor
-from tunneld.shipped.end_predecessor import Process, Record, holders, open_record, parse
+from tunneld.shipped.end_predecessor import MOST_RECORDS, Process, Record, open_record, parse_records
 
+own_session = end_predecessor.own_session  # the fixture `own` replaces it
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's process or file")
 
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain programs play sshd."""
-    monkeypatch.setattr(end_predecessor, "SSHD", ("sleep", "sh"))
-    monkeypatch.setattr(end_predecessor, "PATIENCE", 0.1)
+    monkeypatch.setattr(end_predecessor, "SSHD_NAMES", ("sleep", "sh"))
+    monkeypatch.setattr(end_predecessor, "END_TIMEOUT", 0.1)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where records lie."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(end_predecessor, "TEMPORARY", str(tmp_path))
+    monkeypatch.setattr(end_predecessor, "FALLBACK_PLACE", str(tmp_path))
     before = os.umask(0o022)
     yield tmp_path / "tunneld" / "sessions"
     os.umask(before)
@@ -65,12 +65,12 @@ def record_of(stale: subprocess.Popen[bytes], **changes: Any) -> Record:
     return Record(**(given | changes))
 
 
-def claims(home: Path, *records: Record | str, displaces: bool = False) -> tuple[str, bool]:
-    """A claim by a session whose own process is this one's; with these records in the file."""
+def takes_over(home: Path, *records: Record | str, displaces: bool = False) -> tuple[str, bool]:
+    """What a session does that finds these records; this process plays its own sshd."""
     home.mkdir(parents=True, mode=0o700, exist_ok=True)
     (home / "key").touch(mode=0o600)
     (home / "key").write_text("".join(map(str, records)))
-    return end_predecessor.claim("key", "ours", displaces)
+    return end_predecessor.take_over("key", "ours", displaces)
 
 
 @pytest.fixture(autouse=True)
@@ -83,22 +83,22 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Process:
 
 def left(home: Path) -> list[int]:
     """The processes on record."""
-    return [record.pid for record in parse((home / "key").read_text())]
+    return [record.pid for record in parse_records((home / "key").read_text())]
 
 
 def test_our_own_stale_session_is_ended(home: Path, stale: subprocess.Popen[bytes]) -> None:
     """By SIGTERM; the new one's record is all that is left."""
-    assert claims(home, record_of(stale)) == ("ended", True)
+    assert takes_over(home, record_of(stale)) == ("ended", True)
     assert stale.wait(5) == -signal.SIGTERM
     assert left(home) == [os.getpid()]
 
 
 def test_one_that_does_not_listen_is_killed(home: Path) -> None:
-    """It has PATIENCE to leave by itself."""
+    """It has END_TIMEOUT to leave by itself."""
     script = ("sh", "-c", "trap '' TERM; echo; read line")
     with process(*script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as deaf:
         assert deaf.stdout is not None and deaf.stdout.readline()
-        assert claims(home, record_of(deaf)) == ("ended", True)
+        assert takes_over(home, record_of(deaf)) == ("ended", True)
         assert deaf.wait(5) == -signal.SIGKILL
 
 
@@ -106,7 +106,7 @@ def test_one_that_is_stopped_is_ended_as_well(home: Path) -> None:
     """It would take SIGTERM only when it runs again."""
     with process() as stopped:
         stopped.send_signal(signal.SIGSTOP)
-        assert claims(home, record_of(stopped)) == ("ended", True)
+        assert takes_over(home, record_of(stopped)) == ("ended", True)
         assert stopped.wait(5) < 0
 
 
@@ -125,7 +125,7 @@ def test_a_record_that_does_not_fit_ends_nothing(
     home: Path, stale: subprocess.Popen[bytes], record: Callable[[subprocess.Popen[bytes]], Record], displaces: bool
 ) -> None:
     """Whoever has the number now is somebody else."""
-    assert claims(home, record(stale), displaces=displaces) == ("alone", True)
+    assert takes_over(home, record(stale), displaces=displaces) == ("alone", True)
     assert stale.poll() is None
 
 
@@ -140,44 +140,52 @@ def test_a_record_that_does_not_fit_ends_nothing(
 def test_what_is_no_session_is_never_ended(home: Path, argv: tuple[str, ...]) -> None:
     """Whatever the record says: a relay's sshd must not be ended by root's mistake."""
     with process(*argv, stdin=subprocess.PIPE) as other:
-        assert claims(home, record_of(other), displaces=True) == ("alone", True)
+        assert takes_over(home, record_of(other), displaces=True) == ("alone", True)
         assert other.poll() is None
+
+
+def test_a_process_that_has_ended_is_no_session(home: Path, stale: subprocess.Popen[bytes]) -> None:
+    """It has its number until its parent asks how it ended, and holds no port any more."""
+    record = record_of(stale)
+    stale.kill()
+    os.waitid(os.P_PID, stale.pid, os.WEXITED | os.WNOWAIT)
+    assert takes_over(home, record) == ("alone", True)
 
 
 @needs_root
 def test_another_users_process_is_never_ended(home: Path) -> None:
     """Not even by root."""
     with process("sleep", "1000", user=65534) as other:
-        assert claims(home, record_of(other), displaces=True) == ("alone", True)
+        assert takes_over(home, record_of(other), displaces=True) == ("alone", True)
         assert other.poll() is None
 
 
 def test_another_instance_is_a_clone(home: Path, stale: subprocess.Popen[bytes]) -> None:
     """Its session stays, and both are on record."""
-    assert claims(home, record_of(stale, instance="theirs")) == ("clone", True)
+    assert takes_over(home, record_of(stale, instance="theirs")) == ("clone", True)
     assert stale.poll() is None
     assert left(home) == [os.getpid(), stale.pid]
 
 
 def test_a_successor_displaces_another_instance(home: Path, stale: subprocess.Popen[bytes]) -> None:
     """After a power cut the daemon is another one, and the session is still its own."""
-    assert claims(home, record_of(stale, instance="before"), displaces=True) == ("ended", True)
+    assert takes_over(home, record_of(stale, instance="before"), displaces=True) == ("ended", True)
     assert stale.wait(5) == -signal.SIGTERM
 
 
 def test_ours_is_ended_and_a_clones_is_not(home: Path, stale: subprocess.Popen[bytes]) -> None:
     """Each of two clones can end its own."""
     with process() as theirs:
-        assert claims(home, record_of(theirs, instance="theirs"), record_of(stale)) == ("ended", True)
+        assert takes_over(home, record_of(theirs, instance="theirs"), record_of(stale)) == ("ended", True)
         assert theirs.poll() is None
         assert left(home) == [os.getpid(), theirs.pid]
 
 
 def test_a_session_never_ends_itself(home: Path, own: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program may run twice on one connection."""
-    monkeypatch.setattr(end_predecessor, "SSHD", (own.name,))
+    monkeypatch.setattr(end_predecessor, "SSHD_NAMES", (own.name,))
     mine = Record(own.pid, own.start, end_predecessor.boot(), "ours")
-    assert claims(home, mine, displaces=True) == ("alone", True)
+    assert takes_over(home, mine, displaces=True) == ("alone", True)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +193,14 @@ def test_a_session_never_ends_itself(home: Path, own: Process, monkeypatch: pyte
 )
 def test_a_record_that_makes_no_sense_is_none(home: Path, text: str) -> None:
     """And is replaced."""
-    assert claims(home, text, displaces=True) == ("alone", True)
+    assert takes_over(home, text, displaces=True) == ("alone", True)
     assert left(home) == [os.getpid()]
 
 
 def test_a_record_is_one_line() -> None:
     """docs/protocol.md has the same one."""
     text = "1 4711 1268611 ed07ef8c-7817-4a42-af7b-9958f4257567/pid:[4026531836] 2fc1\n"
-    assert [str(record) for record in parse(text)] == [text]
+    assert [str(record) for record in parse_records(text)] == [text]
 
 
 def test_a_kernel_without_descriptors_of_processes_ends_nothing(
@@ -200,9 +208,77 @@ def test_a_kernel_without_descriptors_of_processes_ends_nothing(
 ) -> None:
     """A number alone may be another's by the time of the signal. The record is kept for a better day."""
     monkeypatch.delattr(os, "pidfd_open")
-    assert claims(home, record_of(stale)) == ("unable", True)
+    assert takes_over(home, record_of(stale)) == ("unable", True)
     assert stale.poll() is None
     assert left(home) == [os.getpid(), stale.pid]
+
+
+def test_a_number_that_was_given_away_in_the_last_moment_is_let_be(
+    home: Path, stale: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process on record ended after the first look at it, so the descriptor is of its successor."""
+    successor = Process(stale.pid)
+    successor.start += 1
+
+    def open_too_late(pid: int) -> int:
+        monkeypatch.setattr(end_predecessor, "process_of", {pid: successor}.get)
+        return pidfd_open(pid)
+
+    pidfd_open = os.pidfd_open
+    monkeypatch.setattr(os, "pidfd_open", open_too_late)
+    assert takes_over(home, record_of(stale)) == ("ended", True)
+    assert stale.poll() is None
+    assert left(home) == [os.getpid()]
+
+
+@pytest.mark.parametrize("kind", ["readable to the group", "writable to others", "another user's", "a pipe"])
+def test_a_record_that_is_not_ours_alone_is_not_read(
+    home: Path, tmp_path: Path, stale: subprocess.Popen[bytes], kind: str
+) -> None:
+    """Whoever could have written it could have named any process of ours. A record elsewhere takes its place."""
+    home.mkdir(parents=True, mode=0o700)
+    file = home / "key"
+    os.mkfifo(file, 0o600) if kind == "a pipe" else file.touch(mode=0o600)
+    if kind != "a pipe":
+        file.write_text(str(record_of(stale)))
+    file.chmod({"readable to the group": 0o640, "writable to others": 0o602}.get(kind, 0o600))
+    if kind == "another user's":
+        if os.geteuid() != 0:
+            pytest.skip("takes another user's file")
+        os.chown(file, 65534, 65534)
+    assert end_predecessor.take_over("key", "ours", True) == ("alone", True)
+    assert stale.poll() is None
+    assert left(tmp_path / f"tunneld-{os.geteuid()}") == [os.getpid()]
+
+
+@pytest.mark.parametrize(
+    ("above", "found"),
+    [
+        pytest.param(["sshd"], 1, id="sshd started us"),
+        pytest.param(["sh", "sh", "sh", "sshd"], 4, id="behind three shells"),
+        pytest.param(["sh", "sh", "sh", "sh", "sshd"], None, id="too far away"),
+        pytest.param(["sh"], None, id="out of our sight"),
+    ],
+)
+def test_our_own_sshd_is_the_nearest_one_above_us(
+    monkeypatch: pytest.MonkeyPatch, above: list[str], found: int | None
+) -> None:
+    """A few processes may stand between sshd and us."""
+    ancestors: dict[int, Any] = {
+        at: SimpleNamespace(pid=at, parent=at + 1, is_session=name == "sshd") for at, name in enumerate(above, 1)
+    }
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.setattr(end_predecessor, "process_of", ancestors.get)
+    assert own_session() is ancestors.get(found or 0)
+
+
+def test_a_file_of_records_is_bounded(home: Path) -> None:
+    """Clones of clones are forgotten; this session is always on record."""
+    with contextlib.ExitStack() as stack:
+        clones = [stack.enter_context(process()) for _ in range(MOST_RECORDS + 2)]
+        records = [record_of(each, instance=str(at)) for at, each in enumerate(clones)]
+        assert takes_over(home, *records) == ("clone", True)
+        assert left(home) == [os.getpid(), *(each.pid for each in clones[: MOST_RECORDS - 1])]
 
 
 def test_records_are_ours_alone(home: Path) -> None:
@@ -225,7 +301,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(home: Path, tmp_path: Path,
         if os.geteuid() != 0:
             pytest.skip("takes another user's folder")
         os.chown(home, 65534, 65534)
-    assert end_predecessor.claim("key", "ours", True)[1]
+    assert end_predecessor.take_over("key", "ours", True)[1]
     assert (tmp_path / f"tunneld-{os.geteuid()}" / "key").exists()
     assert not list(home.iterdir())
 
@@ -236,65 +312,24 @@ def test_a_link_in_the_records_place_is_not_followed(home: Path, tmp_path: Path)
     (tmp_path / "precious").touch(mode=0o600)
     (tmp_path / "precious").write_text("precious")
     (home / "key").symlink_to(tmp_path / "precious")
-    assert end_predecessor.claim("key", "ours", True)[1]
+    assert end_predecessor.take_over("key", "ours", True)[1]
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_one_session_of_a_profile_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second waits for the first, but not for ever."""
-    monkeypatch.setattr(end_predecessor, "LOCK_TIME", 0.02)
-    monkeypatch.setattr(end_predecessor, "folders", lambda: [str(home)])
+    monkeypatch.setattr(end_predecessor, "LOCK_TIMEOUT", 0.02)
+    monkeypatch.setattr(end_predecessor, "record_folders", lambda: [str(home)])
     held = open_record("key")
-    assert end_predecessor.claim("key", "ours", True) == ("unrecorded", False)
+    assert end_predecessor.take_over("key", "ours", True) == ("unrecorded", False)
     os.close(held)
-    assert end_predecessor.claim("key", "ours", True) == ("alone", True)
+    assert end_predecessor.take_over("key", "ours", True) == ("alone", True)
 
 
 def test_where_nothing_can_be_written_nothing_is_ended(
     home: Path, stale: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay whose disk is read-only."""
-    monkeypatch.setattr(end_predecessor, "folders", lambda: ["/proc/nowhere"])
-    assert end_predecessor.claim("key", "ours", True) == ("unrecorded", False)
+    monkeypatch.setattr(end_predecessor, "record_folders", lambda: ["/proc/nowhere"])
+    assert end_predecessor.take_over("key", "ours", True) == ("unrecorded", False)
     assert stale.poll() is None
-
-
-@pytest.mark.parametrize(
-    ("bound", "asked", "clashes"),
-    [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "localhost", True),
-        ("127.0.0.1", "0.0.0.0", True),
-        ("127.0.0.1", "*", True),
-        ("127.0.0.1", "127.0.0.2", False),
-        ("127.0.0.1", "::1", False),
-        ("0.0.0.0", "127.0.0.1", True),
-        ("::1", "::1", True),
-        ("::1", "localhost", True),
-        ("::1", "127.0.0.1", False),
-    ],
-)
-def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None:
-    """By the kernel's table of sockets that listen."""
-    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
-    with socket.create_server((bound, 0), family=family) as listener:
-        user = end_predecessor.name_of(os.geteuid())
-        assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
-
-
-def test_a_free_port_is_held_by_nobody() -> None:
-    assert holders([("127.0.0.1", free_port())]) == [None]
-
-
-@needs_root
-def test_another_users_listener_is_told_apart() -> None:
-    """By its socket's owner."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        os.fchown(listener.fileno(), 65534, -1)
-        assert holders([("127.0.0.1", listener.getsockname()[1])]) == [[False, "nobody"]]
-
-
-def test_only_listeners_count() -> None:
-    """A connection from a port is no listener on it."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        assert holders([("127.0.0.1", client.getsockname()[1])]) == [None]

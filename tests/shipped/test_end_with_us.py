@@ -22,8 +22,8 @@ BASH = shutil.which("bash") or ""
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {end_with_us.__file__.removesuffix("/tunneld/shipped/end_with_us.py")!r})
-from tunneld import guard
-end_with_us.SHELL = sys.argv[2]
+from tunneld.shipped import end_with_us
+end_with_us.GUARDING_SHELL = sys.argv[2]
 with end_with_us.guard(int(sys.argv[1])):
     print("guarded", flush=True)
     sys.stdin.readline()
@@ -51,7 +51,7 @@ def guards(
     guarded: subprocess.Popen[bytes],
     *,
     python: str = sys.executable,
-    shell: str = end_with_us.SHELL,
+    shell: str = end_with_us.GUARDING_SHELL,
     env: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that guards that one."""

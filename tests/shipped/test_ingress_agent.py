@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from tunneld.core.stream.carrier import MAX_CONTROL
 from tunneld.core.stream.flow import MAX_FLOWS_OF_SOURCE
 from tunneld.core.stream.frame import Frame, FrameDecoder, message
 from tunneld.shipped import pack
-from tunneld.shipped.ingress_agent import MAX_STREAMS
+from tunneld.shipped.ingress_agent import MAX_AGENT_STREAMS, REPORT_EVERY, IngressAgent, _leave, _source
 
 PATIENCE = 20.0  # seconds until a test gives up
 WRONG_PORTS: list[Any] = [[], [1], [1, 2, 3], [2, 1], [0, 1], [1, 65536], [1, 10**30], ["1", "2"], [1, True], [[], {}]]
@@ -105,27 +106,34 @@ class Relay:
     env: dict[str, str]
     port: int = field(default_factory=lambda: free_udp_ports(3))
     programs: list[Program] = field(default_factory=list)
-    door: str = ""
+    path: str = ""
 
     def start(self, program: bytes | None = None, *, before: str = "") -> Program:
         self.programs.append(Program(program or pack.ingress_agent_program(), self.env, before=before))
         return self.programs[-1]
 
-    def serve(self, *, bind: str = "127.0.0.1", silence: float = 60) -> Program:
+    def serve(self, *, bind: str = "127.0.0.1", silence: float = 60, program: bytes | None = None) -> Program:
         """An agent whose ingress is open."""
-        agent = self.start()
+        agent = self.start(program)
         agent.greet()
         agent.write(serve(self.port, bind=bind, silence=silence))
-        self.door = frame.body(agent.said(frame.SERVING))["join"]
+        self.path = frame.body(agent.said(frame.SERVING))["join"]
         return agent
 
     def join(self, name: str) -> Program:
-        stream = self.start(pack.join_program(self.door, name))
+        stream = self.start(pack.join_program(self.path, name))
         stream.greet()
         return stream
 
     def left(self) -> list[str]:
         return [entry.name for entry in self.folder.iterdir()]
+
+
+def reporting_often() -> bytes:
+    """The agent with pauses between its reports that are a hundredth as long."""
+    text, pause = zlib.decompress(pack.ingress_agent_program()).decode(), "REPORT_EVERY = "
+    assert f"{pause}{REPORT_EVERY}" in text
+    return zlib.compress(text.replace(f"{pause}{REPORT_EVERY}", f"{pause}{REPORT_EVERY / 100}").encode())
 
 
 def serve(port: int, *, bind: str = "127.0.0.1", silence: float = 60) -> bytes:
@@ -170,10 +178,9 @@ def fds(process: subprocess.Popen[bytes]) -> int:
     return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
-def cpu(process: subprocess.Popen[bytes]) -> float:
-    """Seconds of processor time so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def state(process: subprocess.Popen[bytes]) -> str:
+    """What the system says that it does (proc(5)): R runs or could, S waits."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 # What it is for
@@ -238,6 +245,15 @@ def test_a_signal_ends_it_and_leaves_nothing(relay: Relay, number: signal.Signal
     assert relay.left() == []
 
 
+def test_a_second_signal_does_not_interrupt_the_cleaning_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first one on, all that could end it are ignored."""
+    ignored: list[int] = []
+    monkeypatch.setattr(signal, "signal", lambda number, how: ignored.append(number) if how is signal.SIG_IGN else None)
+    with pytest.raises(SystemExit):
+        _leave()
+    assert {signal.SIGTERM, signal.SIGHUP, signal.SIGINT} <= set(ignored)
+
+
 def test_the_end_of_its_input_ends_it(any_relay: Relay) -> None:
     """The SSH session is over; so is the process of a stream that had joined."""
     agent = any_relay.serve()
@@ -267,6 +283,7 @@ def test_silence_ends_it(relay: Relay) -> None:
         (message(frame.SERVE, {}).encode(), "SERVE lacks bind, ports or silence"),
         (message(frame.SERVE, {"bind": 1, "ports": [1, 2], "silence": 1}).encode(), "SERVE lacks bind"),
         (message(frame.SERVE, {"bind": "", "ports": [1, 2], "silence": "1"}).encode(), "SERVE lacks bind"),
+        (message(frame.SERVE, {"bind": "", "ports": [1, 2], "silence": 0}).encode(), "silence is out of bounds"),
         (message(frame.SERVE, {"bind": "", "ports": [1, 2], "silence": 10**400}).encode(), "silence is out of bounds"),
         (Frame(frame.SERVE, payload=b'{"bind":"","ports":[1,2],"silence":1e999}').encode(), "silence is out of bounds"),
         *(
@@ -325,14 +342,14 @@ def test_what_others_left_in_the_temporary_folder_does_no_harm(relay: Relay) -> 
 
 def test_a_malformed_stream_ends_that_stream_alone(relay: Relay) -> None:
     """The agent counts it and goes on."""
-    agent = relay.serve()
+    agent = relay.serve(program=reporting_often())
     stream = relay.join("stream-1")
     stream.write(Frame(frame.ACK, number=9).encode())
     assert stream.process.wait(PATIENCE) == 0
     agent.until(lambda: any(b'"streams_malformed":1' in one.payload for one in agent.frames))
 
 
-def test_garbage_at_the_door_is_turned_away(relay: Relay) -> None:
+def test_garbage_at_the_join_socket_is_turned_away(relay: Relay) -> None:
     """Nothing, no files, wrong names, one file, files that are no streams: none of it stays or does harm."""
     agent = relay.serve()
     before = fds(agent.process)
@@ -352,7 +369,7 @@ def test_garbage_at_the_door_is_turned_away(relay: Relay) -> None:
         (b"control", [pair, pair]),
         (b"stream-1", [pair] * 100),  # a stream, as far as its first two go
     ]:
-        knock(relay.door, data, files).close()
+        ask_to_join(relay.path, data, files).close()
     agent.write(Frame(frame.PING).encode())
     agent.said(frame.PONG)
     wait_until(lambda: fds(agent.process) <= before + 3)
@@ -363,9 +380,9 @@ def test_garbage_at_the_door_is_turned_away(relay: Relay) -> None:
     wait_until(lambda: fds(agent.process) == before)
 
 
-def knock(door: str, data: bytes, files: list[int]) -> socket.socket:
+def ask_to_join(path: str, data: bytes, files: list[int]) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.connect(door)
+    sock.connect(path)
     if data:
         sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else [])
     return sock
@@ -379,14 +396,14 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def test_streams_are_bounded(relay: Relay) -> None:
-    """However many knock."""
+    """However many ask to join."""
     agent = relay.serve()
     before = fds(agent.process)
     pairs = [socket.socketpair() for _ in range(20)]
-    held = [knock(relay.door, b"stream-%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
+    held = [ask_to_join(relay.path, b"stream-%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
     agent.write(Frame(frame.PING).encode())
     agent.said(frame.PONG)
-    wait_until(lambda: fds(agent.process) == before + 3 * (MAX_STREAMS - 1))
+    wait_until(lambda: fds(agent.process) == before + 3 * (MAX_AGENT_STREAMS - 1))
     for sock in [*held, *(end for pair in pairs for end in pair)]:
         sock.close()
     wait_until(lambda: fds(agent.process) == before)
@@ -399,6 +416,26 @@ def test_a_name_that_comes_again_replaces_its_stream(relay: Relay) -> None:
     assert old.process.wait(PATIENCE) == 0
     new.write(Frame(frame.PING).encode())
     new.said(frame.PONG)
+
+
+def test_a_stream_that_was_replaced_is_not_read_any_more() -> None:
+    """Both were readable in the same round of the loop; file descriptors have been given anew meanwhile."""
+    agent = IngressAgent()
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(there) for there in (attached(agent, "control"), attached(agent, "stream-1"))]
+        old = agent._streams["stream-1"]
+        peers.append(stack.enter_context(attached(agent, "stream-1")))
+        agent._read(old)
+        assert agent._streams["stream-1"] is not old
+        for name in list(agent._streams):
+            agent._detach(name)
+
+
+def attached(agent: IngressAgent, name: str) -> socket.socket:
+    """The other end of a stream that this agent has."""
+    here, there = socket.socketpair()
+    agent._attach(name, (here.detach(), os.open(os.devnull, os.O_WRONLY)), None)
+    return there
 
 
 def test_a_stream_whose_peer_never_reads_is_ended(relay: Relay) -> None:
@@ -415,21 +452,53 @@ def test_a_stream_whose_peer_never_reads_is_ended(relay: Relay) -> None:
 
 
 def test_without_a_file_descriptor_it_does_not_spin(relay: Relay) -> None:
-    """Somebody knocks whom it cannot let in: it waits, and lets them in when it can."""
-    agent = relay.serve()
+    """A process asks to join that it cannot admit: it waits, and admits that when it can."""
+    agent = relay.serve(program=reporting_often())
     limits = resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (fds(agent.process), limits[1]))
-    stream = relay.start(pack.join_program(relay.door, "stream-1"))
-    agent.write(Frame(frame.PING).encode())
-    agent.said(frame.PONG)
-    spent = cpu(agent.process)
-    time.sleep(1.0)  # in which it could spin: processor time is what this test looks at
-    assert cpu(agent.process) - spent < 0.3
+    stream = relay.start(pack.join_program(relay.path, "stream-1"))
+    wait_until(lambda: Path(f"/proc/{stream.process.pid}/comm").read_text() == "cat\n")  # it has asked to join
+    for _ in range(3):
+        agent.write(Frame(frame.PING).encode())
+        agent.said(frame.PONG)
+        wait_until(lambda: state(agent.process) == "S")  # it waits, which a process that spins never does
     resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, limits)
     stream.greet()
 
 
 # Hostile senders
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one_source"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+    ],
+)
+def test_a_source_is_an_address_or_a_network_of_64_bits(one: str, other: str, is_one_source: bool) -> None:
+    """Whoever has an IPv6 network has more addresses than any bound; the port never counts."""
+    assert (_source((one, 1, 0, 0)) == _source((other, 2, 0, 0))) is is_one_source
+
+
+def test_flows_of_one_source_are_bounded(relay: Relay) -> None:
+    """However many ports it has; another address gets through."""
+    agent = relay.serve()
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_FLOWS_OF_SOURCE + 6):
+            stack.enter_context(client(relay.port)).send(MOSH_SIZED)
+        other = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        other.bind(("127.0.0.2", 0))
+        other.sendto(b"\0somebody else".ljust(32), ("127.0.0.1", relay.port))
+        agent.until(lambda: any(b"somebody else" in each.payload for each in agent.frames))
+    opened = {each.flow for each in agent.frames if each.kind == frame.DATAGRAM}
+    assert len(opened) <= MAX_FLOWS_OF_SOURCE + 1
 
 
 def test_two_thousand_hostile_datagrams(relay: Relay) -> None:

@@ -17,17 +17,17 @@ from tunneld.shipped import join_socket
 PROGRAM = f"""
 import os, sys
 sys.path.insert(0, {join_socket.__file__.removesuffix("/tunneld/shipped/join_socket.py")!r})
-from tunneld.shipped.join_socket import Door
+from tunneld.shipped.join_socket import JoinSocket
 if len(sys.argv) > 1:
     os.setuid(int(sys.argv[1]))
-door = Door("far")
-print(door.folder, flush=True)
+joining = JoinSocket("far")
+print(joining.folder, flush=True)
 sys.stdin.readline()
 """
 
 
 class Owner:
-    """A process that has a door, in a PID namespace of its own if it is `apart`, and as this user."""
+    """A process that has a join socket: in a PID namespace of its own if it is `apart`, and as this user."""
 
     def __init__(self, place: Path, *user: str, apart: bool = False) -> None:
         enter = ["unshare", "--pid", "--fork", "--kill-child"] if apart else []
@@ -78,8 +78,8 @@ def test_an_agent_in_another_container_is_let_be(place: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_where_nobody_may_look_around_there_is_a_door(place: Path) -> None:
-    """Such as a /tmp in which users shall not see each other's files."""
+def test_an_agent_needs_no_list_of_the_folder(place: Path) -> None:
+    """Some machines have a /tmp in which users must not see each other's files."""
     place.chmod(0o1733)
     one = Owner(place, "65534")
     assert one.folder.parent == place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,16 @@ from tunneld.core.pair import stun
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
 from tunneld.core.pair.path import UdpAddress
 from tunneld.shipped import pack
-from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, MAX_PACKET, UNUSED, JumpAgent
+from tunneld.shipped.jump_agent import (
+    LIFE_LIMIT,
+    LONE_END_LIMIT,
+    MAX_RETURN_ROUTES,
+    SILENCE_LIMIT,
+    STUN_ANSWER_RATE,
+    UNVISITED_LIMIT,
+    JumpAgent,
+)
+from tunneld.shipped.udp_sockets import LONGEST_PACKET
 
 SECRET = bytes(range(32))
 SYNC = "HERE"
@@ -42,18 +52,18 @@ class End:
 
     def receive(self) -> bytes | None:
         """The words in the next packet; None if it is no packet of the other end's."""
-        opened = self.seal.open(self.sock.recv(MAX_PACKET))
+        opened = self.seal.open(self.sock.recv(LONGEST_PACKET))
         return opened.body if opened else None
 
     def asks(self) -> tuple[bytes, UdpAddress] | None:
         """What the agent says to a STUN question."""
         self.sock.send(stun.request(b"0123456789ab"))
-        return stun.read_response(self.sock.recv(MAX_PACKET))
+        return stun.read_response(self.sock.recv(LONGEST_PACKET))
 
     def hears_nothing(self, seconds: float = 0.2) -> bool:
         self.sock.settimeout(seconds)
         try:
-            return not self.sock.recv(MAX_PACKET)
+            return not self.sock.recv(LONGEST_PACKET)
         except TimeoutError:
             return True
 
@@ -182,11 +192,11 @@ def test_it_answers_no_faster_than_a_pair_asks(agent: dict[str, Any], ends: Call
     client.sock.settimeout(0.3)
     answers = 0
     try:
-        while client.sock.recv(MAX_PACKET):
+        while client.sock.recv(LONGEST_PACKET):
             answers += 1
     except TimeoutError:
         pass
-    assert ANSWERS <= answers <= 2 * ANSWERS
+    assert STUN_ANSWER_RATE <= answers <= 2 * STUN_ANSWER_RATE
 
 
 def test_it_takes_a_port_that_the_firewall_lets_through() -> None:
@@ -230,55 +240,80 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def meeting(clock: Clock) -> Iterator[JumpAgent]:
-    meeting = JumpAgent(identities(SECRET), FAREWELL, clock)
-    yield meeting
-    meeting.close()
+def jump(clock: Clock) -> Iterator[JumpAgent]:
+    jump = JumpAgent(identities(SECRET), FAREWELL, clock)
+    yield jump
+    jump.close()
 
 
-def serve(meeting: JumpAgent, end: End) -> None:
-    """Have `end` say something, and the meeting take it."""
+def serve(jump: JumpAgent, end: End) -> None:
+    """Have `end` say something, and the agent take it."""
     end.send(b"hello")
-    meeting.serve(5)
+    jump.serve(5)
 
 
 def test_it_stays_for_as_long_as_it_is_used(
-    meeting: JumpAgent, clock: Clock, ends: Callable[[int], tuple[End, End]]
+    jump: JumpAgent, clock: Clock, ends: Callable[[int], tuple[End, End]]
 ) -> None:
     """A minute if nobody comes, a while after the last packet, a day for one end alone, and not for ever."""
     began = clock.now
-    client, far = ends(meeting.open(range(1))[4])
-    assert meeting.end() == began + UNUSED
-    serve(meeting, far)
-    assert meeting.end() == began + IDLE
-    clock.now = began + ALONE - 10
-    serve(meeting, far)
-    assert meeting.end() == began + ALONE
-    serve(meeting, client)
-    assert meeting.end() == clock.now + IDLE
-    clock.now = began + LONGEST - 10
-    serve(meeting, client)
-    serve(meeting, far)
-    assert meeting.end() == began + LONGEST
+    client, far = ends(jump.open(range(1))[4])
+    assert jump.end() == began + UNVISITED_LIMIT
+    serve(jump, far)
+    assert jump.end() == began + SILENCE_LIMIT
+    clock.now = began + LONE_END_LIMIT - 10
+    serve(jump, far)
+    assert jump.end() == began + LONE_END_LIMIT
+    serve(jump, client)
+    assert jump.end() == clock.now + SILENCE_LIMIT
+    clock.now = began + LIFE_LIMIT - 10
+    serve(jump, client)
+    serve(jump, far)
+    assert jump.end() == began + LIFE_LIMIT
 
 
-def test_it_ends_at_a_farewell(meeting: JumpAgent, ends: Callable[[int], tuple[End, End]]) -> None:
+def test_it_remembers_a_few_return_routes(jump: JumpAgent, clock: Clock) -> None:
+    """Whoever sends an end's identity from many ports cannot fill its memory; the ends go on meeting."""
+    port = jump.open(range(1))[4]
+    with contextlib.ExitStack() as stack:
+        copies = [End(port, is_client=True) for _ in range(2 * MAX_RETURN_ROUTES)]
+        client, far = End(port, is_client=True), End(port, is_client=False)
+        for end in (client, far, *copies):
+            stack.enter_context(end.sock)
+        newest = [client, *copies[1 - MAX_RETURN_ROUTES :]]
+        for end in (*copies[: -len(newest)], client, far, *newest):
+            serve(jump, end)
+        assert list(jump._return_routes) == [UdpAddress(*end.sock.getsockname()) for end in newest]
+        serve(jump, client)
+        serve(jump, far)
+        assert client.receive() == b"hello"
+
+
+def test_strangers_are_not_remembered(jump: JumpAgent, ends: Callable[[int], tuple[End, End]]) -> None:
+    """Not even by their address: what carries no identity of the two ends says nothing about them."""
+    client, _ = ends(jump.open(range(1))[4])
+    client.sock.send(b"\x41" + bytes(60))
+    jump.serve(5)
+    assert not jump._return_routes
+
+
+def test_it_ends_at_a_farewell(jump: JumpAgent, ends: Callable[[int], tuple[End, End]]) -> None:
     """Which only those know who have its text; half of it is none."""
-    client, _ = ends(meeting.open(range(1))[4])
+    client, _ = ends(jump.open(range(1))[4])
     for words in (FAREWELL[:-1], FAREWELL + b"x"):
         client.sock.send(words)
-        meeting.serve(5)
-    assert meeting.end() == 1000 + UNUSED
+        jump.serve(5)
+    assert jump.end() == 1000 + UNVISITED_LIMIT
     client.sock.send(FAREWELL)
-    meeting.run()
+    jump.run()
 
 
 def test_it_ends(clock: Clock) -> None:
     """When its time is over."""
-    meeting = JumpAgent(identities(SECRET), FAREWELL, clock)
-    meeting.open(range(1))
-    clock.now += UNUSED
+    jump = JumpAgent(identities(SECRET), FAREWELL, clock)
+    jump.open(range(1))
+    clock.now += UNVISITED_LIMIT
     began = time.monotonic()
-    meeting.run()
-    meeting.close()
+    jump.run()
+    jump.close()
     assert time.monotonic() - began < 1

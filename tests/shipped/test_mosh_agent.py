@@ -23,14 +23,14 @@ from typing import Any
 import pytest
 
 from tests.oldest import oldest_python
-from tests.shipped.test_ingress_agent import knock
+from tests.shipped.test_ingress_agent import ask_to_join
 from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pack
-from tunneld.shipped.mosh_agent import MAX_STREAMS
-from tunneld.shipped.pair_loop import LOOPBACK
+from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS
+from tunneld.shipped.start_mosh_server import LOOPBACK
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
@@ -66,7 +66,7 @@ class Client(End):
         assert process.stdin and process.stdout
         process.stdin.write(program)
         process.stdin.flush()
-        self.pairing.add_stream(name, os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()))
+        self.loop.add_stream(name, os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()))
         process.stdin.close()
         process.stdout.close()
         return process
@@ -88,7 +88,7 @@ class Client(End):
 
     def open_terminal(self, key: str, family: int = 6) -> None:
         """Start mosh-client."""
-        port = self.pairing.open_local(family)
+        port = self.loop.open_local(family)
         self.terminal, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.mosh = subprocess.Popen(
@@ -99,7 +99,7 @@ class Client(End):
             env={"MOSH_KEY": key, "LC_ALL": "C.UTF-8", "TERM": "xterm", "MOSH_PREDICTION_DISPLAY": "never"},
         )
         os.close(theirs)
-        self.pairing.watch(self.terminal, self._read)
+        self.loop.watch(self.terminal, self._read)
 
     def types(self, text: str) -> None:
         os.write(self.terminal, f"{text}\n".encode())
@@ -109,9 +109,9 @@ class Client(End):
 
     def leave(self) -> None:
         """Say that mosh-client has ended, and wait until all streams have."""
-        for name in list(self.pairing.pair.streams):
-            self.pairing.say(name, frame.SERVE, {"leave": True})
-        until(lambda: not self.pairing.pair.streams, self)
+        for name in list(self.loop.pair.streams):
+            self.loop.say(name, frame.SERVE, {"leave": True})
+        until(lambda: not self.loop.pair.streams, self)
 
     def end(self) -> None:
         if self.mosh and self.status is None:
@@ -122,7 +122,7 @@ class Client(End):
             process.wait()
             assert process.stderr
             process.stderr.close()
-        self.pairing.close()
+        self.loop.close()
         self._end_there()
 
     def _end_there(self) -> None:
@@ -141,7 +141,7 @@ class Client(End):
 
     def _ended(self) -> None:
         assert self.mosh
-        self.pairing.unwatch(self.terminal)
+        self.loop.unwatch(self.terminal)
         os.close(self.terminal)
         self.status = self.mosh.wait(PATIENCE)
 
@@ -254,7 +254,7 @@ def test_the_session_outlives_its_stream(place: Place) -> None:
     client, answer = place.session()
     client.types("one")
     client.sees("<one>")
-    client.pairing.drop_stream("ssh")
+    client.loop.drop_stream("ssh")
     assert client.processes["ssh"].wait(PATIENCE) == 0
     client.types("two")
     client.step(0.3)
@@ -271,7 +271,7 @@ def test_a_killed_session_takes_nothing_along(place: Place) -> None:
     client.sees("<one>")
     os.killpg(client.processes["ssh"].pid, signal.SIGKILL)
     client.processes["ssh"].wait()
-    client.pairing.drop_stream("ssh")
+    client.loop.drop_stream("ssh")
     client.join(answer, "again")
     client.types("two")
     client.sees("<two>")
@@ -283,8 +283,8 @@ def test_two_streams(place: Place) -> None:
     client.join(answer, "second")
     client.types("one")
     client.sees("<one>")
-    until(lambda: client.pairing.pair.counts["datagrams_duplicate"] > 0, client)
-    client.pairing.drop_stream("ssh")
+    until(lambda: client.loop.pair.counts["datagrams_duplicate"] > 0, client)
+    client.loop.drop_stream("ssh")
     client.types("two")
     client.sees("<two>")
 
@@ -363,7 +363,7 @@ needs_an_address = pytest.mark.skipif(not own_addresses.own(), reason="this mach
 
 def carrier(client: Client) -> str:
     """What carries datagrams now."""
-    found: str = client.pairing.pair.snapshot(time.monotonic())["in_use"]["carrier"]
+    found: str = client.loop.pair.snapshot(time.monotonic())["in_use"]["carrier"]
     return found
 
 
@@ -373,14 +373,14 @@ def test_a_path_takes_over(any_place: Place) -> None:
     client, answer = any_place.session(udp=True)
     client.types("one")
     client.sees("<one>")
-    client.pairing.open_udp()
+    client.loop.open_udp()
     until(lambda: carrier(client) == "path", client)
-    client.pairing.drop_stream("ssh")
+    client.loop.drop_stream("ssh")
     client.types("two")
     client.sees("<two>")
     client.join(answer, "again")
     until(lambda: client.is_greeted, client)
-    client.pairing.close_udp()
+    client.loop.close_udp()
     client.types("three")
     client.sees("<three>")
 
@@ -389,11 +389,11 @@ def test_a_path_takes_over(any_place: Place) -> None:
 def test_a_client_that_moves_is_followed(place: Place) -> None:
     """Another socket, another port; no stream is there to say so, but its packets are sealed."""
     client, _ = place.session(udp=True)
-    client.pairing.open_udp()
+    client.loop.open_udp()
     until(lambda: carrier(client) == "path", client)
-    client.pairing.drop_stream("ssh")
-    client.pairing.close_udp()
-    client.pairing.open_udp()
+    client.loop.drop_stream("ssh")
+    client.loop.close_udp()
+    client.loop.open_udp()
     client.types("one")
     client.sees("<one>")
 
@@ -402,9 +402,9 @@ def test_a_client_that_moves_is_followed(place: Place) -> None:
 def test_strangers_are_not_answered(place: Place) -> None:
     """Garbage, cut and repeated packets, and too many of them: nothing comes back, and the session goes on."""
     client, answer = place.session(udp=True)
-    client.pairing.open_udp()
+    client.loop.open_udp()
     until(lambda: carrier(client) == "path", client)
-    remote = client.pairing.pair.snapshot(time.monotonic())["in_use"]["remote"]
+    remote = client.loop.pair.snapshot(time.monotonic())["in_use"]["remote"]
     host, _, port = remote.rpartition(":")
     there = (host.strip("[]"), int(port))
     overheard = listen_in(client)
@@ -435,7 +435,7 @@ def test_strangers_are_not_answered(place: Place) -> None:
 def listen_in(client: Client) -> list[bytes]:
     """The packets that it sends from now on."""
     heard: list[bytes] = []
-    pair = client.pairing.pair
+    pair = client.loop.pair
     packets = pair.packets
 
     def overhear(now: float) -> list[OutgoingPacket]:
@@ -592,7 +592,7 @@ def test_a_client_that_thinks_better_of_it(place: Place) -> None:
     client = place.client()
     process = client.start("ssh", pack.mosh_agent_command(SERVE))
     answer = client.hears(frame.SERVING)
-    client.pairing.drop_stream("ssh")
+    client.loop.drop_stream("ssh")
     assert process.wait(PATIENCE) == 0
     wait_until(lambda: not lives(answer["pid"]))
 
@@ -619,7 +619,7 @@ def test_serve_may_not_come_twice(place: Place) -> None:
     """A stream that asks for anything but to leave ends; the session goes on."""
     client, answer = place.session()
     client.join(answer, "second")
-    client.pairing.say("second", frame.SERVE, SERVE)
+    client.loop.say("second", frame.SERVE, SERVE)
     until(lambda: client.lost, client)
     assert [name for name, _ in client.lost] == ["second"]
     client.types("hello")
@@ -631,10 +631,10 @@ def test_streams_are_bounded(place: Place) -> None:
     client, answer = place.session()
     before = len(os.listdir(f"/proc/{agent_of(answer)}/fd"))
     pairs = [socket.socketpair() for _ in range(20)]
-    held = [knock(answer["door"], b"s%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
-    held.append(knock(answer["door"], b"BAD NAME", [pairs[0][0].fileno()] * 2))
+    held = [ask_to_join(answer["door"], b"s%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
+    held.append(ask_to_join(answer["door"], b"BAD NAME", [pairs[0][0].fileno()] * 2))
     client.step(0.5)
-    assert len(os.listdir(f"/proc/{agent_of(answer)}/fd")) <= before + 3 * MAX_STREAMS
+    assert len(os.listdir(f"/proc/{agent_of(answer)}/fd")) <= before + 3 * MAX_MOSH_STREAMS
     for sock in [*held, *(end for pair in pairs for end in pair)]:
         sock.close()
     client.join(answer, "again")

@@ -20,7 +20,8 @@ from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.shipped import pack, start_mosh_server
 
-EVERYTHING = sorted({each for name in ("ingress", "mosh", "jump") for each in pack.shipped(f"shipped.{name}_agent")})
+PROGRAMS = ["shipped.ingress_agent", "shipped.mosh_agent", "shipped.jump_agent", "shipped.end_predecessor"]
+EVERYTHING = sorted({each for name in PROGRAMS for each in pack.shipped(name)})
 PACKAGES = {"core", "core.pair", "core.stream", "shipped"}
 WANTED = {"locale": {"LANG": "C.UTF-8"}, "command": ["echo", "it's", '"$HOME"', "`x`", "\\", "!", "ü", "\udc80"]}
 
@@ -29,11 +30,21 @@ WANTED = {"locale": {"LANG": "C.UTF-8"}, "command": ["echo", "it's", '"$HOME"', 
 def test_words_for_people_are_left_out(name: str) -> None:
     """And nothing else: the same program, on the same lines, without docstrings and lines of comment."""
     source = pack._source(name)
-    shipped = pack._for_machines(source)
+    shipped = pack._without_prose(source)
     assert ast.dump(silent(shipped)) == ast.dump(silent(source))
     assert statements(shipped) <= statements(source)
     assert '"""' not in shipped
     assert len(shipped) < len(source)
+
+
+def test_only_strings_and_comments_of_their_own_lines_are_prose() -> None:
+    """A string that is used stays, and so does a number sign within it. A body of prose alone does nothing."""
+    source = (
+        '"""Prose."""\nx = 1  # kept\n# Prose\ny = """\n# data\n"""\ndef f():\n    """Prose\n    too."""\n    # Prose\n'
+    )
+    stripped = '\nx = 1  # kept\n\ny = """\n# data\n"""\ndef f():\n    0\n\n\n'
+    assert pack._without_prose(source) == stripped
+    assert pack._without_prose("class Abstract:\n    def f(self): ...\n") == "class Abstract:\n    def f(self): ...\n"
 
 
 def silent(source: str) -> ast.Module:
@@ -54,7 +65,7 @@ def statements(source: str) -> set[tuple[int, str]]:
     return {(node.lineno, type(node).__name__) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)}
 
 
-@pytest.mark.parametrize("name", ["shipped.ingress_agent", "shipped.mosh_agent", "shipped.jump_agent"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_each_module_comes_after_those_that_it_needs(name: str) -> None:
     """As the import system would find them."""
     order = pack.shipped(name)
@@ -107,10 +118,16 @@ def test_a_start_fits_two_flights() -> None:
     assert len(pack.mosh_agent_program(bytes(SECRET))) < 19 * segment
 
 
+def test_a_takeover_fits_the_first_flight() -> None:
+    """It is sent at the start of each session, and the ports are not free before it has run."""
+    program = pack.end_predecessor_program("tunneld-claim ", "a" * 32, "b" * 16, True, [("127.0.0.1", 2222)])
+    assert len(pack.whole_command(program)) < 4 * 1448
+
+
 def test_the_first_stage_speaks_as_the_second_would() -> None:
     """What it puts together by hand is what the core makes."""
     assert StreamCarrier("any", 0, dedicated=True).outgoing(0) == start_mosh_server.GREETING
-    assert (start_mosh_server.SERVING, start_mosh_server.SECRET) == (frame.SERVING, SECRET)
+    assert (start_mosh_server.SERVING, start_mosh_server.SECRET_LENGTH) == (frame.SERVING, SECRET)
 
 
 @pytest.mark.parametrize("text", ["plain", 'a "quoted" \\ one', "ä\n\t\x7f€", "\udc80", "😀!", ""])
@@ -123,10 +140,11 @@ def test_words_are_quoted_as_json(text: str) -> None:
 
 def test_the_second_stage_finds_its_imports_done() -> None:
     """Both lists are constants, since a person waits for the command: they are complete, and nothing is early twice."""
-    assert [each for each in pack.shipped("shipped.mosh_agent") if each in pack._EARLY] == list(pack._EARLY)
-    assert all(set(pack.shipped(each)) <= set(pack._EARLY) for each in pack._EARLY)
-    late = set(pack.shipped("shipped.mosh_agent")) - {*pack._EARLY, pack._FIRST}
+    stages = pack.shipped("shipped.mosh_agent")
+    assert [each for each in stages if each in pack._EARLY_MODULES] == list(pack._EARLY_MODULES)
+    assert all(set(pack.shipped(each)) <= set(pack._EARLY_MODULES) for each in pack._EARLY_MODULES)
+    late = set(stages) - {*pack._EARLY_MODULES, pack._FIRST_MODULE}
     needed = {name for each in late for name in re.findall(r"^(?:import|from) (\w+)", pack._source(each), re.M)}
-    early = "".join(map(pack._source, [*pack._EARLY, pack._FIRST]))
-    done = {*pack._LATER.split(", "), *re.findall(r"^(?:import|from) (\w+)", early, re.M), "tunneld"}
+    early = "".join(map(pack._source, [*pack._EARLY_MODULES, pack._FIRST_MODULE]))
+    done = {*pack._LATE_IMPORTS.split(", "), *re.findall(r"^(?:import|from) (\w+)", early, re.M), "tunneld"}
     assert needed <= done

@@ -28,7 +28,7 @@ class End:
         self.heard: list[tuple[str, int, dict[str, Any]]] = []
         self.lost: list[tuple[str, str]] = []
         self.noted: list[tuple[str, Any]] = []
-        self.pairing = PairLoop(
+        self.loop = PairLoop(
             Pair(SECRET, time.monotonic(), is_client=is_client),
             message=lambda *what: self.heard.append(what),
             stream_lost=lambda *what: self.lost.append(what),
@@ -36,13 +36,13 @@ class End:
 
     @property
     def is_greeted(self) -> bool:
-        return any(stream.greeted for stream in self.pairing.pair.streams.values())
+        return any(stream.greeted for stream in self.loop.pair.streams.values())
 
     def step(self, seconds: float = 0.01) -> None:
         """Run for so long."""
         end = time.monotonic() + seconds
-        self.pairing.call_at(end, lambda: None)
-        self.pairing.run(lambda: time.monotonic() >= end)
+        self.loop.call_at(end, lambda: None)
+        self.loop.run(lambda: time.monotonic() >= end)
 
 
 def until(is_so: Callable[[], Any], *ends: End) -> None:
@@ -59,12 +59,12 @@ def ends() -> Iterator[tuple[End, End]]:
     """A client's end and a far end with a stream of two pipes between them."""
     client, far = End(is_client=True), End(is_client=False)
     here, there = pipes()
-    client.pairing.add_stream("ssh", *here)
-    far.pairing.add_stream("first", *there)
+    client.loop.add_stream("ssh", *here)
+    far.loop.add_stream("first", *there)
     until(lambda: client.is_greeted and far.is_greeted, client, far)
     yield client, far
-    client.pairing.close()
-    far.pairing.close()
+    client.loop.close()
+    far.loop.close()
 
 
 def pipes() -> tuple[tuple[int, int], tuple[int, int]]:
@@ -84,15 +84,15 @@ def test_a_datagram_and_its_answer(ends: tuple[End, End]) -> None:
     """From mosh-client's socket to mosh-server's and back, whatever port mosh-client uses."""
     client, far = ends
     with mosh() as server, mosh() as first, mosh() as second:
-        port = client.pairing.open_local(6)
-        far.pairing.open_local(6, server.getsockname()[1])
+        port = client.loop.open_local(6)
+        far.loop.open_local(6, server.getsockname()[1])
         for number, sock in enumerate((first, second, first)):
             sock.sendto(b"question %d" % number, ("::1", port))
-            until(lambda: far.pairing.pair.counts["datagrams_in"] > number, *ends)  # noqa: B023 - called in this turn
+            until(lambda: far.loop.pair.counts["datagrams_in"] > number, *ends)  # noqa: B023 - called in this turn
             question, source = server.recvfrom(2000)
             assert question == b"question %d" % number
             server.sendto(b"answer %d" % number, source)
-            until(lambda: client.pairing.pair.counts["datagrams_in"] > number, *ends)  # noqa: B023
+            until(lambda: client.loop.pair.counts["datagrams_in"] > number, *ends)  # noqa: B023
             assert sock.recv(2000) == b"answer %d" % number
 
 
@@ -104,26 +104,26 @@ def test_another_user_takes_no_answers(ends: tuple[End, End]) -> None:
     stranger = mosh()
     os.seteuid(0)
     with mosh() as server, mosh() as first, stranger:
-        port = client.pairing.open_local(6)
-        far.pairing.open_local(6, server.getsockname()[1])
+        port = client.loop.open_local(6)
+        far.loop.open_local(6, server.getsockname()[1])
         first.sendto(b"question", ("::1", port))
         stranger.sendto(b"for me!", ("::1", port))
-        until(lambda: far.pairing.pair.counts["datagrams_in"], *ends)
+        until(lambda: far.loop.pair.counts["datagrams_in"], *ends)
         question, source = server.recvfrom(2000)
         server.sendto(b"answer", source)
-        until(lambda: client.pairing.pair.counts["datagrams_in"], *ends)
+        until(lambda: client.loop.pair.counts["datagrams_in"], *ends)
         assert (question, first.recv(2000)) == (b"question", b"answer")
-        assert far.pairing.pair.counts["datagrams_in"] == 1
+        assert far.loop.pair.counts["datagrams_in"] == 1
 
 
 def test_what_is_said_at_once_arrives(ends: tuple[End, End]) -> None:
     """A message may be sent before the other side has greeted."""
     client, far = ends
     one, other = socket.socketpair()
-    client.pairing.add_stream("second", fd := one.detach(), fd)
-    client.pairing.say("second", frame.SERVE, {"version": 1})
-    client.pairing.say("nobody", frame.SERVE, {})
-    far.pairing.add_stream("second", fd := other.detach(), fd)
+    client.loop.add_stream("second", fd := one.detach(), fd)
+    client.loop.say("second", frame.SERVE, {"version": 1})
+    client.loop.say("nobody", frame.SERVE, {})
+    far.loop.add_stream("second", fd := other.detach(), fd)
     until(lambda: far.heard, *ends)
     assert far.heard == [("second", frame.SERVE, {"version": 1})]
 
@@ -131,10 +131,10 @@ def test_what_is_said_at_once_arrives(ends: tuple[End, End]) -> None:
 def test_last_words_are_heard(ends: tuple[End, End]) -> None:
     """A peer that speaks and leaves is heard, though nothing can be written to it any more; the loss is told once."""
     client, far = ends
-    far.pairing.say("first", frame.SERVING, {"error": "no"})
+    far.loop.say("first", frame.SERVING, {"error": "no"})
     far.step()
-    far.pairing.drop_stream("first")
-    client.pairing.say("ssh", frame.SERVE, {})
+    far.loop.drop_stream("first")
+    client.loop.say("ssh", frame.SERVE, {})
     until(lambda: client.lost, *ends)
     assert client.heard == [("ssh", frame.SERVING, {"error": "no"})]
     assert [name for name, _ in client.lost] == ["ssh"] and not far.lost
@@ -150,7 +150,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(own_addresses, "own", lambda: said["own"])
     monkeypatch.setattr(own_addresses, "signature", lambda: list(said["own"]))
     monkeypatch.setattr(own_addresses, "slept", lambda: said["slept"])
-    monkeypatch.setattr(pair_loop, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(pair_loop, "NETWORK_LOOK_EVERY", 0.02)
     return said
 
 
@@ -159,14 +159,14 @@ def client(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A client's end with UDP sockets, whose pair notes what it is told."""
     end = End(is_client=True)
     for name in ("offer", "moved", "shut"):
-        monkeypatch.setattr(end.pairing.pair, name, noting(end, name))
-    end.pairing.open_udp()
+        monkeypatch.setattr(end.loop.pair, name, noting(end, name))
+    end.loop.open_udp()
     yield end
-    end.pairing.close()
+    end.loop.close()
 
 
 def noting(end: End, name: str) -> Callable[..., Any]:
-    its_own = getattr(end.pairing.pair, name)
+    its_own = getattr(end.loop.pair, name)
 
     def note(*arguments: Any) -> Any:
         end.noted.append((name, arguments[0]))
@@ -184,7 +184,7 @@ def offered(end: End) -> list[tuple[str, str]]:
 def test_own_addresses_are_offered(client: End) -> None:
     """With the port of the socket of their family, after those that others opened for us."""
     mapped = Candidate("mapped", UdpAddress("203.0.113.9", 1234))
-    client.pairing.offer_also([mapped])
+    client.loop.offer_also([mapped])
     assert offered(client) == [("mapped", "203.0.113.9"), ("lan", "192.0.2.7")]
     (_, (_, mine)) = client.noted[-1]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, pytest.raises(OSError):
@@ -214,22 +214,22 @@ def test_a_sleep_is_noticed(client: End, machine: dict[str, Any]) -> None:
 
 def test_a_stop_that_nobody_tells_of_is_noticed(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process was stopped, say: a look is late, by more than a busy machine makes it."""
-    its_own = client.pairing._now
+    its_own = client.loop._now
     for late, is_noted in ((2.0, False), (6.0, True)):
-        monkeypatch.setattr(client.pairing, "_now", lambda late=late: its_own() + late)
+        monkeypatch.setattr(client.loop, "_now", lambda late=late: its_own() + late)
         client.step(0.1)
         assert ("moved" in [name for name, _ in client.noted]) is is_noted
 
 
 def test_sockets_may_be_closed_and_opened_again(client: End, machine: dict[str, Any]) -> None:
     """A change meanwhile matters to streams, and there is nothing to offer; afterwards nothing is new."""
-    client.pairing.close_udp()
+    client.loop.close_udp()
     assert {name for name, _ in client.noted[1:]} == {"shut"}
     client.noted.clear()
     machine["own"] = ["198.51.100.7"]
     client.step(0.1)
     assert [name for name, _ in client.noted] == ["moved"]
-    client.pairing.open_udp()
+    client.loop.open_udp()
     client.step(0.1)
     assert [name for name, _ in client.noted] == ["moved", "offer"]
 
@@ -237,13 +237,13 @@ def test_sockets_may_be_closed_and_opened_again(client: End, machine: dict[str, 
 def test_the_network_may_be_watched_without_sockets(machine: dict[str, Any]) -> None:
     """Streams have to answer anew after a sleep, whether or not there is UDP."""
     end = End(is_client=True)
-    end.pairing.moved = lambda: end.noted.append(("moved", None))
-    end.pairing.watch_network()
+    end.loop.moved = lambda: end.noted.append(("moved", None))
+    end.loop.watch_network()
     end.step(0.1)
     assert not end.noted
     machine["slept"] = 60.0
     until(lambda: end.noted, end)
-    end.pairing.close()
+    end.loop.close()
 
 
 def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +251,8 @@ def test_a_refused_packet_is_told(client: End, monkeypatch: pytest.MonkeyPatch) 
     nowhere = UdpAddress("255.255.255.255", 9)
     packets: list[OutgoingPacket] = []
     refused: list[Any] = []
-    monkeypatch.setattr(client.pairing.pair, "packets", lambda now: packets)
-    monkeypatch.setattr(client.pairing.pair, "unsendable", lambda *what: refused.append(what[:2]))
+    monkeypatch.setattr(client.loop.pair, "packets", lambda now: packets)
+    monkeypatch.setattr(client.loop.pair, "unsendable", lambda *what: refused.append(what[:2]))
     packets += [OutgoingPacket("4", nowhere, b"x"), OutgoingPacket("gone", nowhere, b"x")]
     client.step()
     assert set(refused) == {("4", nowhere)}  # EACCES: a broadcast
@@ -262,10 +262,10 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
     """A datagram of mosh has left before the next one is read, paths are judged anew, or a stream is written."""
     monkeypatch.setattr(own_addresses, "is_own_port", lambda family, port: True)
     one, other = socket.socketpair()
-    client.pairing.add_stream("ssh", fd := one.detach(), fd)
+    client.loop.add_stream("ssh", fd := one.detach(), fd)
     client.step()
     with mosh() as typing, mosh(4) as peer, other:
-        port = client.pairing.open_local(6)
+        port = client.loop.open_local(6)
         packets: list[OutgoingPacket] = []
         noted: list[tuple[str, bytes]] = []
 
@@ -283,11 +283,11 @@ def test_a_key_waits_for_nothing(client: End, monkeypatch: pytest.MonkeyPatch) -
             taken, packets[:] = packets.copy(), []
             return taken
 
-        monkeypatch.setattr(client.pairing.pair, "send", send)
-        monkeypatch.setattr(client.pairing.pair, "ready", take)
-        monkeypatch.setattr(client.pairing.pair, "packets", take)
-        monkeypatch.setattr(client.pairing.pair, "outgoing", lambda name, now: note("written", b""))
-        monkeypatch.setattr(client.pairing.pair, "tick", lambda now: note("judged", []))
+        monkeypatch.setattr(client.loop.pair, "send", send)
+        monkeypatch.setattr(client.loop.pair, "ready", take)
+        monkeypatch.setattr(client.loop.pair, "packets", take)
+        monkeypatch.setattr(client.loop.pair, "outgoing", lambda name, now: note("written", b""))
+        monkeypatch.setattr(client.loop.pair, "tick", lambda now: note("judged", []))
         typing.sendto(b"one", ("::1", port))
         typing.sendto(b"two", ("::1", port))
         client.step()
@@ -305,11 +305,11 @@ def test_alarms_ring_in_order(ends: tuple[End, End]) -> None:
 
     def first() -> None:
         rung.append(1)
-        client.pairing.call_at(now, lambda: rung.append(3))
+        client.loop.call_at(now, lambda: rung.append(3))
 
-    client.pairing.call_at(now + 0.02, lambda: rung.append(2))
-    client.pairing.call_at(now + 0.01, first)
-    client.pairing.call_at(now + 60, lambda: rung.append(4))
+    client.loop.call_at(now + 0.02, lambda: rung.append(2))
+    client.loop.call_at(now + 0.01, first)
+    client.loop.call_at(now + 60, lambda: rung.append(4))
     client.step(0.05)
     assert rung == [1, 3, 2]
 
@@ -323,10 +323,10 @@ def test_what_an_earlier_event_ended_is_not_called(ends: tuple[End, End]) -> Non
     def close(fd: int) -> None:
         called.append(fd)
         for source, _ in pairs:
-            client.pairing.unwatch(source)
+            client.loop.unwatch(source)
 
     for source, sink in pairs:
-        client.pairing.watch(source, lambda source=source: close(source))  # type: ignore[misc]
+        client.loop.watch(source, lambda source=source: close(source))  # type: ignore[misc]
         os.write(sink, b"x")
     client.step(0.05)
     assert len(called) == 1
@@ -338,12 +338,12 @@ def test_a_peer_that_breaks_the_protocol_loses_that_stream(ends: tuple[End, End]
     """In words; the other streams go on."""
     client, far = ends
     one, other = socket.socketpair()
-    client.pairing.add_stream("second", fd := one.detach(), fd)
+    client.loop.add_stream("second", fd := one.detach(), fd)
     other.sendall(frame.PREAMBLE + frame.Frame(frame.PING).encode())
     until(lambda: client.lost, *ends)
     assert client.lost == [("second", "the first frame is of kind 5, not a hello")]
     other.close()
-    client.pairing.say("ssh", frame.SERVE, {"still": "here"})
+    client.loop.say("ssh", frame.SERVE, {"still": "here"})
     until(lambda: far.heard, *ends)
 
 
@@ -351,9 +351,9 @@ def test_a_peer_that_reads_nothing_loses_its_stream(ends: tuple[End, End]) -> No
     """What waits for it is bounded."""
     client, _ = ends
     one, other = socket.socketpair()
-    client.pairing.add_stream("second", fd := one.detach(), fd)
+    client.loop.add_stream("second", fd := one.detach(), fd)
     for _ in range(100):
-        client.pairing.say("second", frame.SERVE, {"much": "x" * 10000})
+        client.loop.say("second", frame.SERVE, {"much": "x" * 10000})
         client.step(0.001)
     assert client.lost == [("second", "it does not read what it asks for")]
     other.close()

@@ -9,10 +9,10 @@ import contextlib
 import fcntl
 import os
 import pwd
-import stat
 from pathlib import Path
 
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
+from tunneld.shipped.private_folder import WRITING, NotPrivateError, make_private
 
 SYSTEM = Path("/run/tunneld")
 
@@ -46,24 +46,20 @@ def prepare(folder: Path) -> Path:
         RightsError: it cannot be made, or somebody else could put things into it.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
+        make_private(str(folder), owners=_trusted(), forbidden=WRITING)
+    except NotPrivateError as error:
+        raise RightsError(str(error)) from None
     except OSError as error:
         raise RightsError(f"cannot make {folder}: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise RightsError(f"{folder} is no folder; remove it")
-    if found.st_uid not in _trusted() or found.st_mode & 0o022:
-        raise RightsError(f"{folder} belongs to, or can be written by, somebody else; remove it, or chmod it to 0700")
     return folder
 
 
-def _trusted() -> set[int]:
-    """Whose folder we use: our own, and as root the service's, so that a tunnel is not run twice."""
-    ours = {os.geteuid()}
+def _trusted() -> tuple[int, ...]:
+    """Whose folder we use beside our own: as root the service's, so that a tunnel is not run twice."""
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError):
-            ours.add(pwd.getpwnam(SERVICE).pw_uid)
-    return ours
+            return (pwd.getpwnam(SERVICE).pw_uid,)
+    return ()
 
 
 def socket_path(folder: Path, name: str) -> Path:

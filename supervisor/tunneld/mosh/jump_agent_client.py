@@ -21,7 +21,8 @@ from tunneld.mosh import jump_host, resolve
 from tunneld.mosh.failed_start import last_line
 from tunneld.mosh.jump_route import JumpRoute
 from tunneld.shipped import pack
-from tunneld.shipped.pair_loop import FAMILIES, PairLoop
+from tunneld.shipped.pair_loop import PairLoop
+from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
 
 SYNC = "TUNNELD-MEETING"
 """What the agent's line begins with."""
@@ -240,6 +241,6 @@ def _send(farewell: bytes, addresses: list[UdpAddress]) -> None:
     for address in (*addresses, *addresses):
         with (
             contextlib.suppress(OSError),
-            socket.socket(FAMILIES[address.family], socket.SOCK_DGRAM) as sock,
+            socket.socket(ADDRESS_FAMILIES[address.family], socket.SOCK_DGRAM) as sock,
         ):
             sock.sendto(farewell, tuple(address))

@@ -27,7 +27,8 @@ from tunneld.mosh.ssh_process import SshProcess
 from tunneld.mosh.start import FIRST, Started, beside, first_line
 from tunneld.shipped import pack
 from tunneld.shipped.end_with_us import guard
-from tunneld.shipped.pair_loop import LOOPBACK, PairLoop
+from tunneld.shipped.pair_loop import PairLoop
+from tunneld.shipped.start_mosh_server import LOOPBACK
 
 VERSION = 1
 """Of what the window shows."""

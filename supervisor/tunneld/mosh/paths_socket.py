@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tunneld.shipped.join_socket import sweep
+from tunneld.shipped.private_folder import is_private, make_private
 
 PATIENCE = 1.0
 """Seconds for a session's answer, which takes milliseconds."""
@@ -61,7 +61,7 @@ def folders() -> list[str]:
     """Where this user's windows may be: the login's own folder, if there is one for sockets, and one in /tmp."""
     session = os.environ.get("XDG_RUNTIME_DIR")
     mine = [os.path.join(session, NAME)] if session else []
-    return [*(each for each in mine if len(os.fsencode(each)) <= LONGEST_FOLDER), f"/tmp/{NAME}-{os.getuid()}"]
+    return [*(each for each in mine if len(os.fsencode(each)) <= LONGEST_FOLDER), f"/tmp/{NAME}-{os.geteuid()}"]
 
 
 def prepare() -> str:
@@ -70,31 +70,25 @@ def prepare() -> str:
     Raises:
         OSError: none can be made, or it is somebody else's.
     """
-    error = None
+    error = OSError("there is no folder for it")
     for folder in folders():
         try:
-            os.makedirs(folder, 0o700, exist_ok=True)
-        except OSError as one:
-            error = one
+            make_private(folder)
+        except OSError as fault:
+            error = fault
             continue
-        if _is_private(folder):
-            sweep(folder)
-            return folder
-    raise error or PermissionError(f"{folders()[-1]} is somebody else's")
+        sweep(folder)
+        return folder
+    raise error
 
 
 def look() -> Iterator[dict[str, Any]]:
     """What this user's running sessions say; what a killed one left is passed over, and what others put in /tmp."""
     for folder in folders():
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(folder) if _is_private(folder) else ()):
+            for name in sorted(os.listdir(folder) if is_private(os.lstat(folder)) else ()):
                 if name.endswith(".sock"):
                     yield from _ask(os.path.join(folder, name))
-
-
-def _is_private(folder: str) -> bool:
-    found = os.lstat(folder)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def _ask(path: str) -> Iterator[dict[str, Any]]:

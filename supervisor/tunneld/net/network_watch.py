@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from typing import Final
 
+from tunneld.core.sleep_watch import SleepWatch
 from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.netlink import Gone
 from tunneld.net.routes import Signature, signature
@@ -33,11 +34,8 @@ LONGEST_BURST: Final = 1.0
 POLL: Final = 5.0
 SLOW_POLL: Final = 30.0
 
-# Seconds. How often the clocks are read; suspended for so long; or so much later than it should be, when the process
-# was stopped or a virtual machine paused. A busy machine is late as well, but not by that much.
+# Seconds between two looks at the clocks (core/sleep_watch.py).
 TICK: Final = 1.0
-SLEPT: Final = 2.0
-LATE: Final = 3.0
 
 
 def monotonic() -> float:
@@ -71,20 +69,6 @@ class WaysOut:
             return False
         self._interrupted = False
         return changed
-
-
-class Clocks:
-    """Tells from two clocks, read each TICK, whether time has passed that we did not see."""
-
-    def __init__(self, monotonic: float, boottime: float) -> None:
-        self._last = monotonic
-        self._suspended = boottime - monotonic
-
-    def jumped(self, monotonic: float, boottime: float) -> bool:
-        late = monotonic - self._last - TICK
-        slept = boottime - monotonic - self._suspended
-        self._last, self._suspended = monotonic, boottime - monotonic
-        return slept > SLEPT or late > LATE
 
 
 class NetworkWatch:
@@ -135,16 +119,20 @@ class NetworkWatch:
 
     async def _watch_clocks(self) -> None:
         """The one timer: for the clocks, and for the looks without a reason."""
-        clocks = Clocks(self._clock(), self._boottime())
+        sleeps = SleepWatch(TICK, self._clock(), self._asleep())
         looked = self._clock()
         while True:
             await self._sleep(TICK)
-            jumped = clocks.jumped(self._clock(), self._boottime())
-            if jumped:
+            missed_time = sleeps.missed_time(self._clock(), self._asleep())
+            if missed_time:
                 self._changed(Change.RESUME)
-            if jumped or self._clock() - looked >= (POLL if self.polls else SLOW_POLL):
+            if missed_time or self._clock() - looked >= (POLL if self.polls else SLOW_POLL):
                 looked = self._clock()
                 self._compare()
+
+    def _asleep(self) -> float:
+        """Seconds, of any origin, for which the machine was suspended."""
+        return self._boottime() - self._clock()
 
     async def _watch_network(self, news: NetworkNews) -> None:
         """Returns if the news end."""

@@ -1,11 +1,12 @@
-"""What a session runs first on its relay: it ends our own stale session there, and says who holds which port.
+"""The program that a session runs first on its relay: it ends our own stale session there, and says who holds a port.
 
-After a power cut or a change of address the relay's sshd goes on holding our ports for a session whose other end is
-gone. So each session of a profile leaves a record of its own sshd process, and the next one ends exactly that process.
-The record and the rules are in docs/protocol.md.
+After a power cut or a change of address, the relay's sshd goes on holding our ports for a session whose other end is
+gone. So each session of a profile leaves a record of its own sshd process on the relay, and the next session ends
+exactly that process. docs/protocol.md has the record and the rules.
 
-It runs from its source text (tunneld.shipped.pack) on Python 3.9 or newer with the standard library alone, and then
-becomes `cat`. What stands on the way to a free port imports little: `json` alone would double the time.
+The program runs from its source text (tunneld.shipped.pack) on Python 3.9 or newer, with the standard library alone,
+and then becomes `cat`. The ports are not free before it has run, so it imports little: `json` alone would double its
+time.
 """
 
 from __future__ import annotations
@@ -18,42 +19,47 @@ import stat
 import sys
 import time
 
-VERSION = "1"
-"""First word of a record."""
+from tunneld.shipped.port_holders import holders
+from tunneld.shipped.private_folder import is_private, make_private
 
-SSHD = ("sshd", "sshd-session")
+RECORD_VERSION = "1"
+"""The first word of a record."""
+
+SSHD_NAMES = ("sshd", "sshd-session")
 """Names of the process that holds a session's listeners: before OpenSSH 9.8, and since."""
 
-NO_SESSION = (b"[listener]", b"[priv]")
-"""In the titles of sshd's other processes (sshd.c, monitor.c). root may end those as well, and never must."""
+OTHER_TITLES = (b"[listener]", b"[priv]")
+"""What the titles of sshd's other processes contain (sshd.c, monitor.c). root could end those too, and never must."""
 
-DEPTH = 4
-"""Ancestors looked at: a shell that does not replace itself, or a wrapper, may stand between sshd and us."""
+MOST_ANCESTORS = 4
+"""How many of our ancestors are looked at: a shell that does not replace itself, or a wrapper, may stand between sshd
+and us."""
 
-TEMPORARY = "/tmp"
-"""Where records go whose home cannot be written to; not TMPDIR, which may be a session's own."""
+FALLBACK_PLACE = "/tmp"
+"""Where records go when the home folder cannot be written to. Not TMPDIR, which may be another for each session."""
 
 MOST_RECORDS = 8
 """Sessions in one file: ours, and those of clones of our machine."""
 
 LONGEST_RECORD = 4096
-"""Bytes read of a record's file; ours have a hundred for each session."""
+"""Bytes that are read of a record's file; a record of ours has about a hundred."""
 
-PATIENCE = 1.0
-"""Seconds for a process to end by SIGTERM, and again by SIGKILL. A live sshd takes 2 ms; one that is stopped needs the
-second."""
+END_TIMEOUT = 1.0
+"""Seconds for a process to end after SIGTERM, and again after SIGKILL. A live sshd takes 2 ms; one that is stopped
+does not end before SIGKILL."""
 
-LOCK_TIME = 3.0
-"""Seconds to wait for another session of the same profile, which may need PATIENCE twice."""
-
-LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, which lists listeners first (tcp_ipv4.c)
+LOCK_TIMEOUT = 3.0
+"""Seconds to wait for another session of the same profile, which may need END_TIMEOUT twice."""
 
 
 class Process:
-    """A process as proc(5) shows it. PID and start time together are never given twice in one boot."""
+    """A process as proc(5) shows it. No two processes of one boot share both the PID and the start time."""
 
     def __init__(self, pid: int) -> None:
-        """Raises OSError, ValueError or IndexError where there is no such process, or nothing can be seen of it."""
+        """
+        Raises:
+            OSError, ValueError, IndexError, StopIteration: there is no such process, or we may not see it.
+        """
         with open(f"/proc/{pid}/stat", "rb") as file:
             before, _, after = file.read().rpartition(b")")  # a name may hold spaces, and brackets
         fields = after.split()
@@ -62,21 +68,21 @@ class Process:
         self.parent = int(fields[1])
         self.start = int(fields[19])  # clock ticks since boot; field 22 of the line
         with open(f"/proc/{pid}/status", "rb") as file:
-            # Not the owner of the folder: that is root's for a process that has changed its user.
+            # Not the owner of the folder: that is root when a process has changed its user.
             self.uids = next(set(map(int, line.split()[1:])) for line in file if line.startswith(b"Uid:"))
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            self.title = file.read(4096)  # empty for one that has just ended, or is about to begin
+            self.title = file.read(4096)  # empty when it has just ended, or is about to begin
 
     @property
     def is_session(self) -> bool:
-        """Whether it is an sshd of our user that serves one connection."""
-        if self.pid <= 1 or self.uids != {os.geteuid()} or self.name not in SSHD:
+        """Whether this is an sshd process of our user that serves one SSH connection."""
+        if self.pid <= 1 or self.uids != {os.geteuid()} or self.name not in SSHD_NAMES:
             return False
-        return bool(self.title) and not any(mark in self.title for mark in NO_SESSION)
+        return bool(self.title) and not any(mark in self.title for mark in OTHER_TITLES)
 
 
-def look(pid: int) -> Process | None:
-    """The process of that number, as far as we can see one."""
+def process_of(pid: int) -> Process | None:
+    """The process of that number; None where there is none, or we may not see it."""
     try:
         return Process(pid)
     except (OSError, ValueError, IndexError, StopIteration):
@@ -84,10 +90,10 @@ def look(pid: int) -> Process | None:
 
 
 def own_session() -> Process | None:
-    """The sshd process that serves the connection through which we were started."""
+    """The sshd process that serves the SSH connection through which we were started; None where we cannot see it."""
     pid = os.getppid()
-    for _ in range(DEPTH):
-        process = look(pid)
+    for _ in range(MOST_ANCESTORS):
+        process = process_of(pid)
         if process is None or process.is_session:
             return process
         pid = process.parent
@@ -95,7 +101,11 @@ def own_session() -> Process | None:
 
 
 def boot() -> str:
-    """Names this boot of this kernel and our view of its processes; a home folder may be shared by several."""
+    """Names this boot of this kernel and our namespace of processes: several machines may share a home folder.
+
+    Raises:
+        OSError: /proc does not tell.
+    """
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip() + "/" + os.readlink("/proc/self/ns/pid")
 
@@ -104,59 +114,66 @@ def boot() -> str:
 
 
 class Record:
-    """A line of the file: `1 PID START BOOT INSTANCE`. `instance` is random, one for each run of a daemon."""
+    """A line of the file: `1 PID START BOOT INSTANCE`. `start` is in clock ticks since boot, `booted` as of `boot`, and
+    `instance` is random, another for each daemon process."""
 
     def __init__(self, pid: int, start: int, booted: str, instance: str) -> None:
         self.pid, self.start, self.booted, self.instance = pid, start, booted, instance
 
     def __str__(self) -> str:
-        return f"{VERSION} {self.pid} {self.start} {self.booted} {self.instance}\n"
+        return f"{RECORD_VERSION} {self.pid} {self.start} {self.booted} {self.instance}\n"
 
-    def fits(self, booted: str) -> bool:
-        """Whether the process that it names still runs, and is the same one."""
+    def still_runs(self, booted: str) -> bool:
+        """Whether the process on record runs now, in the boot that `booted` names, and is an sshd session of ours.
+
+        Another process that was given the same number since does not count.
+        """
         if self.booted != booted:
             return False
-        process = look(self.pid)
+        process = process_of(self.pid)
         return process is not None and process.is_session and process.start == self.start
 
 
-def parse(text: str) -> list[Record]:
-    """The records in a file, as far as they make sense."""
+def parse_records(text: str) -> list[Record]:
+    """The records in a file. A line that is no record of RECORD_VERSION is left out."""
     found = []
     for line in text.splitlines():
         words = line.split()
-        if len(words) == 5 and words[0] == VERSION and words[1].isdigit() and words[2].isdigit():
+        if len(words) == 5 and words[0] == RECORD_VERSION and words[1].isdigit() and words[2].isdigit():
             found.append(Record(int(words[1]), int(words[2]), words[3], words[4]))
     return found
 
 
-def folders() -> list[str]:
-    """Where records may lie, the best place first."""
+def record_folders() -> list[str]:
+    """Where records may be, the best place first."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
     found = [state + "/tunneld/sessions"] if os.path.isabs(state) else []
-    return [*found, f"{TEMPORARY}/tunneld-{os.geteuid()}"]
+    return [*found, f"{FALLBACK_PLACE}/tunneld-{os.geteuid()}"]
 
 
 def open_record(key: str) -> int:
-    """The profile's file, locked, as a descriptor; it is made where there is none.
+    """Open the record's file for the profile that `key` names, make it where there is none, and lock it.
+
+    Returns:
+        Its file descriptor; whoever closes that releases the lock.
 
     Raises:
-        OSError: there is no folder for it that is ours alone, or another session has held it for LOCK_TIME.
+        OSError: no folder for it is ours alone, or another session has held the lock for LOCK_TIMEOUT.
     """
     os.umask(0o077)
     error = OSError("nowhere")
-    for folder in folders():
+    for folder in record_folders():
         try:
-            os.makedirs(folder, exist_ok=True)
-            be_private(os.lstat(folder), stat.S_IFDIR)
+            make_private(folder)
             file = os.open(f"{folder}/{key}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as failed:
             error = failed
             continue
         try:
-            be_private(os.fstat(file), stat.S_IFREG)
+            if not is_private(os.fstat(file), stat.S_IFREG):
+                raise PermissionError("somebody else could have written the record")
             lock(file)
         except OSError as failed:
             os.close(file)
@@ -166,15 +183,13 @@ def open_record(key: str) -> int:
     raise error
 
 
-def be_private(found: os.stat_result, kind: int) -> None:
-    """Raises PermissionError where somebody else could have put it there, or can write to it."""
-    if stat.S_IFMT(found.st_mode) != kind or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError("not ours alone")
-
-
 def lock(file: int) -> None:
-    """One session of a profile at a time. Raises OSError after LOCK_TIME."""
-    until = time.monotonic() + LOCK_TIME
+    """Let one session of a profile look at its record at a time.
+
+    Raises:
+        OSError: another session has held the lock for LOCK_TIMEOUT.
+    """
+    until = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,8 +202,15 @@ def lock(file: int) -> None:
 # The takeover
 
 
-def claim(key: str, instance: str, displaces: bool) -> tuple[str, bool]:
-    """End what is ours and stale, and leave our own record; what was done, and whether we are on record."""
+def take_over(key: str, instance: str, displaces: bool) -> tuple[str, bool]:
+    """End our own stale sessions, and leave a record of this session.
+
+    Sessions of `instance` are ours. `displaces` says that those of other instances under the same key are our
+    predecessor's as well; otherwise they are a clone's.
+
+    Returns:
+        What was done, as `did` in docs/protocol.md, and whether this session is on record.
+    """
     own = own_session()
     if own is None:
         return "unseen", False
@@ -201,14 +223,14 @@ def claim(key: str, instance: str, displaces: bool) -> tuple[str, bool]:
         mine = Record(own.pid, own.start, booted, instance)
         alive = [
             record
-            for record in parse(os.read(file, LONGEST_RECORD).decode("ascii", "replace"))
-            if record.fits(booted) and (record.pid, record.start) != (mine.pid, mine.start)
+            for record in parse_records(os.read(file, LONGEST_RECORD).decode("ascii", "replace"))
+            if record.still_runs(booted) and (record.pid, record.start) != (mine.pid, mine.start)
         ]
-        mayend = [record for record in alive if displaces or record.instance == instance]
-        others = [record for record in alive if record not in mayend]
-        done = [end(record) for record in mayend]
-        left = [record for record, how in zip(mayend, done) if how != "ended"]
-        text = "".join(map(str, [mine, *left, *others][:MOST_RECORDS])).encode()
+        stale = [record for record in alive if displaces or record.instance == instance]
+        clones = [record for record in alive if record not in stale]
+        done = [end_process(record) for record in stale]
+        left = [record for record, how in zip(stale, done) if how != "ended"]
+        text = "".join(map(str, [mine, *left, *clones][:MOST_RECORDS])).encode()
         os.pwrite(file, text, 0)
         os.ftruncate(file, len(text))
     except OSError:
@@ -216,11 +238,18 @@ def claim(key: str, instance: str, displaces: bool) -> tuple[str, bool]:
     finally:
         os.close(file)
     worst = next((how for how in done if how != "ended"), "")
-    return worst or ("ended" if done else "clone" if others else "alone"), True
+    return worst or ("ended" if done else "clone" if clones else "alone"), True
 
 
-def end(record: Record) -> str:
-    """End the process that a record names, and no other: a descriptor holds on to it while it is looked at."""
+def end_process(record: Record) -> str:
+    """End the process on record, and no other one.
+
+    While its pidfd (pidfd_open(2)) is open, a signal through that can reach no process but this one.
+
+    Returns:
+        "ended"; "unable" where the kernel has no pidfds (they came with Linux 5.3) or the process does not end;
+        "forbidden" where the signal is refused.
+    """
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         return "unable"
     try:
@@ -231,11 +260,12 @@ def end(record: Record) -> str:
         return "unable"
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            # It ran before the descriptor was opened and still does after that: the descriptor is of no other.
-            if not record.fits(record.booted):
+            # Its number may have been given to another process before pidfd_open. The process on record still runs
+            # now, with the descriptor open: so the descriptor is of that process.
+            if not record.still_runs(record.booted):
                 return "ended"
             signal.pidfd_send_signal(process, number)
-            if select.select([process], [], [], PATIENCE)[0]:
+            if select.select([process], [], [], END_TIMEOUT)[0]:
                 return "ended"
         return "unable"
     except ProcessLookupError:
@@ -246,71 +276,13 @@ def end(record: Record) -> str:
         os.close(process)
 
 
-# Who listens
-
-
-def holders(listens: list[tuple[str, int]]) -> list[list[object] | None]:
-    """For each address: whether our own user listens there, and the user's name. None where nobody does."""
-    taken = list(listeners())
-    found: list[list[object] | None] = []
-    for host, port in listens:
-        wanted = addresses(host)
-        uid = next((uid for address, at, uid in taken if at == port and clash(address, wanted)), None)
-        found.append(None if uid is None else [uid == os.geteuid(), name_of(uid)])
-    return found
-
-
-def listeners() -> list[tuple[bytes, int, int]]:
-    """Address, port and user of each TCP socket that listens; none where /proc does not tell."""
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table) as file:
-                next(file)
-                for line in file:
-                    fields = line.split()
-                    if fields[3] != LISTENING:
-                        break
-                    address, _, port = fields[1].partition(":")
-                    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
-                    packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-                    found.append((packed, int(port, 16), int(fields[7])))
-        except (OSError, StopIteration):
-            continue
-    return found
-
-
-def addresses(host: str) -> set[bytes]:
-    """What a forward's host may mean to sshd, packed; nothing where it means every address, or a name."""
-    import socket
-
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            return {socket.inet_pton(family, host)}
-        except OSError:
-            continue
-    if host != "localhost":
-        return set()
-    return {socket.inet_pton(socket.AF_INET, "127.0.0.1"), socket.inet_pton(socket.AF_INET6, "::1")}
-
-
-def clash(address: bytes, wanted: set[bytes]) -> bool:
-    """Whether a socket on this address is in the way of one on any of those."""
-    return not wanted or address in wanted or not any(address) or not all(any(each) for each in wanted)
-
-
-def name_of(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def main(sync: str, key: str, instance: str, displaces: bool, listens: list[tuple[str, int]]) -> None:
-    """Claim, report in one line that begins with `sync`, and stay for as long as the session does."""
-    did, recorded = claim(key, instance, displaces)
+    """Take over, report in one line that begins with `sync`, and stay for as long as the session does.
+
+    `key` names the profile, `instance` and `displaces` are as of `take_over`, `listens` are the hosts and ports about
+    whose holders the session wants to know.
+    """
+    did, recorded = take_over(key, instance, displaces)
     import json
 
     report = {"did": did, "recorded": recorded, "held": holders(listens)}

@@ -1,7 +1,7 @@
-"""A guard: a tiny process that ends another one as soon as we are gone, however we went.
+"""Ends another process as soon as we are gone, however we went.
 
-A shell that waits for the end of a pipe works everywhere. PR_SET_PDEATHSIG is Linux's alone, and a process that
-detaches itself, as mosh-server does, loses it.
+A tiny process does it: a shell that waits for the end of a pipe, which works everywhere. PR_SET_PDEATHSIG (prctl(2))
+exists on Linux alone, and a process that detaches itself, as mosh-server does, loses it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-SHELL = "/bin/sh"
+GUARDING_SHELL = "/bin/sh"
 
-WATCH = 'read released || kill "$1"'
+GUARDING_SCRIPT = 'read released || kill "$1"'
+"""`read` fails when nobody holds the other end of the pipe any more, unless a line came before."""
 
 
 @contextlib.contextmanager
 def guard(pid: int) -> Iterator[None]:
-    """While this lasts, our own sudden end is followed by SIGTERM to that process."""
+    """Have the process of this number sent SIGTERM if we end within this context, however suddenly.
+
+    Afterwards it is left alone. Where the system has no room for the process that watches, nothing is watched.
+    """
     there, here = os.pipe()
-    with contextlib.suppress(OSError):  # no process is left for it: a session is worth more
+    with contextlib.suppress(OSError):  # the session is worth more than its guard
         os.posix_spawn(
-            SHELL,
-            [SHELL, "-c", WATCH, "tunneld", str(pid)],
-            {},  # nothing that tells a shell how to behave: with TMOUT, bash would not wait for longer than that
+            GUARDING_SHELL,
+            [GUARDING_SHELL, "-c", GUARDING_SCRIPT, "tunneld", str(pid)],
+            {},  # with TMOUT in its environment, bash would wait for no longer than that
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, there, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -34,6 +38,6 @@ def guard(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # somebody killed it
+        with contextlib.suppress(OSError):  # somebody killed the shell
             os.write(here, b"released\n")
         os.close(here)

@@ -1,10 +1,10 @@
-"""The agent: the endpoint that a daemon starts on a relay over SSH, where nothing of ours is installed.
+"""The relay's agent: the endpoint that a daemon starts there over SSH, where nothing of ours is installed.
 
 It runs from its source text (see tunneld.shipped.pack) on Python 3.9 or newer with the standard library alone, holds
-the ingress's UDP ports, and lives no longer than the SSH session that started it. A plain selector loop, not asyncio:
-half the memory (docs/decisions/0002), and one of it runs on the relay for each tunnel.
+the ingress's UDP ports, and lives no longer than the SSH session that started it. It is a plain selector loop and not
+asyncio, which would double its memory (docs/decisions/0002): one agent runs on the relay for each tunnel.
 
-Further streams come in through a door (tunneld.shipped.join_socket).
+Further streams join through a Unix socket (tunneld.shipped.join_socket).
 """
 
 from __future__ import annotations
@@ -23,150 +23,109 @@ from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.endpoint import DeliverOnFlow, Happening, Ingress, Message
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
+from tunneld.shipped.byte_stream import ByteStream
 from tunneld.shipped.join_socket import JoinSocket, root
+from tunneld.shipped.udp_sockets import batch
 
-CONTROL = "control"
-"""The name of the first stream, whose end is the agent's."""
+CONTROL_STREAM = "control"
+"""The name of the first stream. When it ends, so does the agent."""
 
-MAX_STREAMS = 6
-"""Two dedicated ones, as many again that are being replaced, and the control stream."""
+MAX_AGENT_STREAMS = 6
+"""Two dedicated ones, twice as many while they are being replaced, and the control stream."""
 
-LONGEST_NAME = 64
+LONGEST_STREAM_NAME = 64
 """Bytes of a stream's name that count."""
-
-MAX_UNWRITTEN = 64 * 1024
-"""Bytes that wait for a stream that does not take them, before its carrier is asked for no more."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
-BATCH = 64
-"""Datagrams read from one socket before the others have their turn."""
+SILENCE_AT_FIRST = 60.0
+"""Seconds without a byte of the daemon, after which the agent ends, until SERVE says how many."""
 
 LONGEST_SILENCE = 86400.0
-"""Seconds: a daemon that asks for more has made a mistake."""
+"""Seconds. A daemon that asks for more has made a mistake."""
 
 REPORT_EVERY = 5.0
-"""Seconds between two reports of counters that changed."""
-
-
-class Stream:
-    """A carrier's two file descriptors. `keeper` is the connection whose end tells the far process to leave."""
-
-    def __init__(self, carrier: StreamCarrier, fds: tuple[int, int], keeper: socket.socket | None = None) -> None:
-        self.carrier = carrier
-        self.source, self.sink = fds
-        self.keeper = keeper
-        self.unwritten = b""
-        self.is_waiting = False
-        for fd in fds:
-            os.set_blocking(fd, False)
-
-    def close(self) -> None:
-        os.close(self.source)
-        os.close(self.sink)
-        if self.keeper:
-            self.keeper.close()
+"""Seconds between two reports of counters that have changed."""
 
 
 class IngressAgent:
-    """One ingress, its sockets and its streams."""
+    """One ingress with its sockets and streams. `now` gives seconds of a steady clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._ingress = Ingress()
         self._selector = selectors.DefaultSelector()
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, ByteStream] = {}
         self._sockets: dict[int, socket.socket] = {}
-        self._door: JoinSocket | None = None
-        self._silence = 60.0
+        self._join_socket: JoinSocket | None = None
+        self._silence = SILENCE_AT_FIRST
         self._reported: dict[str, int] = {}
         self._next_report = 0.0
 
     def run(self, fds: tuple[int, int]) -> None:
-        """Serve until the control stream ends or the daemon has been silent for too long.
+        """Serve until the control stream ends, whose file descriptors are `fds`.
 
         Raises:
-            ProtocolError: the daemon broke the protocol on the control stream.
+            ProtocolError: the daemon broke the protocol on the control stream, or has been silent for too long.
         """
-        self._attach(CONTROL, fds, None)
+        self._attach(CONTROL_STREAM, fds, None)
         try:
             while True:
                 self._report()
                 for stream in list(self._streams.values()):
-                    self._flush(stream)
-                if CONTROL not in self._streams:
+                    self._write(stream)
+                if CONTROL_STREAM not in self._streams:
                     return
                 now = self._now()
-                last_word = max(stream.carrier.heard for stream in self._streams.values()) + self._silence
-                if now >= last_word:
+                silent_too_long = max(carrier.heard for carrier in self._ingress.carriers.values()) + self._silence
+                if now >= silent_too_long:
                     raise ProtocolError(f"the daemon has been silent for {self._silence:g} s")
-                wake = min(filter(None, (self._ingress.deadline(), last_word, now + REPORT_EVERY)))
+                wake = min(filter(None, (self._ingress.deadline(), silent_too_long, now + REPORT_EVERY)))
                 for key, mask in self._selector.select(max(0.0, wake - now)):
                     key.data(mask)
                 self._apply(self._ingress.tick(self._now()))
         finally:
-            if self._door:
-                self._door.close()
+            if self._join_socket:
+                self._join_socket.close()
 
     # Streams
 
-    def _attach(self, name: str, fds: tuple[int, int], keeper: socket.socket | None) -> None:
+    def _attach(self, name: str, fds: tuple[int, int], keeper: int | None) -> None:
         self._detach(name)
-        stream = Stream(StreamCarrier(name, self._now(), dedicated=name != CONTROL), fds, keeper)
-        self._streams[name] = stream
-        self._ingress.attach(stream.carrier)
-        self._selector.register(stream.source, selectors.EVENT_READ, lambda _: self._read(stream))
+        self._ingress.attach(StreamCarrier(name, self._now(), dedicated=name != CONTROL_STREAM))
+        stream = self._streams[name] = ByteStream(name, fds, keeper)
+        stream.watch(self._selector, lambda: self._read(stream))
 
     def _detach(self, name: str) -> None:
-        stream = self._streams.pop(name, None)
-        if stream is None:
-            return
-        self._ingress.detach(name)
-        self._selector.unregister(stream.source)
-        if stream.is_waiting:
-            self._selector.unregister(stream.sink)
-        stream.close()
+        if name in self._streams:
+            self._ingress.detach(name)
+            self._streams.pop(name).close()
 
-    def _read(self, stream: Stream) -> None:
-        if self._streams.get(stream.carrier.name) is not stream:
-            return  # detached by an earlier event of the same round
+    def _read(self, stream: ByteStream) -> None:
+        if self._streams.get(stream.name) is not stream:
+            return  # an earlier event of the same round has ended it
         try:
-            data = os.read(stream.source, 65536)
-        except BlockingIOError:
-            return
+            if data := stream.read():
+                self._apply(self._ingress.receive(stream.name, data, self._now()))
+            elif data is not None:
+                self._detach(stream.name)
         except OSError:
-            data = b""
-        if not data:
-            self._detach(stream.carrier.name)
-            return
-        try:
-            self._apply(self._ingress.receive(stream.carrier.name, data, self._now()))
+            self._detach(stream.name)
         except ProtocolError:
-            if stream.carrier.name == CONTROL:
+            if stream.name == CONTROL_STREAM:
                 raise
-            self._detach(stream.carrier.name)
+            self._detach(stream.name)
             self._ingress.counts["streams_malformed"] += 1
 
-    def _flush(self, stream: Stream) -> None:
+    def _write(self, stream: ByteStream) -> None:
+        carrier = self._ingress.carriers[stream.name]
         try:
-            if len(stream.unwritten) < MAX_UNWRITTEN:
-                stream.unwritten += stream.carrier.outgoing(self._now())
-            while stream.unwritten:
-                stream.unwritten = stream.unwritten[os.write(stream.sink, stream.unwritten) :]
-        except BlockingIOError:
-            pass
+            stream.write(lambda: carrier.outgoing(self._now()))
+            if not carrier.is_choked:
+                return
         except OSError:
-            self._detach(stream.carrier.name)
-            return
-        if stream.carrier.is_choked:
-            self._detach(stream.carrier.name)
-            return
-        if bool(stream.unwritten) != stream.is_waiting:
-            stream.is_waiting = not stream.is_waiting
-            if stream.is_waiting:
-                self._selector.register(stream.sink, selectors.EVENT_WRITE, lambda _: None)
-            else:
-                self._selector.unregister(stream.sink)
+            pass
+        self._detach(stream.name)
 
     # What the daemon asks for
 
@@ -178,21 +137,28 @@ class IngressAgent:
                 self._say(frame.SERVING, self._serve(event.body))
 
     def _serve(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Open the ingress: {"bind": address, "ports": [first, last], "silence": seconds}."""
+        """Open the ingress as the daemon asks: {"bind": address, "ports": [first, last], "silence": seconds}.
+
+        Returns:
+            The body of SERVING: where to join, or an error.
+
+        Raises:
+            ProtocolError: the daemon has asked before, or not as it should.
+        """
         if self._sockets:
             raise ProtocolError("SERVE came twice")
         bind, ports, self._silence = _read_serve(body)
         for port in ports:
             try:
                 self._listen(bind, port)
-            except (OSError, ValueError) as error:  # ValueError: no address at all, such as one with a zero byte in it
+            except (OSError, ValueError) as error:  # ValueError: it is no address, but holds a zero byte, say
                 return {"error": f"UDP port {port} on {bind}: {getattr(error, 'strerror', None) or error}"}
         try:
-            self._door = JoinSocket("agent")
+            self._join_socket = JoinSocket("agent")
         except OSError as error:
             return {"error": f"no Unix socket in {root()}: {error.strerror or error}"}
-        self._watch_door()
-        return {"join": self._door.path}
+        self._watch_join_socket()
+        return {"join": self._join_socket.path}
 
     def _listen(self, bind: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -204,35 +170,29 @@ class IngressAgent:
         sock.bind(address)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._arrive(sock, port))
 
-    def _watch_door(self) -> None:
-        if self._door and self._door.socket not in self._selector.get_map():
-            self._selector.register(self._door.socket, selectors.EVENT_READ, lambda _: self._admit())
+    def _watch_join_socket(self) -> None:
+        if self._join_socket and self._join_socket.socket not in self._selector.get_map():
+            self._selector.register(self._join_socket.socket, selectors.EVENT_READ, lambda _: self._admit())
 
     def _admit(self) -> None:
-        assert self._door
+        assert self._join_socket
         try:
-            visitor = self._door.admit()
+            joiner = self._join_socket.admit()
         except OSError:
-            # No file descriptor is left, and whoever knocks goes on knocking: look away until the next report.
-            self._selector.unregister(self._door.socket)
+            # No file descriptor is left for a process that waits to join: look away until the next report.
+            self._selector.unregister(self._join_socket.socket)
             return
-        if visitor is None:
+        if joiner is None:
             return
-        if visitor.words.startswith(b"stream-") and len(self._streams) < MAX_STREAMS:
-            self._attach(visitor.words[:LONGEST_NAME].decode("ascii", "replace"), visitor.fds, visitor.keeper)
+        if joiner.words.startswith(b"stream-") and len(self._streams) < MAX_AGENT_STREAMS:
+            self._attach(joiner.words[:LONGEST_STREAM_NAME].decode("ascii", "replace"), joiner.fds, joiner.keeper)
         else:
-            visitor.turn_away()
+            joiner.turn_away()
 
     # Datagrams
 
     def _arrive(self, sock: socket.socket, port: int) -> None:
-        for _ in range(BATCH):
-            try:
-                datagram, peer = sock.recvfrom(MAX_DATAGRAM + 1)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP answer to something that we sent
+        for datagram, peer in batch(lambda: sock.recvfrom(MAX_DATAGRAM + 1)):
             self._apply(self._ingress.arrive(port, peer, datagram, self._now(), source=_source(peer)))
 
     def _deliver(self, event: DeliverOnFlow) -> None:
@@ -244,15 +204,15 @@ class IngressAgent:
     # Words
 
     def _say(self, kind: int, body: dict[str, Any]) -> None:
-        if CONTROL in self._streams:  # not so when it ended earlier in the same round
-            self._streams[CONTROL].carrier.say(frame.message(kind, body))
+        if CONTROL_STREAM in self._streams:  # it may have ended earlier in the same round
+            self._ingress.carriers[CONTROL_STREAM].say(frame.message(kind, body))
 
     def _report(self) -> None:
         now = self._now()
         if now < self._next_report:
             return
         self._next_report = now + REPORT_EVERY
-        self._watch_door()
+        self._watch_join_socket()
         counters = self._ingress.counters()
         if counters != self._reported:
             self._reported = counters
@@ -260,10 +220,10 @@ class IngressAgent:
 
 
 def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
-    """The address, the ports and the seconds in a SERVE.
+    """The address to bind to, the ports and the seconds of silence in the body of a SERVE.
 
     Raises:
-        ProtocolError: something is missing or not what it should be.
+        ProtocolError: one of them is missing or out of bounds.
     """
     bind, ports, silence = body.get("bind"), body.get("ports"), body.get("silence")
     if not isinstance(bind, str) or not isinstance(ports, list) or not isinstance(silence, (int, float)):
@@ -276,7 +236,7 @@ def _read_serve(body: dict[str, Any]) -> tuple[str, range, float]:
 
 
 def _source(peer: tuple[Any, ...]) -> object:
-    """What counts as one source: an IPv4 address, or the /64 that an IPv6 network hands to one home."""
+    """What counts as one source of datagrams: an IPv4 address, or an IPv6 network of 64 bits, such as a home has."""
     host: str = peer[0]
     if ":" not in host or host.startswith("::ffff:"):
         return host
@@ -285,12 +245,12 @@ def _source(peer: tuple[Any, ...]) -> object:
 
 def _leave(*_: object) -> None:
     for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve on standard input and output; the last line on standard error says why it ended, if by a fault."""
+    """Serve on standard input and output. If the agent ends by a fault, the last line on standard error tells it."""
     for number in ENDINGS:
         signal.signal(number, _leave)
     try:

@@ -1,14 +1,15 @@
 """The far agent: the end of a pair beside mosh-server, on a machine where nothing of ours is installed.
 
-`tunneld mosh` starts it over SSH from its source text (see tunneld.shipped.pack), in two stages: the first is short
-and starts mosh-server (tunneld.shipped.start_mosh_server); this is the second. It outlives the SSH session:
-another one joins through its door, and UDP paths need none. It ends with mosh-server, or when the client says that it
-has ended.
+`tunneld mosh` starts it over SSH from its source text (see tunneld.shipped.pack), in two stages. The first is short and
+starts mosh-server (tunneld.shipped.start_mosh_server); this is the second. The agent outlives the SSH session: another
+session joins through the agent's join socket, and UDP paths need no session. The agent ends with mosh-server, or when
+the client says that it has ended.
 
     SERVING  {"key": "4NeCCgvZFe2RnPgrcU1PQw", "pid": 4712, "family": 6, "ssh_connection": "203.0.113.9 50000 ..."}
              or {"error": "a sentence", "code": "no-mosh-server"}, from the first stage; then from the second
              {"door": "/tmp/tunneld-far-4711-9f86d0/join", "host": "pi"}, or {"door": null, "why": "..."}
-    SERVE    from the client: {"leave": true}, or {"relay": [["192.0.2.1", 40111], ...]}: places where packets may meet
+    SERVE    from the client: {"relay": [["192.0.2.1", 40111], ...]}, addresses of a jump host's agent;
+             {"stun": [["192.0.2.9", 3478], ...]}, servers to ask where they see this end; or {"leave": true}
     REPORT   {"ssh_connection": "..."} on a stream that joined; {"ended": true} on all when mosh-server has ended
 """
 
@@ -29,185 +30,191 @@ from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.join_socket import JoinSocket
-from tunneld.shipped.pair_loop import FAMILIES, LOOPBACK, PairLoop
-from tunneld.shipped.start_mosh_server import GREETING, Running
+from tunneld.shipped.pair_loop import PairLoop
+from tunneld.shipped.start_mosh_server import GREETING, LOOPBACK, Running
+from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
 
-FIRST = "first"
+FIRST_STREAM = "first"
 """The name of the stream that started the agent."""
 
-NAME = re.compile(rb"[a-z0-9-]{1,32}")
+STREAM_NAME = re.compile(rb"[a-z0-9-]{1,32}")
 
-MAX_STREAMS = 6
+MAX_MOSH_STREAMS = 6
 """Two, as many that replace them, and two that are dead without anybody's knowing yet."""
 
-LOOK_EVERY = 1.0
+CHECK_EVERY = 1.0
 """Seconds between two looks at mosh-server and at the streams."""
 
-STALE = 60.0
+STALE_STREAM = 60.0
 """Seconds without an answer after which a stream is closed, if another one was heard meanwhile."""
 
-LAST_WORDS = 2.0
+LAST_DATAGRAMS = 2.0
 """Seconds for mosh-server's last datagrams to reach the client."""
 
-GRACE = 1.0
-"""Seconds for mosh-server to end by itself after its client did; then it is told to."""
+SERVER_GRACE = 1.0
+"""Seconds for mosh-server to end by itself after its client has ended; then it gets SIGTERM."""
 
-STUBBORN = 15.0
-"""Seconds until a mosh-server that was told to end is left alone: it says goodbye for ten."""
+GOODBYE_LIMIT = 15.0
+"""Seconds after the client's end until the agent leaves, whether or not mosh-server has ended: it says goodbye for
+ten."""
 
 MAX_NAMED = 8
-"""STUN servers, or addresses of a relay."""
+"""Addresses that are taken of one message: STUN servers, or those of a jump host's agent."""
 
 
 class MoshAgent:
-    """One mosh-server, one pair, any number of SSH sessions one after the other."""
+    """One mosh-server, the far end of one pair, and any number of SSH sessions, one after the other.
+
+    `secret` is the pair's. Its loop waits for streams, sockets, mosh-server's end and the clock.
+    """
 
     def __init__(self, secret: bytes, running: Running) -> None:
-        self.pairing = PairLoop(
+        self._loop = PairLoop(
             Pair(secret, time.monotonic(), is_client=False), message=self._hear, stream_lost=lambda name, why: None
         )
         self._running = running
-        self._server: int | None = None  # a pidfd, where there are any
+        self._server: int | None = None  # a pidfd, where the system has them
         self._has_ended = False
         self._end: float | None = None
-        self._door: JoinSocket | None = None
+        self._join_socket: JoinSocket | None = None
         self._servers: list[UdpAddress] = []
         self._relay: list[UdpAddress] = []
 
     def run(self, fds: tuple[int, int]) -> None:
-        """Serve from the first stream on, until there is nothing more to do."""
-        self.pairing.open_local(self._running.family, self._running.port)
-        self.pairing.add_stream(FIRST, *fds, keeper=self._running.keeper, said=len(GREETING))
-        self._open_door()
+        """Serve until mosh-server or the client has ended. `fds` are those of the stream that started the agent."""
+        self._loop.open_local(self._running.family, self._running.port)
+        self._loop.add_stream(FIRST_STREAM, *fds, keeper=self._running.keeper, said=len(GREETING))
+        self._open_join_socket()
         self._watch_server()
-        self._look()
+        self._check()
         if self._running.wanted.udp:
-            self.pairing.call_at(time.monotonic(), self._open_udp)  # after the first words have been written
+            self._loop.call_at(time.monotonic(), self._open_udp)  # when the first words have been written
         try:
-            self.pairing.run(lambda: self._end is not None and time.monotonic() >= self._end)
+            self._loop.run(lambda: self._end is not None and time.monotonic() >= self._end)
         finally:
-            self._terminate()  # nobody could reach it any more
-            if self._door:
-                self._door.close()
-            self.pairing.close()
+            self._terminate()  # nobody could reach mosh-server any more
+            if self._join_socket:
+                self._join_socket.close()
+            self._loop.close()
 
     def _hear(self, stream: str, kind: int, body: dict[str, Any]) -> None:
         relay, servers = body.get("relay"), body.get("stun")
         if kind == frame.SERVE and isinstance(relay, list):
-            self._meet(_addresses(relay))
+            self._use_relay(_addresses(relay))
         elif kind == frame.SERVE and isinstance(servers, list):
             self._servers = _addresses(servers)
             self._ask()
         elif kind == frame.SERVE and body.get("leave") is True:
             self._leave()
         else:
-            raise ProtocolError("a client asks to meet, to ask or to leave, and for nothing else")
+            raise ProtocolError("a client names a relay or STUN servers, or leaves, and says nothing else")
 
     # UDP
 
     def _open_udp(self) -> None:
         self._ask()
         self._seen_from(os.environ.get("SSH_CONNECTION", ""))
-        self.pairing.open_udp()
+        self._loop.open_udp()
 
-    def _meet(self, relay: list[UdpAddress]) -> None:
-        """A jump host's agent passes packets on, and says where it sees us."""
+    def _use_relay(self, relay: list[UdpAddress]) -> None:
+        """Offer the addresses of a jump host's agent, which passes packets on, and ask it where it sees us."""
         self._relay = relay
         self._ask()
-        self.pairing.offer_also(Candidate("relay", address) for address in relay)
+        self._loop.offer_also(Candidate("relay", address) for address in relay)
 
     def _ask(self) -> None:
-        """STUN servers that the client names, and a jump host's agent: where do you see us?"""
-        self.pairing.pair.asks([*self._servers, *self._relay], time.monotonic())
+        """Ask the STUN servers that the client names, and a jump host's agent, where they see us."""
+        self._loop.pair.asks([*self._servers, *self._relay], time.monotonic())
 
     def _seen_from(self, ssh_connection: str) -> None:
-        """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""
+        """Try the client's address as sshd saw it. SSH_CONNECTION is that address and port, and then ours (ssh(1))."""
         words = ssh_connection.split()
         if len(words) == 4:
-            self.pairing.pair.sees_peer([words[0].partition("%")[0]], time.monotonic())
+            self._loop.pair.sees_peer([words[0].partition("%")[0]], time.monotonic())
 
     # Streams
 
-    def _open_door(self) -> None:
+    def _open_join_socket(self) -> None:
         try:
-            self._door = JoinSocket("far")
-        except OSError as error:  # the session goes on, as long as this stream or a path does
-            self.pairing.say(FIRST, frame.SERVING, {"door": None, "why": error.strerror or str(error)})
+            self._join_socket = JoinSocket("far")
+        except OSError as error:  # no other stream can join, but the session goes on over this one, and over paths
+            self._loop.say(FIRST_STREAM, frame.SERVING, {"door": None, "why": error.strerror or str(error)})
             return
-        self.pairing.say(FIRST, frame.SERVING, {"door": self._door.path, "host": os.uname().nodename})
-        self._watch_door()
+        self._loop.say(FIRST_STREAM, frame.SERVING, {"door": self._join_socket.path, "host": os.uname().nodename})
+        self._watch_join_socket()
 
-    def _watch_door(self) -> None:
-        if self._door:
-            self.pairing.watch(self._door.socket.fileno(), self._admit)
+    def _watch_join_socket(self) -> None:
+        if self._join_socket:
+            self._loop.watch(self._join_socket.socket.fileno(), self._admit)
 
     def _admit(self) -> None:
-        assert self._door
+        assert self._join_socket
         try:
-            visitor = self._door.admit()
+            joiner = self._join_socket.admit()
         except OSError:
-            self.pairing.unwatch(self._door.socket.fileno())  # no file descriptor is left: look away for a while
-            self.pairing.call_at(time.monotonic() + LOOK_EVERY, self._watch_door)
+            self._loop.unwatch(self._join_socket.socket.fileno())  # no file descriptor is left: look away for a while
+            self._loop.call_at(time.monotonic() + CHECK_EVERY, self._watch_join_socket)
             return
-        if visitor is None:
+        if joiner is None:
             return
-        words, _, ssh_connection = visitor.words.partition(b"\0")
-        if not NAME.fullmatch(words):
-            visitor.turn_away()
+        words, _, ssh_connection = joiner.words.partition(b"\0")
+        if not STREAM_NAME.fullmatch(words):
+            joiner.turn_away()
             return
         name, known = words.decode(), ssh_connection.decode("ascii", "replace")
         self._make_room(name)
-        self.pairing.add_stream(name, *visitor.fds, keeper=visitor.keeper.detach())
-        self.pairing.say(name, frame.REPORT, {"ssh_connection": known})
+        self._loop.add_stream(name, *joiner.fds, keeper=joiner.keeper)
+        self._loop.say(name, frame.REPORT, {"ssh_connection": known})
         self._seen_from(known)
 
     def _make_room(self, name: str) -> None:
-        """The stream that has waited longest for an answer gives way."""
-        streams = self.pairing.pair.streams
-        if name not in streams and len(streams) >= MAX_STREAMS:
+        """Close the stream that has waited longest for an answer, if this one would be too many."""
+        streams = self._loop.pair.streams
+        if name not in streams and len(streams) >= MAX_MOSH_STREAMS:
             now = time.monotonic()
-            self.pairing.drop_stream(max(streams, key=lambda name: streams[name].waited(now)))
+            self._loop.drop_stream(max(streams, key=lambda name: streams[name].waited(now)))
 
     # Time
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        self.pairing.call_at(now + LOOK_EVERY, self._look)
+        self._loop.call_at(now + CHECK_EVERY, self._check)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)  # what stood before mosh-server
-        if not _lives(self._running):
+            os.waitpid(-1, os.WNOHANG)  # the shell or wrapper that started mosh-server
+        if not _is_alive(self._running):
             self._server_ended()
-        streams = self.pairing.pair.streams
+        streams = self._loop.pair.streams
         heard = max((stream.heard for stream in streams.values()), default=now)
-        for name in [name for name, stream in streams.items() if stream.waited(now) > STALE and stream.heard < heard]:
-            self.pairing.drop_stream(name)
+        stale = [name for name, each in streams.items() if each.waited(now) > STALE_STREAM and each.heard < heard]
+        for name in stale:
+            self._loop.drop_stream(name)
 
     def _watch_server(self) -> None:
-        """Hear of its end at once where the system can tell; `_look` notices it anyway."""
+        """Have the loop notice mosh-server's end at once, where the system can tell; `_check` notices it anyway."""
         if self._running.pid and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._server = os.pidfd_open(self._running.pid)
-                self.pairing.watch(self._server, self._server_ended)
+                self._loop.watch(self._server, self._server_ended)
 
     def _server_ended(self) -> None:
         if self._server is not None:
-            self.pairing.unwatch(self._server)
+            self._loop.unwatch(self._server)
             os.close(self._server)
             self._server = None
         if self._has_ended:
             return
         self._has_ended = True
-        for name in list(self.pairing.pair.streams):
-            self.pairing.say(name, frame.REPORT, {"ended": True})
-        self._leave_at(LAST_WORDS if self._end is None else 0.0)
+        for name in list(self._loop.pair.streams):
+            self._loop.say(name, frame.REPORT, {"ended": True})
+        self._leave_at(LAST_DATAGRAMS if self._end is None else 0.0)
 
     def _leave(self) -> None:
-        """The client has ended: so does mosh-server, in a moment."""
+        """The client has ended, so mosh-server will end too: by itself in a moment, or by SIGTERM."""
         if self._has_ended:
             self._leave_at(0.0)
         elif self._end is None:
-            self._leave_at(STUBBORN)
-            self.pairing.call_at(time.monotonic() + GRACE, self._terminate)
+            self._leave_at(GOODBYE_LIMIT)
+            self._loop.call_at(time.monotonic() + SERVER_GRACE, self._terminate)
 
     def _terminate(self) -> None:
         if self._running.pid and not self._has_ended:
@@ -217,25 +224,25 @@ class MoshAgent:
     def _leave_at(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         self._end = end if self._end is None else min(self._end, end)
-        self.pairing.call_at(end, lambda: None)
+        self._loop.call_at(end, lambda: None)
 
 
 def _addresses(named: list[Any]) -> list[UdpAddress]:
-    """The addresses that a client names; what is none is left out."""
+    """The addresses in a client's message, of which MAX_NAMED count. What is no address is left out."""
     found = []
     for each in named[:MAX_NAMED]:
         with contextlib.suppress(TypeError, ValueError, OSError):
             host, port = each
-            socket.inet_pton(FAMILIES[6 if ":" in host else 4], host)
+            socket.inet_pton(ADDRESS_FAMILIES[6 if ":" in host else 4], host)
             if type(port) is int and 0 < port < 65536:
                 found.append(UdpAddress(host, port))
     return found
 
 
-def _lives(running: Running) -> bool:
-    """Its process does; where that is not known: its port cannot be had."""
+def _is_alive(running: Running) -> bool:
+    """Whether mosh-server's process lives or, where its number is not known, whether its port is taken."""
     if running.pid is None:
-        with socket.socket(FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
+        with socket.socket(ADDRESS_FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
             try:
                 sock.bind((LOOPBACK[running.family], running.port))
             except OSError:
@@ -249,8 +256,8 @@ def _lives(running: Running) -> bool:
 
 
 def main(secret: bytes, running: Running) -> None:
-    """Serve on standard input and output. The SSH session is one stream among others from now
-    on: it may end, and what it gave us is let go."""
+    """Serve on standard input and output. From now on the SSH session is one stream among others and may end, so
+    everything that it gave us is released."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     fds = os.dup(0), os.dup(1)
@@ -260,6 +267,6 @@ def main(secret: bytes, running: Running) -> None:
     os.close(null)
     os.chdir("/")
     with guard(running.pid) if running.pid else contextlib.nullcontext():
-        far = MoshAgent(secret, running)
+        agent = MoshAgent(secret, running)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        far.run(fds)
+        agent.run(fds)

@@ -1,4 +1,4 @@
-"""The addresses of this machine, asked in ways that Linux, macOS and BSD share; stdlib only, no packet is sent."""
+"""The addresses of this machine, asked for in ways that Linux, macOS and BSD share. No packet is sent."""
 
 from __future__ import annotations
 
@@ -10,41 +10,50 @@ import struct
 import sys
 import time
 
-TOWARD = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8::1"}
-"""Documentation addresses (RFC 5737, RFC 3849): nobody's, so that the default route is what leads to them."""
+FAR_AWAY = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses for documentation (RFC 5737, RFC 3849). Nobody has them, so it is the default route that leads to them."""
 
-MOST = 12
-"""Addresses: a pair takes 16 candidates, and a machine with more has them for containers."""
+MOST_OWN_ADDRESSES = 12
+"""A pair takes 16 candidates. A machine with more addresses than this has them for containers."""
 
 SIOCGIFADDR = 0xC0206921 if sys.platform == "darwin" or "bsd" in sys.platform else 0x8915
-"""The ioctl for an interface's IPv4 address: sys/sockio.h, linux/sockios.h. The answer has it in bytes 20 to 23."""
+"""The ioctl that asks for an interface's IPv4 address (sys/sockio.h, linux/sockios.h): bytes 20 to 23 of its answer."""
 
 UNUSABLE = 0x08 | 0x20 | 0x40
 """Flags in /proc/net/if_inet6 (linux/if_addr.h): IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
 
 
 def own() -> list[str]:
-    """Where others may reach this machine: numeric, IPv4 and IPv6, first those that the default routes use."""
-    found = [*filter(None, map(source, TOWARD)), *_ipv4(), *_ipv6()]
-    return [host for host in dict.fromkeys(found) if is_reachable(host)][:MOST]
+    """The addresses at which others may reach this machine, as text, at most MOST_OWN_ADDRESSES.
+
+    Those that the default routes use come first, then the other ones of IPv4, then those of IPv6.
+    """
+    found = [*filter(None, map(source, FAR_AWAY)), *_ipv4(), *_ipv6()]
+    return [host for host in dict.fromkeys(found) if is_reachable(host)][:MOST_OWN_ADDRESSES]
 
 
 def signature() -> object:
-    """Something that is another when addresses or routes are."""
-    return [source(family) for family in TOWARD], sorted(own())
+    """A value that differs from an earlier one when addresses or default routes have changed since."""
+    return [source(family) for family in FAR_AWAY], sorted(own())
 
 
 def slept() -> float:
-    """Seconds, of any origin, that this machine has been asleep for; they grow by nothing else."""
+    """Seconds, of any origin, for which this machine has slept; always 0 where the system does not tell.
+
+    Linux: CLOCK_BOOTTIME goes on in suspend, and CLOCK_MONOTONIC does not (clock_gettime(2)).
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-    if hasattr(time, "CLOCK_UPTIME_RAW"):  # macOS, whose CLOCK_MONOTONIC goes on in its sleep
+    if hasattr(time, "CLOCK_UPTIME_RAW"):  # macOS, whose CLOCK_MONOTONIC goes on while it sleeps
         return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
     return 0.0
 
 
 def is_own_port(family: int, port: int) -> bool:
-    """Whether a UDP port here is this user's. Only Linux tells; elsewhere it is taken for granted."""
+    """Whether our own user holds this UDP port. Only Linux tells (proc_net(5)); elsewhere the answer is always yes.
+
+    `family` is socket.AF_INET or socket.AF_INET6.
+    """
     try:
         with open("/proc/net/udp6" if family == socket.AF_INET6 else "/proc/net/udp") as lines:
             rows = [line.split() for line in lines][1:]
@@ -54,10 +63,10 @@ def is_own_port(family: int, port: int) -> bool:
 
 
 def source(family: socket.AddressFamily) -> str | None:
-    """The address that packets of this family leave with; None where no route is."""
+    """The address that packets of this family have as their source; None where there is no default route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((TOWARD[family], 9))
+            sock.connect((FAR_AWAY[family], 9))
             host: str = sock.getsockname()[0]
             return host
     except OSError:
@@ -65,18 +74,19 @@ def source(family: socket.AddressFamily) -> str | None:
 
 
 def _ipv4() -> list[str]:
-    """Each interface's first IPv4 address."""
+    """The first IPv4 address of each interface."""
     found = []
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # it has none
+            with contextlib.suppress(OSError):  # this interface has none
                 answer = fcntl.ioctl(sock, SIOCGIFADDR, struct.pack("256s", os.fsencode(name)))
                 found.append(socket.inet_ntoa(answer[20:24]))
     return found
 
 
 def _ipv6() -> list[str]:
-    """Linux's list: address, index, prefix length, scope, flags, name; nothing elsewhere."""
+    """The IPv6 addresses in Linux's list, whose lines are: address, index, prefix length, scope, flags, name. None on
+    other systems, which have no such list."""
     found = []
     with contextlib.suppress(OSError), open("/proc/net/if_inet6") as lines:
         for address, _, _, _, flags, _ in map(str.split, lines):
@@ -86,7 +96,8 @@ def _ipv6() -> list[str]:
 
 
 def is_reachable(host: str) -> bool:
-    """Neither loopback nor link-local, which no other machine could use, or not without a scope."""
+    """Whether other machines can use this address: not those of the loopback, nor link-local ones, which mean nothing
+    without the name of an interface (RFC 3927, RFC 4291 section 2.5.6)."""
     if ":" not in host:
         return not host.startswith(("127.", "169.254.", "0."))
     return host not in ("::1", "::") and not host.lower().startswith(("fe8", "fe9", "fea", "feb"))

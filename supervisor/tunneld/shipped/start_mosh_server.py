@@ -1,7 +1,8 @@
-"""The first stage of a far agent: it starts mosh-server and says its key, while the rest has not arrived yet.
+"""The first stage of the far agent: it starts mosh-server and says its key, while the second stage is still under way.
 
-A person waits for this, so it imports next to nothing: each of signal, typing, re and json takes as long as half of
-mosh-server's own start. What it says is therefore put together by hand; tunneld.core.stream.frame describes it.
+A person waits for this, so the module imports next to nothing: signal, typing, re and json take half as long to import
+as mosh-server takes to start, each of them. So what it says is put together by hand, in the form that
+tunneld.core.stream.frame describes.
 """
 
 from __future__ import annotations
@@ -16,45 +17,51 @@ LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 SHELL = "/bin/sh"
 
-ELSEWHERE = (
+PACKAGE_FOLDERS = (
     *("/usr/local/bin", "/opt/homebrew/bin", "/opt/local/bin", "/usr/pkg/bin"),
     *("~/.nix-profile/bin", "~/.local/bin"),
 )
-"""Where package managers put mosh-server; what sshd starts without a login shell seldom looks there (Homebrew's)."""
+"""Where package managers put mosh-server (Homebrew, MacPorts, pkgsrc, Nix). A command that sshd starts without a login
+shell seldom has these folders in its PATH."""
 
-COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
-"""What Python puts into LC_CTYPE where it finds the C locale (PEP 538); mosh-server shall see what sshd gave us."""
+COERCED_CTYPES = ("C.UTF-8", "C.utf8", "UTF-8")
+"""What Python puts into LC_CTYPE when it finds the C locale (PEP 538); mosh-server must see what sshd gave us."""
 
-LAST_RESORT = ("C.UTF-8", "en_US.UTF-8")
-"""Character types that most machines have, for one that has neither a UTF-8 locale of its own nor the client's."""
+LAST_RESORT_CTYPES = ("C.UTF-8", "en_US.UTF-8")
+"""Character types that most machines have. They are tried where the machine has no UTF-8 locale by default, and not the
+client's locale either."""
 
-IGNORED = (13, 25)
-"""SIGPIPE, SIGXFSZ (of another number on MIPS alone), which Python ignores: that must not be so in somebody's shell."""
+IGNORED_SIGNALS = (13, 25)
+"""SIGPIPE and SIGXFSZ (which has another number on MIPS alone). Python ignores them, and a person's shell must not."""
 
 SIGKILL, SIGTERM = 9, 15
 
-PATIENCE = 15.0
-"""Seconds for mosh-server, or what stands before it, to say its key: it takes 10 ms."""
+KEY_TIMEOUT = 15.0
+"""Seconds for mosh-server, or a wrapper before it, to say its key. It takes 10 ms."""
 
-PATIENCE_FOR_PID = 0.2
-"""Seconds for it to say its process id, after the key."""
+PID_TIMEOUT = 0.2
+"""Seconds for mosh-server to say its process id, after the key."""
 
-MAX_WORDS = 64 * 1024
-"""Bytes to read of what it says."""
+LONGEST_OUTPUT = 64 * 1024
+"""Bytes to read of what mosh-server says."""
 
-SECRET = 32
-"""Bytes that both ends share (see tunneld.core.pair.pair)."""
+SECRET_LENGTH = 32
+"""Bytes of the secret that both ends of a pair share (see tunneld.core.pair.pair)."""
 
 GREETING = b'\0tunneld\x01\0\x10\0\0\0\0\0\0\0\0{"versions":[1]}'
 """How a stream begins: the preamble and HELLO."""
 
 SERVING = 8
-"""The kind of frame that answers the client."""
+"""The kind of the frame that answers the client (frame.SERVING)."""
 
 
 class Wanted:
-    """What the client wants: `server` is a shell's words, `command` what runs in the terminal (None: a login shell),
-    `ports` "60001" or "60001:60010"; `udp` whether to try paths."""
+    """What the client wants.
+
+    `server` is mosh-server as a shell's words, `command` what is to run in the terminal (None: a login shell), `colors`
+    the number of the client's, `locale` its LANG and LC_ variables. `ports` is "60001" or "60001:60010", and `udp` says
+    whether to try UDP paths.
+    """
 
     def __init__(
         self,
@@ -75,7 +82,8 @@ class Wanted:
 
 
 class Running:
-    """mosh-server runs; `pid` is None where it did not say it, `keeper` is as of `detach`."""
+    """A mosh-server that runs, on the loopback of `family`. `pid` is None where mosh-server did not say it; `keeper` is
+    what `detach` gave."""
 
     def __init__(self, wanted: Wanted, *, keeper: int, family: int, port: int, pid: int | None) -> None:
         self.wanted = wanted
@@ -86,7 +94,7 @@ class Running:
 
 
 class Refused(Exception):
-    """mosh-server does not run; `code` is for programs, the text a sentence for whoever wanted it."""
+    """mosh-server does not run. `code` is for programs, and the text is a sentence for the person."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -94,9 +102,9 @@ class Refused(Exception):
 
 
 def begin(wanted: Wanted) -> Running:
-    """Start mosh-server, greet, and say SERVING. Exits when it cannot be had."""
+    """Start mosh-server, greet the client, and say SERVING. When mosh-server does not start, say why and exit."""
     keeper = detach()
-    family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in LAST_RESORT)]
+    family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in LAST_RESORT_CTYPES)]
     while True:
         try:
             port, key, pid = _hear(wanted, *_spawn(wanted, LOOPBACK[family], locales[0]))
@@ -115,8 +123,14 @@ def begin(wanted: Wanted) -> Running:
 
 
 def detach() -> int:
-    """Go on in a session of our own. What sshd started stays behind as the smallest program that waits for an end: that
-    of the file descriptor that this gives, which whoever holds the stream closes with it."""
+    """Go on in a process and a session of our own, which the end of the SSH session does not reach.
+
+    The process that sshd started stays behind and becomes `cat`, the smallest program that waits for the end of its
+    input.
+
+    Returns:
+        The file descriptor whose end that is: close it with the first stream.
+    """
     there, here = os.pipe()
     if os.fork():
         os.dup2(there, 0)
@@ -128,10 +142,13 @@ def detach() -> int:
 
 
 def rest(running: Running) -> tuple[bytes, bytes]:
-    """The secret and the rest of the agent, which comes on standard input after its length in four bytes. Not one more
-    is read, since frames follow. Exits when the client has thought better of it."""
+    """Read the secret and the second stage from standard input: SECRET_LENGTH bytes, a length in four bytes, and so
+    many bytes of text. Not a byte more is read, since frames follow.
+
+    When the client is gone before all has come, mosh-server is ended and this exits.
+    """
     source = io.BufferedReader(io.FileIO(0, closefd=False), 1)
-    secret = source.read(SECRET)
+    secret = source.read(SECRET_LENGTH)
     length = int.from_bytes(source.read(4), "big")
     text = source.read(length)
     if not text or len(text) < length:
@@ -141,32 +158,37 @@ def rest(running: Running) -> tuple[bytes, bytes]:
     return secret, text
 
 
-def found(server: str) -> str:
-    """A bare word that PATH does not know is looked for where package managers put it."""
+def located(server: str) -> str:
+    """mosh-server as a shell's words. A bare name that no folder of PATH has is looked for in PACKAGE_FOLDERS."""
     if server.strip("abcdefghijklmnopqrstuvwxyz0123456789-.") or any(
         os.access(f"{folder}/{server}", os.X_OK) for folder in os.get_exec_path()
     ):
         return server
-    places = [os.path.expanduser(f"{folder}/{server}") for folder in ELSEWHERE]
+    places = [os.path.expanduser(f"{folder}/{server}") for folder in PACKAGE_FOLDERS]
     return next(("'" + place.replace("'", "'\\''") + "'" for place in places if os.access(place, os.X_OK)), server)
 
 
 def environment() -> dict[str, str]:
-    """Ours, as it was before Python looked at it."""
+    """Our environment, without what Python itself put into it."""
     ours = dict(os.environ)
-    if ours.get("LC_CTYPE") in COERCED:
+    if ours.get("LC_CTYPE") in COERCED_CTYPES:
         try:
             with open("/proc/self/environ", "rb") as file:
                 was_there = any(line.startswith(b"LC_CTYPE=") for line in file.read().split(b"\0"))
         except OSError:
-            was_there = False  # the client's own locale is tried anyway
+            was_there = False  # the client's own locale comes first anyway
         if not was_there:
             del ours["LC_CTYPE"]
     return ours
 
 
 def _spawn(wanted: Wanted, host: str, locale: dict[str, str]) -> tuple[int, int]:
-    """Its process, and a pipe with what it says. It leaves our process tree as soon as it has said its key."""
+    """Start mosh-server for that loopback address.
+
+    Returns:
+        The process id of the shell that becomes mosh-server, and the reading end of a pipe with what mosh-server says.
+        It leaves our process tree as soon as it has said its key.
+    """
     arguments = ["new", "-i", host, "-c", str(wanted.colors)]
     for name, value in locale.items():
         arguments += ["-l", f"{name}={value}"]
@@ -177,29 +199,29 @@ def _spawn(wanted: Wanted, host: str, locale: dict[str, str]) -> tuple[int, int]
     ours, theirs = os.pipe()
     process = os.posix_spawn(
         SHELL,
-        [SHELL, "-c", f'{found(wanted.server)} "$@"', SHELL, *arguments],
+        [SHELL, "-c", f'{located(wanted.server)} "$@"', SHELL, *arguments],
         environment(),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, theirs, 1),
             (os.POSIX_SPAWN_DUP2, theirs, 2),
         ],
-        setsigdef=IGNORED,
+        setsigdef=IGNORED_SIGNALS,
     )
     os.close(theirs)
     return process, ours
 
 
 def _hear(wanted: Wanted, process: int, pipe: int) -> tuple[int, str, int | None]:
-    """The port, the key, and the process that mosh-server has become.
+    """Read mosh-server's port, its key, and the id of the process that goes on (None if that is not said in time).
 
     Raises:
-        Refused: it said something else, or nothing.
+        Refused: mosh-server said something else, or nothing.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + KEY_TIMEOUT
     said = b""
     connect, pid = None, None
-    while len(said) < MAX_WORDS and not (connect and pid):
+    while len(said) < LONGEST_OUTPUT and not (connect and pid):
         if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
             break
         data = os.read(pipe, 4096)
@@ -207,7 +229,7 @@ def _hear(wanted: Wanted, process: int, pipe: int) -> tuple[int, str, int | None
         if not data:
             break
         if connect is None and (connect := _connect(said)):
-            end = time.monotonic() + PATIENCE_FOR_PID
+            end = time.monotonic() + PID_TIMEOUT
         pid = _pid(said)
     os.close(pipe)
     if connect is None:
@@ -226,13 +248,13 @@ def _connect(said: bytes) -> tuple[int, str] | None:
 
 
 def _pid(said: bytes) -> int | None:
-    """The process in `[mosh-server detached, pid = 4711]`."""
+    """The process id in the line `[mosh-server detached, pid = 4711]`, once that is complete."""
     digits, bracket, _ = said.partition(b"mosh-server detached, pid = ")[2].partition(b"]")
     return int(digits) if bracket and digits.isdigit() and len(digits) < 11 else None
 
 
 def _status(process: int) -> int | None:
-    """How it ended; None if it had to be ended."""
+    """The exit status of a process that says no more; None if it did not end within a second and was killed."""
     for _ in range(100):
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
@@ -247,7 +269,7 @@ def _refusal(server: str, said: str, status: int | None) -> Refused:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if status is None:
         return Refused("mosh-server", f"{server} there does not say its key")
-    if status in (126, 127):  # a shell's words for what cannot be run
+    if status in (126, 127):  # how a shell says that something cannot be run
         return Refused("no-mosh-server", f"{server} cannot be run there: install mosh on that machine")
     if "UTF-8 native locale" in said:
         return Refused(
@@ -267,7 +289,7 @@ def _say(serving: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    """A string as JSON, in ASCII; what is not one of the 65,536 first characters becomes a question mark."""
+    """A string as JSON, in ASCII. A character beyond the first 65,536 becomes a question mark."""
     plain = (each if " " <= each <= "~" and each not in '"\\' else f"\\u{min(ord(each), 0x10000):04x}" for each in text)
     return '"' + "".join(plain).replace("\\u10000", "?") + '"'
 

@@ -35,8 +35,8 @@ from tunneld.ssh.remote.remote import RemoteProgram
 # The word that begins the report: a shell's start-up files may have printed other lines before it.
 REPORT_BEGINS = "tunneld-claim "
 
-# Seconds until we give up on a relay that reports nothing. The program may take five of them, since it waits for its
-# lock, and twice for processes; a shell's start-up files and a slow link have the rest.
+# Seconds until we give up on a relay that reports nothing. The program may take five of them (end_predecessor.py:
+# LOCK_TIMEOUT, and END_TIMEOUT twice); a shell's start-up files and a slow link have the rest.
 START_TIME = 10.0
 
 # Bytes up to the end of the report: what start-up files print, as much as core/stream/frame.py allows, and then a line.

@@ -1,0 +1,72 @@
+"""Who listens on a port, and which listeners are in each other's way."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from tests.sshd import free_port
+from tunneld.shipped import port_holders
+from tunneld.shipped.port_holders import holders, user_name
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's socket")
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "clashes"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "*", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::1", "localhost", True),
+        ("::1", "127.0.0.1", False),
+    ],
+)
+def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None:
+    """By the kernel's table of sockets that listen."""
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=family) as listener:
+        user = user_name(os.geteuid())
+        assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
+
+
+def test_a_free_port_is_held_by_nobody() -> None:
+    """Which is told by None."""
+    assert holders([("127.0.0.1", free_port())]) == [None]
+
+
+@needs_root
+def test_another_users_listener_is_told_apart() -> None:
+    """By its socket's owner."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.fchown(listener.fileno(), 65534, -1)
+        assert holders([("127.0.0.1", listener.getsockname()[1])]) == [[False, "nobody"]]
+
+
+def test_only_listeners_count() -> None:
+    """A connection from a port is no listener on it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert holders([("127.0.0.1", client.getsockname()[1])]) == [None]
+
+
+def test_a_user_without_a_name_is_told_by_number() -> None:
+    """Such as one of a container that shares the network."""
+    assert user_name(4_000_000_000) == "4000000000"
+
+
+def test_nothing_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay may hide it, or be no Linux."""
+
+    def hidden(name: str) -> None:
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(port_holders, "open", hidden, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert holders([("127.0.0.1", listener.getsockname()[1])]) == [None]

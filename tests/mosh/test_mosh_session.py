@@ -142,8 +142,8 @@ def test_a_further_connection_that_is_refused_is_not_tried_again(home: Place) ->
 def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
     """mosh-client does not stay on it with nobody to talk to."""
     code = (
-        "import sys; from tunneld.cli import main; from tunneld.mosh.mosh_session import Session\n"
-        "Session._open_paths = lambda self: 1 // 0\nsys.exit(main(sys.argv[1:]))"
+        "import sys; from tunneld.cli import main; from tunneld.mosh.mosh_session import MoshSession\n"
+        "MoshSession._open_paths = lambda self: 1 // 0\nsys.exit(main(sys.argv[1:]))"
     )
     argv = shlex.join([sys.executable, "-c", code, *home.command()[3:], NAME])
     with home.run(["bash", "--norc", "-c", f"{argv}; echo status $?; stty -a"]) as terminal:
@@ -179,13 +179,13 @@ def test_a_terminal_on_which_ssh_asks_meanwhile_shows_what_is_typed(home: Place)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", home.guest.key.path], check=True)
     code = (
         "import sys, termios, time; from tunneld.cli import main; from tunneld.mosh import start\n"
-        "from tunneld.mosh.mosh_session import Session\n"
-        "first_line, begin = start.first_line, Session._begin\n"
+        "from tunneld.mosh.mosh_session import MoshSession\n"
+        "first_line, begin = start.first_line, MoshSession._begin\n"
         "def slow(*words):\n"
         "    line = first_line(*words)\n"
         "    while termios.tcgetattr(0)[3] & termios.ECHO: time.sleep(0.01)\n"
         "    return line\n"
-        "start.first_line = slow\nSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
+        "start.first_line = slow\nMoshSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     argv = shlex.join([sys.executable, "-c", code, *home.command()[3:], NAME])

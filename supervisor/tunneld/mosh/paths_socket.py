@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tunneld.shipped.join_socket import sweep
+from tunneld.status import json_socket
 
-PATIENCE = 1.0
-"""Seconds for a session's answer, which takes milliseconds."""
+PATHS_TIMEOUT = 1.0
+"""Seconds for a session's whole answer, which takes milliseconds."""
 
-LONGEST = 1 << 20
-"""Bytes of an answer at most; one has about three thousand."""
+LONGEST_PATHS_JSON = 1 << 20
+"""Bytes that a session's answer may have; most have about three thousand."""
 
 NAME = "tunneld-mosh"
 
@@ -34,14 +34,7 @@ class PathsSocket:
         """
         self._say = say
         self.path = os.path.join(folder, f"{os.getpid()}-{os.urandom(3).hex()}.sock")
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._listener.setblocking(False)
-            self._listener.bind(self.path)
-            self._listener.listen(8)
-        except BaseException:
-            self._listener.close()
-            raise
+        self._listener = json_socket.listen(self.path)
         self.fd = self._listener.fileno()
 
     def answer(self) -> None:
@@ -89,21 +82,11 @@ def look() -> Iterator[dict[str, Any]]:
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(folder) if _is_private(folder) else ()):
                 if name.endswith(".sock"):
-                    yield from _ask(os.path.join(folder, name))
+                    with contextlib.suppress(OSError, ValueError):
+                        path = os.path.join(folder, name)
+                        yield json_socket.ask(path, timeout=PATHS_TIMEOUT, longest=LONGEST_PATHS_JSON)
 
 
 def _is_private(folder: str) -> bool:
     found = os.lstat(folder)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-
-
-def _ask(path: str) -> Iterator[dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(PATIENCE)
-        asking.connect(path)
-        answer = bytearray()
-        while len(answer) < LONGEST and (part := asking.recv(65536)):
-            answer += part
-        value = json.loads(answer)
-        if isinstance(value, dict):
-            yield value

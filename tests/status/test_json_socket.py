@@ -8,8 +8,10 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,9 +108,32 @@ def test_silence_is_not_waited_for(path: str) -> None:
 def test_the_time_is_for_the_whole_answer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that comes in pieces, each of them soon, cannot hold who asks for longer."""
     clock = itertools.count(0.0, 0.4)
-    monkeypatch.setattr(json_socket.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(json_socket, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with answering(path, b" " * 1_000_000 + ANSWER), pytest.raises(TimeoutError):
         ask(path, timeout=1, longest=1 << 21)
+
+
+def test_a_pause_is_waited_for_as_long_as_time_is_left(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a first piece that came late, silence has only the rest of the time."""
+    clock = iter([0.0, 9.95])
+    began = time.monotonic()
+    with listen(path) as listener:
+        thread = threading.Thread(target=lambda: visitors.append(late_piece(listener)))
+        visitors: list[socket.socket] = []
+        thread.start()
+        monkeypatch.setattr(json_socket, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        with pytest.raises(TimeoutError):
+            ask(path, timeout=10, longest=100)
+        thread.join()
+        visitors[0].close()
+    assert time.monotonic() - began < 5
+
+
+def late_piece(listener: socket.socket) -> socket.socket:
+    listener.settimeout(10)
+    visitor, _ = listener.accept()
+    visitor.sendall(b" ")
+    return visitor
 
 
 def test_nobody_there_is_told_apart(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -62,10 +63,18 @@ def test_stun_servers_have_a_usual_port() -> None:
 
 
 def test_the_relay_has_a_port_or_a_range_of_them() -> None:
-    """Any, if none is said."""
+    """Any, if none is said; a range may have a dash as well."""
     assert order("home").relay_ports == (0, 0)
+    assert order("--relay-ports", "1-65535", "home").relay_ports == (1, 65535)
     assert order("--relay-ports", "60011", "home").relay_ports == (60011, 60011)
     assert order("--relay-ports", "60011:60020", "home").relay_ports == (60011, 60020)
+
+
+PORT_RULE = (
+    "write a port or a range such as 60001:60010, the lower port first, none above 65535 (ssh's port is -P here)"
+)
+RELAY_PORT_RULE = "write a port or a range such as 60011:60020, the lower port first, none above 65535"
+STUN_RULE = "write HOST, HOST:PORT or [IPV6]:PORT, with a port from 1 to 65535"
 
 
 @pytest.mark.parametrize(
@@ -78,21 +87,41 @@ def test_the_relay_has_a_port_or_a_range_of_them() -> None:
         (("home", "-X"), NO_AGENT),
         (("home", "--ssh-option", "ForwardAgent=yes"), NO_AGENT),
         (("home", "--ssh-option", "forwardx11 yes"), NO_AGENT),
-        (("home", "-p", "ssh"), "-p ssh: a port, or a range such as 60001:60010 (ssh's port is -P here)"),
-        (("home", "-p", "5:3"), "-p 5:3: ports go from 1 to 65535, the lower one first"),
-        (("home", "-p", "70000"), "-p 70000: ports go from 1 to 65535, the lower one first"),
-        (("home", "--stun", "a:b:c"), "--stun a:b:c: HOST, HOST:PORT or [IPV6]:PORT"),
-        (("home", "--stun", "a:0"), "--stun a:0: HOST, HOST:PORT or [IPV6]:PORT"),
-        (("home", "--relay-ports", "x"), "--relay-ports x: a port, or a range such as 60011:60020"),
-        (("home", "--relay-ports", "9:8"), "--relay-ports 9:8: a port, or a range such as 60011:60020"),
+        (("home", "-p", "ssh"), f"-p ssh: {PORT_RULE}"),
+        (("home", "--stun", "a:0"), f"--stun a:0: {STUN_RULE}"),
+        (("home", "--relay-ports", "x"), f"--relay-ports x: {RELAY_PORT_RULE}"),
         (("home", "--json"), "--json goes with --paths"),
     ],
 )
 def test_a_line_that_makes_no_sense_says_why(words: tuple[str, ...], text: str) -> None:
-    """With what would make sense."""
+    """The message says what to write as well."""
     with pytest.raises(UsageError) as caught:
         order(*words)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("-p", ["", ":", "5:3", "0:5", "5:0", "70000", "65536", "1:65536", "1:2:3", "5-9", "²"]),
+        ("--relay-ports", ["", "0", "0:0", "9:8", "65536", "9:65536", "1:2:3", "²"]),
+        (
+            "--stun",
+            ["", ":1", "a:b:c", "a:", "a:0", "a:65536", "a:99999", "2001:db8::1", "[2001:db8::1]1", "[::1", "::1]"],
+        ),
+    ],
+)
+def test_ports_and_servers_have_one_grammar(option: str, values: list[str]) -> None:
+    """Ports go from 1 to 65535, and an IPv6 address stands in brackets where a port may follow it."""
+    for value in values:
+        with pytest.raises(UsageError, match=rf"^{option} {re.escape(value)}: write "):
+            order("home", *((option, value) if option == "-p" else (f"{option}={value}",)))
+
+
+@pytest.mark.parametrize("ports", ["0", "1", "65535", "1:65535", "60001:60001"])
+def test_mosh_s_own_ports_are_handed_on_as_they_were_typed(ports: str) -> None:
+    """mosh-server reads them; 0 stands for any port."""
+    assert order("home", "-p", ports).ports == ports
 
 
 def test_a_wrong_prediction_in_the_environment_is_said() -> None:

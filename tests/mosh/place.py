@@ -54,7 +54,7 @@ class Place:
 
     def windows(self) -> list[str]:
         """The windows of sessions that run."""
-        folder = self.runtime / paths_socket.NAME
+        folder = self.runtime / paths_socket.FOLDER_NAME
         return sorted(each.name for each in folder.glob("*.sock"))
 
     def paths(self, *options: str) -> str:

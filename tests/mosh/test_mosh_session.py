@@ -180,12 +180,12 @@ def test_a_terminal_on_which_ssh_asks_meanwhile_shows_what_is_typed(home: Place)
     code = (
         "import sys, termios, time; from tunneld.cli import main; from tunneld.mosh import start\n"
         "from tunneld.mosh.mosh_session import MoshSession\n"
-        "first_line, begin = start.first_line, MoshSession._begin\n"
+        "first_line, begin = start.first_ssh, MoshSession._begin\n"
         "def slow(*words):\n"
         "    line = first_line(*words)\n"
         "    while termios.tcgetattr(0)[3] & termios.ECHO: time.sleep(0.01)\n"
         "    return line\n"
-        "start.first_line = slow\nMoshSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
+        "start.first_ssh = slow\nMoshSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     argv = shlex.join([sys.executable, "-c", code, *home.command()[3:], NAME])
@@ -204,26 +204,26 @@ def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:
     """ssh has just been started; neither it nor a socket stays."""
     code = (
         "import os, sys; from tunneld.cli import main; from tunneld.mosh import start\n"
-        "first_line = start.first_line\n"
+        "first_line = start.first_ssh\n"
         "def last_line(*words):\n"
         "    line = first_line(*words)\n"
         "    print('ssh is process', line.process.pid, flush=True)\n"
         "    os.kill(os.getpid(), 15)\n"
         "    return line\n"
-        "start.first_line = last_line\nsys.exit(main(sys.argv[1:]))"
+        "start.first_ssh = last_line\nsys.exit(main(sys.argv[1:]))"
     )
     with home.run([sys.executable, "-c", code, *home.command()[3:], NAME]) as terminal:
         assert status(terminal) == 128 + signal.SIGTERM
         found = re.search(r"ssh is process (\d+)", terminal.text)
         assert found
         assert not is_alive(int(found[1]))
-        assert not os.listdir(home.runtime / paths_socket.NAME)
+        assert not os.listdir(home.runtime / paths_socket.FOLDER_NAME)
 
 
 def test_what_a_killed_start_left_is_removed(home: Place) -> None:
     """Its socket for ssh, by the next session."""
     home.guest.known_hosts.write_text("")
-    folder = home.runtime / paths_socket.NAME
+    folder = home.runtime / paths_socket.FOLDER_NAME
     with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
         terminal.wait_for("Are you sure you want to continue connecting")
         os.kill(terminal.process.pid, signal.SIGKILL)
@@ -401,7 +401,7 @@ def test_a_command_that_is_too_long_is_no_fault_of_ours(home: Place) -> None:
     with home.run([*home.command(), NAME, "--", words]) as terminal:
         assert status(terminal) == 69
         terminal.wait_for("ssh cannot be run: Argument list too long")
-        assert not os.listdir(home.runtime / paths_socket.NAME)
+        assert not os.listdir(home.runtime / paths_socket.FOLDER_NAME)
 
 
 def flat(text: str) -> str:

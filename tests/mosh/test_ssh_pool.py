@@ -25,9 +25,9 @@ def test_a_machine_that_has_no_room_for_a_process_is_asked_again_later() -> None
         asked.append(name)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    lines = SshPool(pairing, dial)
-    lines.keep(time.monotonic())
-    lines.close(0)
+    pool = SshPool(pairing, dial)
+    pool.keep(time.monotonic())
+    pool.close(0)
     pairing.close()
     assert asked == ["stream-1"]
 
@@ -43,7 +43,7 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
     pairing = PairLoop(
         Pair(bytes(SECRET), now(), is_client=True),
         message=lambda *_: None,
-        stream_lost=lambda name, _: lines.lost(name),
+        stream_lost=lambda name, _: pool.lost(name),
         now=now,
     )
     snapshot = pairing.pair.snapshot
@@ -54,18 +54,18 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
         made.append(name)
         return SshProcess(name, ["sh", "-c", "echo 'me@there: Permission denied (publickey).' >&2; exit 255"]), b""
 
-    lines = SshPool(pairing, dial, now)
-    lines.keep(now())
+    pool = SshPool(pairing, dial, now)
+    pool.keep(now())
     for denied in range(1, 4):
-        wait_for(pairing, lambda: (lines.status() or {}).get("failures") == denied)  # noqa: B023 - called in this turn
-        pause = (lines.status() or {})["next_in"]
+        wait_for(pairing, lambda: (pool.status() or {}).get("failures") == denied)  # noqa: B023 - called in this turn
+        pause = (pool.status() or {})["next_in"]
         ahead += pause
     assert (pause > DENIED) is (carrier is not None)
-    lines.close(0)
+    pool.close(0)
     pairing.close()
 
 
 def wait_for(pairing: PairLoop, is_so: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 10
-    pairing.run(lambda: is_so() or time.monotonic() > give_up)  # Lines look each half second
+    pairing.run(lambda: is_so() or time.monotonic() > give_up)  # the pool looks each half second
     assert is_so()

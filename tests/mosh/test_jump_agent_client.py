@@ -70,7 +70,7 @@ class Route:
 
     def run(self, is_so: Callable[[], object]) -> None:
         """Both ends, until this is true; whatever the agent's start waits for is told if it is not."""
-        give_up = time.monotonic() + jumps.START_TIMEOUT + 5
+        give_up = time.monotonic() + jumps.AGENT_START_TIMEOUT + 5
         while not is_so():
             assert time.monotonic() < give_up, self.jump and self.jump.says
             self.near.step()
@@ -261,7 +261,7 @@ def test_whatever_a_jump_host_says_is_words_at_most(
 
 def test_a_jump_host_that_hangs_is_given_up(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it."""
-    monkeypatch.setattr(jumps, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(jumps, "AGENT_START_TIMEOUT", 0.5)
     monkeypatch.setattr(jump_host, "command_there", lambda *way: ["sleep", "100"])
     jump = through.prepare("-J", "jump")
     through.connect()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tunneld.mosh.pool_policy import (
-    DENIED,
     DIALLING,
     LIVED,
     LONGEST_DENIED,
     LONGEST_RETRY,
     MOST_STREAMS,
+    SHORTEST_DENIED,
     SHORTEST_RETRY,
     SLOW,
     SUSPECTED,
@@ -93,8 +93,8 @@ def test_an_account_that_refuses_us_is_left_in_peace() -> None:
     """People lock those out who insist; a stream that needed a password is not made again behind a person's back."""
     policy = PoolPolicy(since=0)
     policy.failed(denied=True, now=0, chance=0)
-    assert not policy.decide([], now=DENIED / 2 - 1).dials
-    assert policy.decide([], now=DENIED / 2).dials
+    assert not policy.decide([], now=SHORTEST_DENIED / 2 - 1).dials
+    assert policy.decide([], now=SHORTEST_DENIED / 2).dials
 
 
 def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
@@ -103,19 +103,19 @@ def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
     for _ in range(5):
         policy.failed(denied=True, now=0, chance=1)
         pauses.append(policy.pause(now=0))
-    assert pauses == [DENIED, 2 * DENIED, 4 * DENIED, LONGEST_DENIED, LONGEST_DENIED]
+    assert pauses == [SHORTEST_DENIED, 2 * SHORTEST_DENIED, 4 * SHORTEST_DENIED, LONGEST_DENIED, LONGEST_DENIED]
     policy.stranded(now=10)
-    assert policy.pause(now=10) == DENIED
+    assert policy.pause(now=10) == SHORTEST_DENIED
     policy.stranded(now=20)
-    assert policy.pause(now=20) == DENIED - 10
+    assert policy.pause(now=20) == SHORTEST_DENIED - 10
     policy.network_changed(now=30)
     assert policy.decide([], now=30).dials
     policy.failed(denied=True, now=30, chance=1)
-    assert policy.pause(now=30) == DENIED
+    assert policy.pause(now=30) == SHORTEST_DENIED
     policy.failed(denied=True, now=30, chance=1)
     policy.greeted()
     policy.failed(denied=True, now=30, chance=1)
-    assert policy.pause(now=30) == DENIED
+    assert policy.pause(now=30) == SHORTEST_DENIED
 
 
 def test_another_network_is_tried_at_once() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tunneld.core.pair.pair import SECRET, Pair
-from tunneld.mosh.pool_policy import DENIED
+from tunneld.mosh.pool_policy import SHORTEST_DENIED
 from tunneld.mosh.ssh_pool import SshPool
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped.pair_loop import PairLoop
@@ -60,7 +60,7 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
         wait_for(pairing, lambda: (pool.status() or {}).get("failures") == denied)  # noqa: B023 - called in this turn
         pause = (pool.status() or {})["next_in"]
         ahead += pause
-    assert (pause > DENIED) is (carrier is not None)
+    assert (pause > SHORTEST_DENIED) is (carrier is not None)
     pool.close(0)
     pairing.close()
 

@@ -30,7 +30,7 @@ START_DELAY = 0.05
 """Seconds from the start of mosh-client to the start of the agent, so that nothing competes with mosh-client's first
 datagram. Half a second would delay the direct path by as much, and the first screen would come no sooner."""
 
-START_TIMEOUT = 15.0
+AGENT_START_TIMEOUT = 15.0
 """Seconds for the agent to report its ports: one round trip, and the start of a Python."""
 
 AGENT_CHECK_EVERY = 30.0
@@ -149,7 +149,7 @@ class JumpAgentClient:
         status, output = self._run(command, program)
         report = _report(output)
         if report is None and status == -signal.SIGKILL:
-            return f"it did not run our agent within {START_TIMEOUT:g} s"
+            return f"it did not run our agent within {AGENT_START_TIMEOUT:g} s"
         if report is None:
             return f"it does not run our agent ({last_line(output) or f'exit status {status}'})"
         if "error" in report:
@@ -167,7 +167,7 @@ class JumpAgentClient:
             self._process = process
             assert process.stdin
             assert process.stdout
-            deadline = threading.Timer(START_TIMEOUT, process.kill)
+            deadline = threading.Timer(AGENT_START_TIMEOUT, process.kill)
             deadline.start()
             with contextlib.suppress(OSError):  # the command has ended already; its output says why
                 process.stdin.write(program)

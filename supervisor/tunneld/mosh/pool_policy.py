@@ -29,7 +29,7 @@ LIVED = 10.0
 SHORTEST_RETRY, LONGEST_RETRY = 1.0, 30.0
 """Seconds between two attempts: they double, and half of each pause is left to chance."""
 
-DENIED, LONGEST_DENIED = 300.0, 1800.0
+SHORTEST_DENIED, LONGEST_DENIED = 300.0, 1800.0
 """Seconds until an account that refused us is asked again; they double as well. Servers lock out who insists: fail2ban
 by default after five refusals in ten minutes, others after five in an hour."""
 
@@ -100,14 +100,14 @@ class PoolPolicy:
         self.failures += 1
         self._denials += denied
         if denied:
-            pause = min(LONGEST_DENIED, DENIED * 2.0 ** min(self._denials - 1, 5))
+            pause = min(LONGEST_DENIED, SHORTEST_DENIED * 2.0 ** min(self._denials - 1, 5))
         else:
             pause = min(LONGEST_RETRY, SHORTEST_RETRY * 2.0 ** min(self.failures - 1, 5))
         self._next = now + pause * (0.5 + 0.5 * chance)
 
     def stranded(self, now: float) -> None:
-        """Neither a stream nor a path works, and a person waits: the next attempt is at most DENIED seconds away."""
-        self._next = min(self._next, now + DENIED)
+        """Neither a stream nor a path works, and a person waits: no pause is longer than SHORTEST_DENIED."""
+        self._next = min(self._next, now + SHORTEST_DENIED)
 
     def network_changed(self, now: float) -> None:
         """Attempts that failed on the old network do not count, and another may be made at once."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tunneld.mosh.failed_start import SSH_FAILED, last_line
-from tunneld.mosh.pool_policy import DENIED, SUSPECTED, PooledStream, PoolPolicy
+from tunneld.mosh.pool_policy import SHORTEST_DENIED, SUSPECTED, PooledStream, PoolPolicy
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped.pack import NO_JOIN_SOCKET, OTHER_MACHINE
 from tunneld.shipped.pair_loop import PairLoop
@@ -25,7 +25,7 @@ ANSWER_AFTER_CHANGE = 1.0
 TERMINATE_GRACE = 3.0
 """Seconds for an ssh to end after SIGTERM."""
 
-REFUSED = "Permission denied"
+LOGIN_REFUSED = "Permission denied"
 """Words of every ssh that could not log in."""
 
 
@@ -52,12 +52,10 @@ class SshPool:
         loop: PairLoop,
         dial: Callable[[str], tuple[SshProcess, bytes]],
         now: Callable[[], float] = time.monotonic,
-        check_every: float = POOL_CHECK_EVERY,
     ) -> None:
         self._loop = loop
         self._dial = dial
         self._now = now
-        self._check_every = check_every
         self._policy: PoolPolicy | None = None
         self._network_changed_at = -math.inf
         self._said = ""  # the last words of the last ssh that failed
@@ -123,7 +121,7 @@ class SshPool:
         self._ending.clear()
 
     def _check(self) -> None:
-        self._loop.call_at(self._now() + self._check_every, self._check)
+        self._loop.call_at(self._now() + POOL_CHECK_EVERY, self._check)
         self._reap()
         assert self._policy
         for name, each in self._in_use.items():
@@ -131,7 +129,7 @@ class SshPool:
             if name not in self._greeted and self._loop.pair.streams[name].greeted:
                 self._greeted.add(name)
                 self._policy.greeted()
-        if self._policy.pause(self._now()) > DENIED and not self._reaches_dest():
+        if self._policy.pause(self._now()) > SHORTEST_DENIED and not self._reaches_dest():
             self._policy.stranded(self._now())
         decision = self._policy.decide(map(self._seen, self._in_use.values()), self._now())
         for name in decision.drops:
@@ -178,7 +176,7 @@ class SshPool:
             # This name leads to another machine or agent: while ours is reached, asking again soon is of no use.
             leads_elsewhere = status in (NO_JOIN_SOCKET, OTHER_MACHINE) and self._reaches_dest()
             self._said = last_line(ssh.said) or f"ssh ended with status {status}"
-            self._fail(denied=leads_elsewhere or (status == SSH_FAILED and REFUSED in ssh.said))
+            self._fail(denied=leads_elsewhere or (status == SSH_FAILED and LOGIN_REFUSED in ssh.said))
         self._found_no_agent = self._found_no_agent or status == NO_JOIN_SOCKET
         self._greeted.discard(ssh.name)
         ssh.close()

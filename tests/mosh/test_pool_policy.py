@@ -1,4 +1,4 @@
-"""When a session makes another SSH connection, and which it lets go."""
+"""When a session makes another SSH connection, and which it drops."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def well(name: str) -> PooledStream:
     return PooledStream(name, is_greeted=True, overdue=0.1, age=60)
 
 
-def silent(name: str) -> PooledStream:
-    return PooledStream(name, is_greeted=True, overdue=SUSPECTED + 0.1, age=60)
+def silent(name: str, overdue: float = SUSPECTED + 0.1) -> PooledStream:
+    return PooledStream(name, is_greeted=True, overdue=overdue, age=60)
 
 
 def coming(name: str, age: float = 1) -> PooledStream:
@@ -50,17 +50,19 @@ def coming(name: str, age: float = 1) -> PooledStream:
         ([well("a"), coming("b", age=SLOW), coming("c")], False, ()),
         ([well("a"), coming("b", age=DIALLING)], True, ("b",)),
         ([well("a"), coming("b", age=SLOW), well("c")], False, ("b",)),
+        ([well("a"), silent("b", overdue=SUSPECTED)], True, ()),
+        ([well("a"), *(coming(name, age=DIALLING) for name in "bcd")], True, ("b", "c", "d")),
     ],
 )
 def test_two_streams_are_kept_and_made_before_they_are_broken(
     streams: list[PooledStream], dials: bool, drops: tuple[str, ...]
 ) -> None:
-    """A suspected stream goes when two others are well, never before."""
+    """A suspected stream is dropped when two others are well, and never before."""
     assert PoolPolicy(since=0).decide(streams, now=100) == (dials, drops)
 
 
 def test_the_second_stream_waits_for_the_first_prompt() -> None:
-    """Nothing competes with the start."""
+    """Nothing competes with the start of the session."""
     policy = PoolPolicy(since=5)
     assert not policy.decide([well("a")], now=4.9).dials
     assert policy.decide([well("a")], now=5).dials
@@ -80,7 +82,7 @@ def test_failed_attempts_come_slower_and_slower() -> None:
 
 
 def test_a_stream_that_lived_is_replaced_at_once() -> None:
-    """The first attempt after a loss is free; one that ends again and again is not."""
+    """The first attempt after a loss waits for nothing; a stream that ends again and again does wait."""
     policy = PoolPolicy(since=0)
     assert policy.decide([well("a")], now=10).dials
     policy.lost(lived=LIVED / 2, now=10.1)
@@ -90,7 +92,7 @@ def test_a_stream_that_lived_is_replaced_at_once() -> None:
 
 
 def test_an_account_that_refuses_us_is_left_in_peace() -> None:
-    """People lock those out who insist; a stream that needed a password is not made again behind a person's back."""
+    """Servers lock out who insists; and a login that needs a password cannot be made without the person."""
     policy = PoolPolicy(since=0)
     policy.failed(denied=True, now=0, chance=0)
     assert not policy.decide([], now=SHORTEST_DENIED / 2 - 1).dials
@@ -98,7 +100,7 @@ def test_an_account_that_refuses_us_is_left_in_peace() -> None:
 
 
 def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
-    """Up to half an hour; a stream that came, or another network, is a fresh start; who waits waits less."""
+    """The pauses grow to half an hour. A stream that works, or another network, ends that; a waiting person shortens it."""
     policy, pauses = PoolPolicy(since=0), []
     for _ in range(5):
         policy.failed(denied=True, now=0, chance=1)
@@ -118,8 +120,18 @@ def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
     assert policy.pause(now=30) == SHORTEST_DENIED
 
 
+def test_refusals_and_other_failures_are_counted_apart() -> None:
+    """A refusal is a failure as well, but a machine that was not reached has refused nobody."""
+    policy = PoolPolicy(since=0)
+    policy.failed(denied=False, now=0, chance=1)
+    policy.failed(denied=True, now=0, chance=1)
+    assert (policy.failures, policy.pause(now=0)) == (2, SHORTEST_DENIED)
+    policy.failed(denied=False, now=0, chance=1)
+    assert (policy.failures, policy.pause(now=0)) == (3, 4 * SHORTEST_RETRY)
+
+
 def test_another_network_is_tried_at_once() -> None:
-    """What failed in the other one says nothing."""
+    """What failed on the other network says nothing about this one."""
     policy = PoolPolicy(since=0)
     for _ in range(5):
         policy.failed(denied=False, now=0, chance=1)
@@ -129,7 +141,7 @@ def test_another_network_is_tried_at_once() -> None:
     assert policy.decide([], now=1 + SHORTEST_RETRY).dials
 
 
-def test_a_stream_that_came_ends_the_waiting() -> None:
+def test_a_stream_that_works_ends_the_waiting() -> None:
     """The next failure is the first of its kind again."""
     policy = PoolPolicy(since=0)
     for _ in range(5):

@@ -87,7 +87,7 @@ def test_an_answer_that_is_none_is_said(run_folder: Path, answer: bytes) -> None
 
 def test_a_daemon_that_hangs_is_not_waited_for_long(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has accepted and says nothing; also among others it is not passed over."""
-    monkeypatch.setattr(status, "PATIENCE", 0.2)
+    monkeypatch.setattr(status, "STATUS_TIMEOUT", 0.2)
     with saying(run_folder / "pi.sock", b'{"name"', then_hang=True):
         for name in ("pi", None):
             with pytest.raises(UnavailableError, match="no usable answer: timed out"):
@@ -96,7 +96,7 @@ def test_a_daemon_that_hangs_is_not_waited_for_long(run_folder: Path, monkeypatc
 
 def test_an_endless_answer_ends(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer fills the memory."""
-    monkeypatch.setattr(status, "LONGEST", 1 << 16)
+    monkeypatch.setattr(status, "LONGEST_STATUS_JSON", 1 << 16)
     with saying(run_folder / "pi.sock", b"x" * (1 << 22)), pytest.raises(UnavailableError, match="no usable answer"):
         run("pi")
 

@@ -1,16 +1,19 @@
-"""A far machine on loopback: a real sshd, whose sessions have a home and a PATH of their own, and a person nearby."""
+"""DEST, which is a real sshd on loopback whose sessions have a home and a PATH of their own, and a person near it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pytest
 
 from tests.lab.client import FAR_END, READY, Person, person
 from tests.lab.machine import Machine
@@ -20,14 +23,19 @@ from tests.sshd import descendants, free_port
 from tunneld.mosh import paths_socket
 
 TUNNELD = (sys.executable, "-m", "tunneld")
+HURRIED = (sys.executable, str(Path(__file__).with_name("hurried.py")))
 NAME = "home"
+NEEDS_MOSH = [
+    pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root to set an environment for its sessions"),
+]
 PYTHON = Path(sys.executable).resolve()  # the one on PATH may be a script that needs other programs
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`far` holds what the far machine's sessions see: `home`, and `bin` as PATH where a test has made it. `runtime`
-    is the person's folder for sockets."""
+    """`far` is the home of sessions on DEST, with `bin` as PATH where a test has made it; `runtime` is the person's
+    folder for sockets."""
 
     machine: Machine
     sshd: Sshd
@@ -35,8 +43,8 @@ class Place:
     far: Path
     runtime: Path
 
-    def command(self, *options: str) -> list[str]:
-        return [*TUNNELD, "mosh", "-F", str(self.guest.config), *options]
+    def command(self, *options: str, program: Sequence[str] = TUNNELD) -> list[str]:
+        return [*program, "mosh", "-F", str(self.guest.config), *options]
 
     def start(self, *options: str, env: Mapping[str, str] | None = None, dest: str = NAME) -> Terminal:
         """`tunneld mosh OPTIONS DEST`, as typed."""
@@ -47,14 +55,14 @@ class Place:
 
     @contextlib.contextmanager
     def session(self, *options: str) -> Iterator[Terminal]:
-        """A running session, whose far end echoes what is typed."""
-        with self.run([*self.command(*options), NAME, "--", *FAR_END]) as terminal:
+        """A running session with short waits, whose program on DEST echoes what is typed."""
+        with self.run([*self.command(*options, program=HURRIED), NAME, "--", *FAR_END]) as terminal:
             terminal.wait_for(READY)
             yield terminal
 
-    def windows(self) -> list[str]:
-        """The windows of sessions that run."""
-        folder = self.runtime / paths_socket.NAME
+    def sockets(self) -> list[str]:
+        """The paths sockets of sessions that run."""
+        folder = self.runtime / paths_socket.FOLDER_NAME
         return sorted(each.name for each in folder.glob("*.sock"))
 
     def paths(self, *options: str) -> str:
@@ -63,12 +71,42 @@ class Place:
 
     def pair(self, terminal: Terminal) -> dict[str, Any]:
         """What the session on this terminal says of its pair; nothing before it runs."""
-        found = [json.loads(line) for line in self.paths("--json").splitlines()] if self.windows() else []
-        return next((each["pair"] for each in found if each["pid"] == terminal.process.pid), {})
+        pair: dict[str, Any] = self._said(terminal).get("pair", {})
+        return pair
+
+    def age(self, terminal: Terminal) -> float:
+        """Seconds since the session on this terminal began; 0 before it runs."""
+        return float(self._said(terminal).get("since", 0))
 
     def streams(self, terminal: Terminal) -> int:
-        """How many of its SSH connections carry."""
+        """How many of its SSH connections work."""
         return sum(stream["greeted"] for stream in self.pair(terminal).get("streams", []))
+
+    def ssh_attempts(self, terminal: Terminal) -> dict[str, Any]:
+        """What the session on this terminal says of failed attempts at another connection; empty where none failed."""
+        return self._said(terminal).get("ssh") or {}
+
+    def servers(self) -> list[int]:
+        """The processes of mosh-server on DEST."""
+        return self._processes(b"mosh-server\0")
+
+    def agents(self) -> list[int]:
+        """The processes of our agent on DEST."""
+        return self._processes(b"python3\0-ISc")
+
+    def _processes(self, begin: bytes) -> list[int]:
+        """What runs on DEST with a command line that begins so: only sessions there have its home."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                is_ours = folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(begin)
+                if is_ours and f"HOME={self.far}\0".encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    def _said(self, terminal: Terminal) -> dict[str, Any]:
+        found = [json.loads(line) for line in self.paths("--json").splitlines()] if self.sockets() else []
+        return next((each for each in found if each["pid"] == terminal.process.pid), {})
 
     @property
     def _runtime(self) -> Mapping[str, str]:
@@ -77,7 +115,7 @@ class Place:
 
 @contextlib.contextmanager
 def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: tuple[str, ...] = ()) -> Iterator[Place]:
-    """`programs` are all that the far machine has, beside a shell; everything of this one, if none are named."""
+    """`programs` are all that DEST has beside a shell; it has everything of this machine if none are named."""
     machine = Machine("here", folder / "here")
     far = folder / "far"
     (far / "bin").mkdir(parents=True)
@@ -96,6 +134,19 @@ def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: t
         host = f"Host {NAME}\n  HostName 127.0.0.1\n  Port {sshd.port}\n"
         guest.config.write_text(host + guest.config.read_text())
         yield Place(machine, sshd, guest, far, Path(runtime))
+
+
+def exit_status(terminal: Terminal, *, timeout: float = 15) -> int:
+    """The exit status of the program on this terminal, waited for."""
+    return terminal.process.wait(timeout)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this process has not ended; one that nobody has waited for yet (a zombie) has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def children(pid: int, name: str) -> list[int]:

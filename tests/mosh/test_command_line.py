@@ -6,7 +6,14 @@ import shutil
 
 import pytest
 
-from tunneld.mosh.command_line import Order, client_command, client_environment, serve, ssh_command, without_touch
+from tunneld.mosh.command_line import (
+    Order,
+    agent_request,
+    client_command,
+    client_environment,
+    ssh_command,
+    without_touch,
+)
 from tunneld.mosh.jump_host import configuration
 
 ORDER = Order("pi@home", ssh=("-p", "2222", "-o", "Compression=yes"))
@@ -25,7 +32,7 @@ def test_ssh_is_told_nothing_that_a_person_may_not_overrule() -> None:
 
 def test_the_first_connection_may_ask_and_use_a_master() -> None:
     """It is the person's own login; only later ones have to be silent and on a TCP connection of their own."""
-    first, later = ssh_command(ORDER, "far"), ssh_command(ORDER, "far", beside=True)
+    first, later = ssh_command(ORDER, "far"), ssh_command(ORDER, "far", unattended=True)
     assert not {"BatchMode=yes", "ControlPath=none"} & set(first)
     assert {"BatchMode=yes", "ControlPath=none"} <= set(later)
 
@@ -58,7 +65,7 @@ def test_nothing_else_is_forwarded() -> None:
 def test_mosh_server_hears_of_the_locale_and_of_nothing_else() -> None:
     """The variables are those of the `mosh` script."""
     environment = {"LANG": "de_DE.UTF-8", "LC_TIME": "C", "SECRET": "x", "TERM": "xterm"}
-    assert serve(ORDER, colors=256, environment=environment) == {
+    assert agent_request(ORDER, colors=256, environment=environment) == {
         "command": None,
         "colors": 256,
         "locale": {"LANG": "de_DE.UTF-8", "LC_TIME": "C"},

@@ -70,7 +70,7 @@ class Route:
 
     def run(self, is_so: Callable[[], object]) -> None:
         """Both ends, until this is true; whatever the agent's start waits for is told if it is not."""
-        give_up = time.monotonic() + jumps.PATIENCE + 5
+        give_up = time.monotonic() + jumps.AGENT_START_TIMEOUT + 5
         while not is_so():
             assert time.monotonic() < give_up, self.jump and self.jump.says
             self.near.step()
@@ -131,7 +131,7 @@ def way(folder: Path, options: Mapping[str, str], *, config: str = "") -> Iterat
 def loopback_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The jump host of these tests is this machine; and nobody waits until the first screen is there."""
     monkeypatch.setattr(jumps, "reachable", lambda host: host)
-    monkeypatch.setattr(jumps, "AFTER", 0.0)
+    monkeypatch.setattr(jumps, "START_DELAY", 0.0)
 
 
 @pytest.fixture
@@ -239,8 +239,8 @@ def test_where_nothing_may_be_run_there_is_no_agent(tmp_path: Path) -> None:
     ("command", "words"),
     [
         ("yes", "it does not run our agent (y)"),
-        ("echo $SSH_ORIGINAL_COMMAND | cut -c1-4; cat >/dev/null; printf 'no\\033[2J\\n'; exit 3", "(no[2J)"),
-        ("""cat >/dev/null; echo 'TUNNELD-MEETING {"error": "no\\u001b[2J port"}'""", "no[2J port"),
+        ("echo $SSH_ORIGINAL_COMMAND | cut -c1-4; cat >/dev/null; printf 'no\\033[2J\\n'; exit 3", "(no [2J)"),
+        ("""cat >/dev/null; echo 'TUNNELD-MEETING {"error": "no\\u001b[2J port"}'""", "no [2J port"),
         ("cat >/dev/null; echo TUNNELD-MEETING {", "it does not run our agent (TUNNELD-MEETING {)"),
         ("cat >/dev/null; echo 'TUNNELD-MEETING [1]'", "it does not run our agent"),
         ("""echo 'TUNNELD-MEETING {"ports": {"4": "x", "6": 70000}}'""", "no address that others reach"),
@@ -261,7 +261,7 @@ def test_whatever_a_jump_host_says_is_words_at_most(
 
 def test_a_jump_host_that_hangs_is_given_up(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it."""
-    monkeypatch.setattr(jumps, "PATIENCE", 0.5)
+    monkeypatch.setattr(jumps, "AGENT_START_TIMEOUT", 0.5)
     monkeypatch.setattr(jump_host, "command_there", lambda *way: ["sleep", "100"])
     jump = through.prepare("-J", "jump")
     through.connect()
@@ -297,7 +297,7 @@ def test_without_a_shared_connection_it_is_not_tried(through: Route) -> None:
 
 def test_an_agent_that_is_gone_is_started_again(through: Route, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its machine was rebooted, maybe: at once if it was of use, else not too often, since each one stays a while."""
-    monkeypatch.setattr(jumps, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(jumps, "AGENT_CHECK_EVERY", 0.05)
     path = {"kind": "relay", "state": "open"}
     through.near.loop.pair.snapshot = lambda now: {"paths": [path]}  # type: ignore[method-assign]
     through.prepare("-J", "jump")
@@ -313,7 +313,7 @@ def test_an_agent_that_is_gone_is_started_again(through: Route, monkeypatch: pyt
         through.near.step(0.02)
         through.far.step(0.02)
     assert through.relay()[0] == second
-    monkeypatch.setattr(jumps, "AGAIN", 0.0)
+    monkeypatch.setattr(jumps, "RESTART_PAUSE", 0.0)
     through.run(lambda: through.relay()[0] != second)
 
 
@@ -344,7 +344,7 @@ def test_what_a_killed_session_left_is_removed(through: Route, monkeypatch: pyte
                 left.bind(str(folder / "first"))
         (own / "thesis").touch()
         through.prepare("-J", "jump")
-        assert through.way.hop
+        assert through.way.jump_host
         assert alive.exists()
         assert not stale.exists()
         assert os.listdir(own) == ["thesis"]

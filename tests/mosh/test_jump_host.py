@@ -48,7 +48,9 @@ def config(tmp_path: Path) -> str:
 
 def found(config: str, destination: str, *options: str) -> JumpHost | None:
     words = ["-F", config, *options]
-    return jump_host.find(words, jump_host.configuration([*words, "--", destination]), jump_host.configuration)
+    return jump_host.find_jump_host(
+        words, jump_host.configuration([*words, "--", destination]), jump_host.configuration
+    )
 
 
 def effective(words: list[str], destination: str) -> dict[str, str]:
@@ -70,7 +72,7 @@ def command_run(words: list[str], host: str, port: str) -> list[str]:
     [
         ("dest", ["-J", "me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
         ("dest", ["-J", "ssh://me@gate:2200"], ("-l", "me", "-p", "2200", "--", "gate"), "192.0.2.1", ()),
-        ("dest", ["-J", "ssh://gate,second"], ("--", "ssh://gate"), "192.0.2.1", (("--", "second"),)),
+        ("dest", ["-J", "ssh://gate,second"], ("--", "gate"), "192.0.2.1", (("--", "second"),)),
         ("dest", ["-J", "[2001:db8::1]:22"], ("-p", "22", "--", "2001:db8::1"), "2001:db8::1", ()),
         ("dest", ["-J", "gate,second"], ("--", "gate"), "192.0.2.1", (("--", "second"),)),
         ("dest", ["-o", "ProxyJump=gate"], ("--", "gate"), "192.0.2.1", ()),
@@ -142,26 +144,28 @@ def test_each_further_hop_goes_through_the_one_before(config: str) -> None:
     assert "ControlPath=/tmp/x/first" in inner
 
 
-def test_beside_a_session_no_hop_asks_anything(config: str) -> None:
+def test_while_a_session_runs_no_jump_host_asks_anything(config: str) -> None:
     """ssh's own -J would."""
     jump = found(config, "dest", "-J", "gate,second")
     assert jump
-    outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", beside=True), "dest", "22")
+    outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", unattended=True), "dest", "22")
     inner = command_run(outer[1:-4], "10.0.0.2", "22")
     for words in (outer, inner):
         assert "BatchMode=yes" in words
 
 
-def test_beside_a_session_no_hop_wants_a_touch(config: str) -> None:
+def test_while_a_session_runs_no_jump_host_wants_a_touch(config: str) -> None:
     """A security key would blink at night; the first connection may use it, and other keys stay what they are."""
     jump = found(config, "dest", "-J", "gate,second")
     assert jump
-    for beside in (True, False):
-        outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", beside=beside), "dest", "22")
+    for unattended in (True, False):
+        outer = command_run(
+            jump_host.through(jump, ["-F", config], "/tmp/x/first", unattended=unattended), "dest", "22"
+        )
         inner = command_run(outer[1:-4], "10.0.0.2", "22")
         for words in (outer, inner):
             kinds = effective(words[1:-4], words[-1])["pubkeyacceptedalgorithms"]
-            assert ("sk-" in kinds) is not beside
+            assert ("sk-" in kinds) is not unattended
             assert "ssh-ed25519" in kinds
 
 
@@ -203,4 +207,4 @@ def test_an_ssh_that_cannot_be_asked_has_no_jump(monkeypatch: pytest.MonkeyPatch
     """Whatever is wrong, ssh itself will say it better."""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert jump_host.configuration(["dest"]) == {}
-    assert jump_host.find([], {}, jump_host.configuration) is None
+    assert jump_host.find_jump_host([], {}, jump_host.configuration) is None

@@ -34,7 +34,7 @@ def test_a_session_says_what_it_sees(folder: Path) -> None:
     answering = threading.Thread(target=answer)
     answering.start()
     try:
-        assert list(paths_socket.look()) == [{"destination": "home"}]
+        assert list(paths_socket.running_sessions()) == [{"destination": "home"}]
     finally:
         answering.join()
         opened.close()
@@ -46,9 +46,9 @@ def test_a_folder_too_deep_for_sockets_is_left_out(tmp_path: Path, monkeypatch: 
     deep = tmp_path / ("x" * 80)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    assert paths_socket.folders() == [f"/tmp/{paths_socket.NAME}-{os.geteuid()}"]
+    assert paths_socket.folders() == [f"/tmp/{paths_socket.FOLDER_NAME}-{os.geteuid()}"]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert paths_socket.folders()[0] == f"/run/user/1000/{paths_socket.NAME}"
+    assert paths_socket.folders()[0] == f"/run/user/1000/{paths_socket.FOLDER_NAME}"
 
 
 def assert_not_looked_into(folder: Path) -> None:
@@ -57,7 +57,7 @@ def assert_not_looked_into(folder: Path) -> None:
         theirs.bind(str(folder / "1.sock"))
         theirs.listen()
         theirs.setblocking(False)
-        assert not list(paths_socket.look())
+        assert not list(paths_socket.running_sessions())
         with pytest.raises(BlockingIOError):
             theirs.accept()
 
@@ -83,7 +83,7 @@ def test_what_a_killed_session_left_is_passed_over(folder: Path) -> None:
     """Its socket is there, and nobody behind it."""
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(f"{paths_socket.prepare()}/1.sock")
-    assert not list(paths_socket.look())
+    assert not list(paths_socket.running_sessions())
     assert os.listdir(folder) == ["1.sock"]  # its process lives
 
 

@@ -107,9 +107,9 @@ def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
             contextlib.closing(Preconnect({**settings(port), "connecttimeout": "60"}, str(tmp_path)))
         )
         assert select.select([short.fd, usual.fd, long.fd], [], [], 5)[0] == [short.fd]
-        assert short.alone == ("-o", "ConnectTimeout=1")
-        assert usual.alone == ()
-        assert 50 < int(long.alone[1].partition("=")[2]) < 60
+        assert short.fallback_options == ("-o", "ConnectTimeout=1")
+        assert usual.fallback_options == ()
+        assert 50 < int(long.fallback_options[1].partition("=")[2]) < 60
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from tunneld.core.pair.path import UdpAddress
-from tunneld.mosh.resolve import NameLookup, ResolvedNames, addresses
+from tunneld.mosh.resolve import NameLookup, ResolvedNames, reachable_addresses
 
 KNOWN = {
     "pi.example": ("198.51.100.1", "198.51.100.2", "2001:db8::1"),
@@ -31,13 +31,17 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_of_each_family_comes_first() -> None:
     """A server is asked once over each."""
-    assert [each.host for each in addresses("pi.example", 1)] == ["198.51.100.1", "2001:db8::1", "198.51.100.2"]
+    assert [each.host for each in reachable_addresses("pi.example", 1)] == [
+        "198.51.100.1",
+        "2001:db8::1",
+        "198.51.100.2",
+    ]
 
 
 def test_only_what_others_reach_is_an_address() -> None:
     """A loopback or a link's own address means another machine elsewhere."""
-    assert addresses("odd.example", 3478) == [UdpAddress("198.51.100.1", 3478)]
-    assert addresses("nobody.example", 3478) == []
+    assert reachable_addresses("odd.example", 3478) == [UdpAddress("198.51.100.1", 3478)]
+    assert reachable_addresses("nobody.example", 3478) == []
 
 
 def test_the_loop_is_woken_when_all_is_known() -> None:

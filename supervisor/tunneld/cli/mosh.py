@@ -1,4 +1,4 @@
-"""`tunneld mosh DEST`: mosh to whatever ssh reaches, over whatever lies between."""
+"""`tunneld mosh DEST`: a mosh session to every machine that `ssh DEST` reaches."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tunneld.core.destination import parse_port, split_host_port
 from tunneld.errors import UnavailableError, UsageError
 from tunneld.mosh.command_line import PREDICTIONS, Order
 
-FAMILIES = {"all": (), "inet": ("-4",), "inet6": ("-6",)}
+FAMILY_FLAGS = {"all": (), "inet": ("-4",), "inet6": ("-6",)}
+"""Values of mosh's `--family`, and ssh's options for them."""
 
 NO_AGENT = (
     "mosh cannot forward an SSH agent (nor X11): the session outlives the SSH connection that would carry it; "
@@ -19,32 +21,35 @@ NO_AGENT = (
 )
 
 STUN_PORT = 3478
-"""RFC 8489, section 18.6."""
+"""The usual port of a STUN server (RFC 8489, section 18.6)."""
 
-FORWARDED = re.compile(r"\s*forward(agent|x11|x11trusted)[\s=]+(.*?)\s*", re.I)
+FORWARDING = re.compile(r"\s*forward(agent|x11|x11trusted)[\s=]+(.*?)\s*", re.I)
+"""An option of ssh_config(5) that forwards an agent or X11, and its value."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunneld mosh [options] DEST [-- COMMAND ...]\n       tunneld mosh --paths [--json]"
     parser.add_argument(
-        "destination", nargs="*", metavar="DEST", help="whatever ssh takes: a Host of ssh_config, USER@HOST, ssh://..."
+        "destination", nargs="*", metavar="DEST", help="as for ssh: a Host of ssh_config, USER@HOST, ssh://..."
     )
     _add_mosh(parser.add_argument_group("as for mosh"))
     _add_ssh(parser.add_argument_group("as for ssh"))
     paths = parser.add_argument_group("paths")
     paths.add_argument(
-        "--stun", action="append", default=[], metavar="HOST[:PORT]", help="ask this server where the world sees us"
+        "--stun", action="append", default=[], metavar="HOST[:PORT]", help="ask this STUN server for our public address"
     )
     paths.add_argument(
-        "--relay-ports", metavar="PORT[:PORT2]", help="UDP ports for our agent on a jump host; any, if not said"
+        "--relay-ports", metavar="PORT[:PORT2]", help="UDP ports that our agent on a jump host may use (default: any)"
     )
-    paths.add_argument("--no-udp", action="store_true", help="stay inside the SSH connections")
-    paths.add_argument("--paths", action="store_true", help="say which way your running sessions take, and why")
-    paths.add_argument("--json", action="store_true", help="with --paths: a line of JSON for each session")
+    paths.add_argument("--no-udp", action="store_true", help="send everything through the SSH connections")
+    paths.add_argument(
+        "--paths", action="store_true", help="show which path each of your running sessions uses, and why"
+    )
+    paths.add_argument("--json", action="store_true", help="with --paths: one line of JSON for each session")
 
 
 def _add_mosh(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-p", dest="ports", metavar="PORT[:PORT2]", help="mosh-server's UDP port, on its loopback")
+    group.add_argument("-p", dest="ports", metavar="PORT[:PORT2]", help="mosh-server's UDP port, on DEST's loopback")
     group.add_argument("--predict", choices=PREDICTIONS, metavar="WHEN", help=f"local echo: {', '.join(PREDICTIONS)}")
     group.add_argument("-a", dest="predict", action="store_const", const="always", help="--predict=always")
     group.add_argument("-n", dest="predict", action="store_const", const="never", help="--predict=never")
@@ -52,37 +57,39 @@ def _add_mosh(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-init", action="store_true", help="do not send the terminal's initialization string")
     group.add_argument("--server", default="mosh-server", metavar="COMMAND", help="how to run mosh-server there")
     group.add_argument("--client", default="mosh-client", metavar="PATH", help="mosh-client here")
-    group.add_argument("--family", choices=FAMILIES, default="all", metavar="FAMILY", help="inet, inet6 or all")
-    group.add_argument("-4", dest="family", action="store_const", const="inet", help="ssh over IPv4 alone")
-    group.add_argument("-6", dest="family", action="store_const", const="inet6", help="ssh over IPv6 alone")
+    group.add_argument("--family", choices=FAMILY_FLAGS, default="all", metavar="FAMILY", help="inet, inet6 or all")
+    group.add_argument("-4", dest="family", action="store_const", const="inet", help="let ssh use IPv4 only")
+    group.add_argument("-6", dest="family", action="store_const", const="inet6", help="let ssh use IPv6 only")
 
 
 def _add_ssh(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-P", "--ssh-port", metavar="PORT", help="ssh's -p, which mosh uses for something else")
-    group.add_argument("-l", dest="login", metavar="USER", help="who to log in as")
-    group.add_argument("-i", dest="identity", action="append", default=[], metavar="FILE", help="a key")
-    group.add_argument("-J", dest="jump", metavar="HOST", help="the way there: [USER@]HOST[:PORT], several with commas")
-    group.add_argument("-F", dest="config", metavar="FILE", help="another ssh_config")
+    group.add_argument("-P", "--ssh-port", metavar="PORT", help="ssh's port (ssh's own -p is mosh-server's port here)")
+    group.add_argument("-l", dest="login", metavar="USER", help="the user to log in as")
+    group.add_argument("-i", dest="identity", action="append", default=[], metavar="FILE", help="a private key")
+    group.add_argument(
+        "-J", dest="jump", metavar="HOST", help="jump hosts on the way: [USER@]HOST[:PORT], with commas between several"
+    )
+    group.add_argument("-F", dest="config", metavar="FILE", help="use this ssh_config")
     group.add_argument(
         "--ssh-option", action="append", default=[], metavar="OPTION", help="ssh's -o: `Compression=yes`, for example"
     )
     for flags in (("-A", "--forward-agent"), ("-X",), ("-Y",)):
-        group.add_argument(*flags, action=Refuse, nargs=0, help=argparse.SUPPRESS)
+        group.add_argument(*flags, action=RefuseForwarding, nargs=0, help=argparse.SUPPRESS)
 
 
-class Refuse(argparse.Action):
-    """An option that people know from ssh, and that cannot be."""
+class RefuseForwarding(argparse.Action):
+    """An option that people know from ssh and that mosh cannot have."""
 
     def __call__(self, *arguments: Any) -> NoReturn:
         raise UsageError(NO_AGENT)
 
 
 def run(args: argparse.Namespace) -> int:
-    """mosh-client's exit status.
+    """Run the session, or show the paths of those that run; gives the exit status, mosh-client's own for a session.
 
     Raises:
         UsageError: the arguments contradict each other, or make no sense.
-        UnavailableError: something is missing, here or there.
+        UnavailableError: a program is missing here or on DEST, or no session runs whose paths could be shown.
     """
     if args.paths:
         from tunneld.cli.mosh_paths import show
@@ -92,23 +99,23 @@ def run(args: argparse.Namespace) -> int:
     from tunneld.mosh.signal_pipe import Signals
     from tunneld.mosh.start import start
 
-    with Signals() as signals:  # from here on there is something to clean up
+    with Signals() as signals:  # from here on a signal must not end us: there is something to clean up
         try:
             started = start(order)
         except UnavailableError:
             if (status := signals.status()) is None:
                 raise
-            return status  # what did not run may have ended because of the same signal
-        from tunneld.mosh.mosh_session import MoshSession  # half of all that is imported: ssh connects meanwhile
+            return status  # the program that could not run may have been ended by the same signal
+        from tunneld.mosh.mosh_session import MoshSession  # half of all imports: ssh connects meanwhile
 
         return MoshSession(started, signals).run()
 
 
 def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:
-    """What the command line asks for. `prediction` is what the environment says.
+    """The order that the command line gives. `prediction` is the environment's MOSH_PREDICTION_DISPLAY.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: the command line or `prediction` makes no sense.
     """
     words = [*args.destination, *args.command_line]
     if not words:
@@ -140,7 +147,7 @@ def order_of(args: argparse.Namespace, prediction: str | None = None) -> Order:
 
 def _ssh_options(args: argparse.Namespace) -> tuple[str, ...]:
     single = {"-F": args.config, "-p": args.ssh_port, "-l": args.login, "-J": args.jump}
-    words = [*FAMILIES[args.family]]
+    words = [*FAMILY_FLAGS[args.family]]
     for flag, value in single.items():
         words += [flag, value] if value is not None else []
     return (*words, *_each("-i", args.identity), *_each("-o", args.ssh_option))
@@ -151,35 +158,54 @@ def _each(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _check_option(option: str) -> None:
-    found = FORWARDED.fullmatch(option)
+    found = FORWARDING.fullmatch(option)
     if found and found[2].lower() != "no":
         raise UsageError(NO_AGENT)
 
 
 def _ports(text: str) -> str:
-    """mosh's own rules: one port, 0 for any, or a range."""
-    found = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", text)
-    if not found:
-        raise UsageError(f"-p {text}: a port, or a range such as 60001:60010 (ssh's port is -P here)")
-    low, high = int(found[1]), int(found[2] or found[1])
-    if high > 65535 or (found[2] and not 0 < low <= high):
-        raise UsageError(f"-p {text}: ports go from 1 to 65535, the lower one first")
+    """mosh's own -p: one port, 0 for any, or a range."""
+    try:
+        _port_range(text, lowest=0)
+    except ValueError:
+        raise UsageError(
+            f"-p {text}: write a port or a range such as 60001:60010, the lower port first, none above 65535 "
+            "(ssh's port is -P here)"
+        ) from None
     return text
 
 
 def _relay_ports(text: str) -> tuple[int, int]:
-    """The first and the last one."""
-    found = re.fullmatch(r"(\d{1,5})(?:[:-](\d{1,5}))?", text)
-    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 0 < low <= high <= 65535:
-        raise UsageError(f"--relay-ports {text}: a port, or a range such as 60011:60020")
-    return low, high
+    """The first and the last port of the range."""
+    try:
+        return _port_range(text.replace("-", ":"))
+    except ValueError:
+        raise UsageError(
+            f"--relay-ports {text}: write a port or a range such as 60011:60020, the lower port first, none above 65535"
+        ) from None
+
+
+def _port_range(text: str, *, lowest: int = 1) -> tuple[int, int]:
+    """`PORT` (from `lowest`) or `PORT:PORT2` (both from 1).
+
+    Raises:
+        ValueError: this is neither.
+    """
+    low, colon, high = text.partition(":")
+    if not colon:
+        return (port := parse_port(low, lowest=lowest)), port
+    first, last = parse_port(low), parse_port(high)
+    if first > last:
+        raise ValueError(f"{first} is above {last}")
+    return first, last
 
 
 def _stun(text: str) -> tuple[str, int]:
-    """`HOST`, `HOST:PORT`, `[ADDRESS]:PORT`."""
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::(\d{1,5}))?", text)
-    port = int(found[3] or STUN_PORT) if found else 0
-    if not found or not 0 < port <= 65535:
-        raise UsageError(f"--stun {text}: HOST, HOST:PORT or [IPV6]:PORT")
-    return found[1] or found[2], port
+    """`HOST`, `HOST:PORT` or `[IPV6]:PORT`."""
+    try:
+        host, port = split_host_port(text)
+        if not host:
+            raise ValueError("no host")
+        return host, STUN_PORT if port is None else parse_port(port)
+    except ValueError:
+        raise UsageError(f"--stun {text}: write HOST, HOST:PORT or [IPV6]:PORT, with a port from 1 to 65535") from None

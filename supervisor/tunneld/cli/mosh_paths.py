@@ -1,4 +1,4 @@
-"""`tunneld mosh --paths`: which way the running sessions' datagrams take, what else was tried, and why."""
+"""`tunneld mosh --paths`: which path each running session uses, which others it has tried, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunneld.errors import UnavailableError
 from tunneld.mosh import paths_socket
 from tunneld.status.quantities import counted, duration
 
-STATES = {
+PATH_STATE_WORDS = {
     "tried": "no answer yet",
     "silent": "no answer",
     "narrow": "too narrow for full datagrams",
@@ -19,32 +19,34 @@ STATES = {
     "doubtful": "doubtful",
     "open": "open",
 }
+"""What the states of a path (core/pair/path.py) are called here."""
 
 SOUND = ("open", "tried")
-"""States in which an earlier fault tells nothing."""
+"""States in which a path's last fault is no news any more."""
 
-RECENT = 6
-"""Changes of the way that are told."""
+RECENT_CHANGES = 6
+"""How many of the last changes of path are shown."""
 
 
 def show(args: argparse.Namespace) -> int:
-    """
+    """Print what the running sessions say of their paths; gives the exit status.
+
     Raises:
         UnavailableError: no session runs.
     """
-    sessions = list(paths_socket.look())
+    sessions = list(paths_socket.running_sessions())
     if not sessions:
         raise UnavailableError("no `tunneld mosh` of yours is running")
     if args.json:
         texts, between = [json.dumps(each, separators=(",", ":")) for each in sessions], "\n"
     else:
-        texts, between = ["\n".join(describe(each)) for each in sessions], "\n\n"
+        texts, between = ["\n".join(describe_session(each)) for each in sessions], "\n\n"
     print(between.join(texts))
     return 0
 
 
-def describe(session: dict[str, Any]) -> Iterator[str]:
-    """The lines about one session. What it does not say (another version's) is left out."""
+def describe_session(session: dict[str, Any]) -> Iterator[str]:
+    """The lines about one session. A session of another version may say less: what it does not say is left out."""
     pair = session.get("pair", {})
     since = duration(session.get("since", 0))
     yield f"{session.get('destination')}: process {session.get('pid')}, for {since}"
@@ -59,11 +61,11 @@ def describe(session: dict[str, Any]) -> Iterator[str]:
         yield f"  stun      {name}: no address that can be asked is known"
     if "redundancy" in pair:
         yield f"  copies    {_copies(pair['redundancy'])}"
-    yield from _table("lately", (_change(each) for each in reversed(pair.get("history", [])[-RECENT:])))
+    yield from _table("lately", (_change(each) for each in reversed(pair.get("history", [])[-RECENT_CHANGES:])))
 
 
 def _table(title: str, rows: Iterable[list[str]]) -> Iterator[str]:
-    """Rows in columns, the first with a title."""
+    """The rows as lines of aligned columns, with the title before the first."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
@@ -79,11 +81,11 @@ def _in_use(used: dict[str, Any]) -> str:
         )
     if used.get("carrier") == "stream":
         return f"SSH, {_delay(used)}{why}"
-    return f"nothing: no SSH connection and no path answers{why}"
+    return f"nothing: neither an SSH connection nor a path answers{why}"
 
 
 def _path(path: dict[str, Any]) -> list[str]:
-    state = STATES.get(str(path.get("state")), str(path.get("state")))
+    state = PATH_STATE_WORDS.get(str(path.get("state")), str(path.get("state")))
     if path.get("held_for"):
         state += f" for {duration(path['held_for'])} more"
     if path.get("fault") and path.get("state") not in SOUND:
@@ -95,7 +97,7 @@ def _path(path: dict[str, Any]) -> list[str]:
 
 def _stream(stream: dict[str, Any]) -> list[str]:
     if not stream.get("greeted"):
-        return [str(stream.get("name")), "is being made", ""]
+        return [str(stream.get("name")), "is connecting", ""]
     waits = f"NO ANSWER for {duration(stream['waited'])}" if stream.get("waited", 0) > 3 else ""
     return [str(stream.get("name")), _delay(stream), waits]
 
@@ -108,10 +110,10 @@ def _attempts(ssh: dict[str, Any]) -> str:
 def _copies(redundancy: dict[str, Any]) -> str:
     copies, spent, budget = (redundancy.get(key, 0) for key in ("copies", "spent_kbit", "budget_kbit"))
     if copies <= 1:
-        return "none: each datagram goes once"
+        return "none: each datagram is sent once"
     room = redundancy.get("room_kbit")
-    less = f"; this line has room for {room:g}" if room is not None and room < budget else ""
-    return f"each small datagram goes {counted(copies, 'time')}; {spent:g} of {budget:g} kbit/s spent on that{less}"
+    less = f"; the path in use has room for {room:g} only" if room is not None and room < budget else ""
+    return f"each small datagram is sent {counted(copies, 'time')}; that takes {spent:g} of {budget:g} kbit/s{less}"
 
 
 def _change(change: dict[str, Any]) -> list[str]:

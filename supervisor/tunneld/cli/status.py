@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,17 +14,18 @@ from tunneld.cli.services import Services, describe_service, service_line
 from tunneld.core.supervise.lifecycle import State
 from tunneld.daemon import run_folder
 from tunneld.errors import RightsError, UnavailableError
+from tunneld.status import json_socket
 from tunneld.status.full import describe
-from tunneld.status.snapshot import TunnelStatus, from_json, to_json
+from tunneld.status.snapshot import TunnelStatus, from_object, to_json
 
 if TYPE_CHECKING:
     from tunneld.systemd.units import UnitState
 
-# Seconds for a daemon's answer, which takes milliseconds.
-PATIENCE = 5.0
+# Seconds for a daemon's whole answer, which takes milliseconds.
+STATUS_TIMEOUT = 5.0
 
-# Bytes of an answer at most; a tunnel with a thousand forwards says 200 KB.
-LONGEST = 1 << 22
+# Bytes that a daemon's answer may have; that of a tunnel with a thousand forwards has 200 KB.
+LONGEST_STATUS_JSON = 1 << 22
 
 NOT_UP = 1
 
@@ -113,10 +113,7 @@ def ask(path: Path) -> TunnelStatus:
         RightsError: we may not ask.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.settimeout(PATIENCE)
-            asking.connect(str(path))
-            return from_json(_everything(asking))
+        return from_object(json_socket.ask(str(path), timeout=STATUS_TIMEOUT, longest=LONGEST_STATUS_JSON))
     except PermissionError:
         raise RightsError(_not_ours(path.parent)) from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -131,13 +128,6 @@ def running_status(name: str) -> TunnelStatus | None:
         return ask(_find(name))
     except (NotRunningError, RightsError):
         return None
-
-
-def _everything(asking: socket.socket) -> bytes:
-    answer = bytearray()
-    while len(answer) < LONGEST and (part := asking.recv(65536)):
-        answer += part
-    return bytes(answer)
 
 
 def _find(name: str) -> Path:

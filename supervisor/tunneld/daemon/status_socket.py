@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
+
+from tunneld.status import json_socket
 
 # Clients at once. An answer takes a millisecond, so more than this are not waiting for one.
 MOST_CLIENTS = 32
@@ -54,12 +54,9 @@ class StatusSocket:
     async def open(self) -> None:
         """Listen; the owner of the process (and root) can ask, and the group, if it may enter the folder."""
         self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        may_group_ask = self._path.parent.stat().st_mode & stat.S_IXGRP
+        listener = json_socket.listen(str(self._path), mode=0o660 if may_group_ask else 0o600)
         try:
-            os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that nobody slips in
-            listener.bind(str(self._path))
-            if self._path.parent.stat().st_mode & stat.S_IXGRP:
-                self._path.chmod(0o660)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(lambda: StatusClient(self._say, self._clients), sock=listener)
         except BaseException:

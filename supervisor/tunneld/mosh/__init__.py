@@ -1,4 +1,4 @@
-"""The client's end of `tunneld mosh DEST`: ssh, mosh-client, and the pair between them.
+"""The client's end of `tunneld mosh DEST`: ssh, mosh-client, and the pair of endpoints that joins them.
 
-Nothing here, and nothing that it imports, is Linux's alone, or slow to import: a person waits for it.
+Nothing in this room, and nothing that it imports, works on Linux only or is slow to import: a person waits for it.
 """

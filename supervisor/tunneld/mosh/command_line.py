@@ -1,4 +1,4 @@
-"""The command lines of `tunneld mosh`: what a person ordered, as words for ssh, mosh-server and mosh-client."""
+"""The command lines that `tunneld mosh` makes of a person's order: those of ssh, mosh-server and mosh-client."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ LOCALE = (
     *("LANG", "LANGUAGE", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES"),
     *("LC_PAPER", "LC_NAME", "LC_ADDRESS", "LC_TELEPHONE", "LC_MEASUREMENT", "LC_IDENTIFICATION", "LC_ALL"),
 )
-"""Variables that mosh-server is told, as the `mosh` script tells them."""
+"""Environment variables that mosh-server gets from here, the same as from the `mosh` script."""
 
 PREDICTIONS = ("adaptive", "always", "never", "experimental")
+"""Values of mosh's `--predict`: when mosh-client shows what is typed before the far side has answered."""
 
 FORWARDS_NOTHING = ("-T", "-a", "-x", "-o", "ClearAllForwardings=yes")
-"""No terminal there, and nothing beside the stream: it may be rebuilt at any time, and twice at once."""
+"""ssh opens no terminal and no forward: its connection may be replaced at any time, and there may be two at once."""
 
-IS_ITSELF = (
-    *("-o", "ControlMaster=no"),  # it uses a master of the user's, and is none, which would wait for its guests' ends
+ONE_PURPOSE = (
+    # ssh uses a master of the user's, and becomes none itself: a master stays until its last client has ended.
+    *("-o", "ControlMaster=no"),
     *("-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no", "-o", "EscapeChar=none"),
 )
-"""What ssh_config may say for people who work in ssh itself."""
+"""ssh ignores settings of ssh_config that are meant for people who work in ssh itself."""
 
-QUIET = (
-    *("-o", "BatchMode=yes"),  # the terminal is mosh-client's: nobody could answer
-    *("-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=1"),  # we are the ones who try again
-    *("-o", "LogLevel=ERROR"),  # we are the ones who want to know why not
+UNATTENDED = (
+    *("-o", "BatchMode=yes"),  # mosh-client has the terminal: nobody could answer ssh's questions
+    *("-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=1"),  # tunneld itself tries again
+    *("-o", "LogLevel=ERROR"),  # tunneld wants to know why a login failed, whatever ssh_config says
 )
-"""How later connections are made, beside the running session, at each machine on the way."""
+"""ssh's options at each machine on the way, for every connection that is made while the session already runs."""
 
-BESIDE = (*QUIET, "-o", "ControlPath=none")
-"""And at DEST: a TCP connection of its own."""
+UNATTENDED_AT_DEST = (*UNATTENDED, "-o", "ControlPath=none")
+"""The same at DEST, where each of these connections needs a TCP connection of its own."""
 
 
 class Order(NamedTuple):
-    """What a person wants. `ssh` are options for ssh, `ports` is mosh-server's `-p`, `stun` are (host, port) pairs.
+    """What a person wants.
 
-    `relay_ports` are the first and the last one that our agent on a jump host may use, (0, 0) any.
+    `ssh` are options for ssh, `ports` is mosh-server's `-p`, and `stun` are (host, port) pairs of STUN servers.
+    `relay_ports` are the first and the last UDP port that our agent on a jump host may use; (0, 0) stands for any.
+    `overwrites` and `initialises` are mosh's `--predict-overwrite` and the opposite of its `--no-init`.
     """
 
     destination: str
@@ -54,19 +58,26 @@ class Order(NamedTuple):
 
     @property
     def host(self) -> str:
-        """DEST for people: without user, scheme and port."""
+        """DEST in messages to people: without the user and without `ssh://`."""
         return self.destination.removeprefix("ssh://").rpartition("@")[2]
 
 
-def ssh_command(order: Order, far_command: str, also: Sequence[str] = (), *, beside: bool = False) -> list[str]:
-    """ssh's whole command line. ssh takes the first of several values of an option, so ours come first."""
-    later = BESIDE if beside else ()
-    return ["ssh", *FORWARDS_NOTHING, *IS_ITSELF, *later, *also, *order.ssh, "--", order.destination, far_command]
+def ssh_command(order: Order, command: str, also: Sequence[str] = (), *, unattended: bool = False) -> list[str]:
+    """ssh's whole command line, which runs `command` on DEST.
+
+    ssh takes the first of several values of an option, so ours come before the person's. `unattended`: the connection
+    is made while the session runs, so ssh must not ask anything.
+    """
+    quiet = UNATTENDED_AT_DEST if unattended else ()
+    return ["ssh", *FORWARDS_NOTHING, *ONE_PURPOSE, *quiet, *also, *order.ssh, "--", order.destination, command]
 
 
 def without_touch(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """Options that leave out security keys, given what `ssh -G` says: one would blink beside the running session for
-    nobody, or get a touch that was meant for something else. BatchMode does not mind them."""
+    """ssh's options that leave out security keys (`sk-` key types); `settings` is what `ssh -G` says.
+
+    While a session runs, a security key would blink and nobody would know why, or it would take a touch that was meant
+    for something else. BatchMode alone does not keep ssh from using one.
+    """
     kinds = settings.get("pubkeyacceptedalgorithms", settings.get("pubkeyacceptedkeytypes", ""))
     kept = ",".join(kind for kind in kinds.split(",") if "sk-" not in kind)
     if kept == kinds:
@@ -74,8 +85,8 @@ def without_touch(settings: Mapping[str, str]) -> tuple[str, ...]:
     return "-o", f"PubkeyAcceptedKeyTypes={kept}" if kept else "PubkeyAuthentication=no"
 
 
-def serve(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the far agent is asked for. Everybody on that machine can read it, as they can mosh-server's arguments."""
+def agent_request(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What our agent on DEST is asked to start. Every user of DEST can read it, as they can mosh-server's arguments."""
     return {
         "server": order.server,
         "command": list(order.command) or None,
@@ -87,12 +98,12 @@ def serve(order: Order, *, colors: int, environment: Mapping[str, str]) -> dict[
 
 
 def client_command(order: Order, address: str, port: int) -> list[str]:
-    """mosh-client's command line; `-#` is for those who look at a list of processes."""
+    """mosh-client's command line; the words behind `-#` are for people who look at a list of processes."""
     return [order.client, "-#", f"tunneld mosh {order.destination} |", address, str(port)]
 
 
 def client_environment(order: Order, key: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """mosh-client's environment: ours, and what the order says."""
+    """mosh-client's environment: `environment`, the session's key, and what the order says."""
     made = {**environment, "MOSH_KEY": key}
     if order.prediction:
         made["MOSH_PREDICTION_DISPLAY"] = order.prediction

@@ -1,25 +1,30 @@
-"""Why no session came to be, in words for the person who waits for it."""
+"""Why no session could start, in words for the person who waits for it."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from tunneld.core.printable import one_line
 from tunneld.errors import TunneldError, UnavailableError
 from tunneld.shipped.pack import NO_PYTHON, OLDEST_PYTHON
 
 SSH_FAILED = 255
-"""Exit status of ssh when it is ssh that failed, not the far program (ssh(1))."""
+"""ssh's exit status when ssh itself failed, and not the program that it runs on DEST (ssh(1))."""
 
 TOO_OLD = re.compile(r"tunneld needs Python [\d.]+ or newer here, and found ([\w.+]+)")
 
-LONGEST_WORDS = 200
+LONGEST_QUOTE = 200
+"""Characters of a foreign program's last line that a message repeats."""
 
-WANTED = ".".join(map(str, OLDEST_PYTHON))
+LONGEST_ERROR = 500
+"""Characters of our agent's own error that a message repeats."""
+
+NEEDED_PYTHON = ".".join(map(str, OLDEST_PYTHON))
 
 
-class EndedSilently(Exception):
-    """There is nothing to say: whoever ended it knows, or has said why."""
+class SilentExit(Exception):
+    """End with this exit status and without a word: the person ended the session, or ssh has said why it failed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
@@ -27,16 +32,17 @@ class EndedSilently(Exception):
 
 
 def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
-    """ssh ended before the far agent answered. `said` is on its standard error, `noise` on its standard output."""
+    """ssh ended with `status` before our agent answered; `said` is its standard error, `noise` its standard output."""
     old = TOO_OLD.search(said)
     words = last_line(noise) or last_line(said)
     if status == SSH_FAILED:
-        return EndedSilently(status)
+        return SilentExit(status)
     if old:
-        return UnavailableError(f"{host} has Python {old[1]} as python3: install {WANTED} or newer there")
+        return UnavailableError(f"{host} has Python {old[1]} as python3: install {NEEDED_PYTHON} or newer there")
     if status == NO_PYTHON:
         return UnavailableError(
-            f"{host} has no python3: install it there, {WANTED} or newer (`apt install python3`, `dnf install python3`)"
+            f"{host} has no python3: install it there, {NEEDED_PYTHON} or newer "
+            "(`apt install python3`, `dnf install python3`)"
         )
     if status < 0:
         return UnavailableError(f"ssh to {host} was ended by signal {-status}")
@@ -46,8 +52,8 @@ def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
 
 
 def unserved(host: str, answer: dict[str, Any]) -> TunneldError:
-    """The far agent runs, and mosh-server does not."""
-    sentence = _plain(str(answer.get("error", "its agent's answer makes no sense")))[:500]
+    """Our agent runs on DEST and has not started mosh-server; `answer` is what the agent said."""
+    sentence = one_line(str(answer.get("error", "its agent's answer makes no sense")), LONGEST_ERROR)
     return UnavailableError(
         HINTS.get(str(answer.get("code")), "{host}: {sentence}").format(host=host, sentence=sentence)
     )
@@ -59,15 +65,10 @@ HINTS = {
     "no-utf8": "{host} has no UTF-8 locale, which mosh-server needs: generate one there, or install one "
     "(C.UTF-8 will do)",
 }
-"""Sentences that can be better here than there, by the answer's code."""
+"""Sentences for the codes of an agent's answer: here more is known about what to type than on DEST."""
 
 
 def last_line(text: str) -> str:
-    """The last words of a program, as far as they are fit for a terminal."""
+    """The last line of a program's output that is not blank, shortened, and safe to show on a terminal."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return _plain(lines[-1])[:LONGEST_WORDS] if lines else ""
-
-
-def _plain(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(filter(str.isprintable, " ".join(text.split())))
+    return one_line(lines[-1], LONGEST_QUOTE) if lines else ""

@@ -1,6 +1,8 @@
-"""The way to DEST where it leads through a jump host: found while the session starts, with a place for its sockets.
+"""The route to DEST through a jump host: who that is, and a folder for the sockets at which its connection is shared.
 
-It is made before the first ssh, which waits for it: whatever else our agent there needs is imported later.
+The first ssh waits until this is known. What our agent on the jump host needs besides is imported later.
+
+Tested in tests/mosh/test_jump_agent_client.py, with a real ssh.
 """
 
 from __future__ import annotations
@@ -14,68 +16,78 @@ from tunneld.mosh import jump_host
 from tunneld.mosh.jump_host import JumpHost
 from tunneld.shipped.join_socket import JoinSocket, root
 
-LONGEST_ROOT = 46
-"""Bytes: of the 103 that a Unix socket's path may have on BSD, our names take 40, and ssh adds 17 at first."""
+LONGEST_SOCKET_ROOT = 46
+"""Bytes that the path of the folder for temporary files may have.
+
+A Unix socket's path may have 103 bytes on BSD; our own names take 40 of them, and ssh adds 17 while it makes its
+socket."""
 
 SPECIAL = set(" \t\"'\\")
-"""What ssh would take for more than a letter of a path."""
+"""Characters in a path that ssh would not take as they are."""
 
 
 class JumpRoute:
-    """`options` are the person's own for ssh, and `settings` are what `ssh -G` makes of them."""
+    """Finds the jump host in a thread; whoever asks first waits for the end of it."""
 
     def __init__(
         self,
         options: Sequence[str],
         settings: Mapping[str, str],
-        said: Callable[[list[str]], dict[str, str]] = jump_host.configuration,
+        query: Callable[[list[str]], dict[str, str]] = jump_host.configuration,
     ) -> None:
+        """
+        Args:
+            options: the person's own options for ssh.
+            settings: what `ssh -G` says of DEST with them.
+            query: asks `ssh -G` about other words.
+        """
         self._options = tuple(options)
-        self._hop: JumpHost | None = None
-        self._door: JoinSocket | None = None  # nobody comes in, but whoever knocks hears that its folder is in use
-        self._finding = threading.Thread(target=self._find, args=(settings, said), name="way", daemon=True)
+        self._jump_host: JumpHost | None = None
+        # Nobody joins at it. It makes the folder, and shows to later sessions, which tidy up, that its owner lives.
+        self._folder: JoinSocket | None = None
+        self._finding = threading.Thread(target=self._find, args=(settings, query), name="jump-route", daemon=True)
         self._finding.start()
 
     @property
-    def hop(self) -> JumpHost | None:
-        """The first hop; None where there is none. Waits until ssh has said so."""
+    def jump_host(self) -> JumpHost | None:
+        """The jump host, or None where ssh goes through none. Waits until ssh has said so."""
         self._finding.join()
-        return self._hop
+        return self._jump_host
 
     @property
-    def first(self) -> Mapping[str, str]:
-        """What `ssh -G` says of the first hop, where it is we who make it."""
-        return self.hop.settings[0] if self.hop and not self.hop.theirs else {}
+    def first_settings(self) -> Mapping[str, str]:
+        """What `ssh -G` says of the first jump host; empty where its connection is not of our making."""
+        return self.jump_host.settings[0] if self.jump_host and not self.jump_host.theirs else {}
 
-    def options(self, name: str, *, beside: bool = False, first: Sequence[str] = ()) -> tuple[str, ...]:
-        """The options for the ssh that is to become the stream of this name; `first` are more, for its first hop."""
-        if self.hop is None:
+    def options(self, name: str, *, unattended: bool = False, first: Sequence[str] = ()) -> tuple[str, ...]:
+        """The options of the ssh that is to carry the stream `name`; see `jump_host.through` for the others."""
+        if self.jump_host is None:
             return self._options
-        return tuple(jump_host.through(self.hop, self._options, self.socket(name), beside=beside, first=first))
+        socket = self.socket(name)
+        return tuple(jump_host.through(self.jump_host, self._options, socket, unattended=unattended, first=first))
 
     def socket(self, name: str) -> str:
-        """Where the first hop of this stream is shared."""
-        return f"{self._door.folder}/{name}" if self._door else ""
+        """The path of the socket at which the stream `name` shares its connection to the first jump host."""
+        return f"{self._folder.folder}/{name}" if self._folder else ""
 
     def is_shared(self, name: str) -> bool:
-        """Whether it is, as far as one can see."""
-        return self.hop is not None and (self.hop.theirs or os.path.exists(self.socket(name)))
+        """Whether the stream `name` shares its connection to the first jump host, as far as the file system shows."""
+        return self.jump_host is not None and (self.jump_host.theirs or os.path.exists(self.socket(name)))
 
     def close(self) -> None:
-        """Remove the folder, and sockets in it that an ssh left behind."""
+        """Remove the folder, and the sockets in it that an ssh left behind."""
         self._finding.join()
-        if self._door:
-            self._door.close()
+        if self._folder:
+            self._folder.close()
 
-    def _find(self, settings: Mapping[str, str], said: Callable[[list[str]], dict[str, str]]) -> None:
-        """In a thread: ssh takes five milliseconds, in which the session may have something else to do."""
-        found = jump_host.find(self._options, settings, said)
-        with contextlib.suppress(OSError):  # no folder: ssh makes the hop itself
-            self._door = JoinSocket("jump", _place()) if found and not found.theirs else None
-            self._hop = found
+    def _find(self, settings: Mapping[str, str], query: Callable[[list[str]], dict[str, str]]) -> None:
+        found = jump_host.find_jump_host(self._options, settings, query)
+        with contextlib.suppress(OSError):  # there is no place for a folder: ssh then makes the hop itself
+            self._folder = JoinSocket("jump", _root()) if found and not found.theirs else None
+            self._jump_host = found
 
 
-def _place() -> str:
-    """Where a folder's path is short enough."""
-    place = root(LONGEST_ROOT)
-    return "/tmp" if set(place) & SPECIAL else place
+def _root() -> str:
+    """The folder for temporary files, or /tmp where its path does not suit ssh."""
+    folder = root(LONGEST_SOCKET_ROOT)
+    return "/tmp" if set(folder) & SPECIAL else folder

@@ -1,7 +1,7 @@
-"""How many SSH connections a session keeps, when it makes another, and which it lets go: no processes, no clock.
+"""How many SSH connections a session keeps, when it makes another, and which it drops: no processes, no clock.
 
-Two streams are wanted, because one lost segment then delays no keystroke. A stream that owes an answer for too long is
-suspected: another is made beside it, and only then it goes. Whoever holds a Keeping does what `decide` says.
+Two streams are kept, because then one lost segment delays no keystroke. A stream that owes an answer for too long is
+suspected: another stream is made first, and only then the suspected one is dropped. SshPool does what `decide` says.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-WANTED = 2
+WANTED_STREAMS = 2
 
-MOST = 4
-"""Streams, suspected ones included; the far agent takes six."""
+MOST_STREAMS = 4
+"""Streams at once, with the suspected ones; our agent on DEST takes six."""
 
 SUSPECTED = 3.0
-"""Seconds that an answer is overdue: a stream is pinged every 3 s, and mosh tells the person after 6.5."""
+"""Seconds that an answer is overdue. A stream is pinged every 3 s, and mosh tells the person after 6.5 s of silence."""
 
 SLOW = 5.0
-"""Seconds after which a connection that is being made is waited for no longer alone: it takes six round trips."""
+"""Seconds after which a second attempt is made beside one that is still being made, which takes six round trips."""
 
 DIALLING = 25.0
-"""Seconds for a connection to be made; ssh itself gives up connecting after 10."""
+"""Seconds after which an attempt is given up; ssh itself gives up connecting after 10."""
 
 LIVED = 10.0
-"""Seconds after which a stream that ends is no failed attempt."""
+"""Seconds that a stream must have lived, so that its end does not count as a failed attempt."""
 
-SHORTEST, LONGEST = 1.0, 30.0
-"""Seconds between two attempts: doubling, with half of it left to chance."""
+SHORTEST_RETRY, LONGEST_RETRY = 1.0, 30.0
+"""Seconds between two attempts: they double, and half of each pause is left to chance."""
 
-DENIED, LONGEST_DENIED = 300.0, 1800.0
-"""Seconds until an account that refused us is asked again, doubling as well: people lock those out who insist (five in
-ten minutes is fail2ban's own limit, five in an hour a usual one)."""
+SHORTEST_DENIED, LONGEST_DENIED = 300.0, 1800.0
+"""Seconds until an account that refused us is asked again; they double as well. Servers lock out who insists: fail2ban
+by default after five refusals in ten minutes, others after five in an hour."""
 
 
 class PooledStream(NamedTuple):
-    """A stream as the pair sees it; `overdue`: seconds that an answer is late, `age`: since it was asked for."""
+    """A stream as the pair sees it. `overdue`: seconds that an answer is late; `age`: seconds since ssh was started."""
 
     name: str
     is_greeted: bool
@@ -52,21 +52,23 @@ class PooledStream(NamedTuple):
 
 
 class Decision(NamedTuple):
+    """Whether to start another ssh now, and which streams to drop."""
+
     dials: bool
     drops: tuple[str, ...]
 
 
 class PoolPolicy:
-    """`wanted` streams are kept; none is made before `since`."""
+    """Keeps `wanted` streams, and starts none before the time `since`. All times are seconds of one monotonic clock."""
 
-    def __init__(self, since: float, wanted: int = WANTED) -> None:
+    def __init__(self, since: float, wanted: int = WANTED_STREAMS) -> None:
         self.wanted = wanted
         self.failures = 0
         self._denials = 0
         self._next = since
 
     def decide(self, streams: Iterable[PooledStream], now: float) -> Decision:
-        """What to do now; ask again soon, and after each thing that happened."""
+        """What to do now. Ask again at short intervals; a decision to dial counts as carried out."""
         streams = list(streams)
         well = [each for each in streams if each.is_well]
         coming = [each for each in streams if each.is_coming]
@@ -74,40 +76,40 @@ class PoolPolicy:
         if len(well) >= self.wanted:
             drops += [each.name for each in streams if not each.is_well and each.name not in drops]
         expected = [each for each in coming if each.age < SLOW]
-        has_room = len(streams) - len(drops) < MOST
+        has_room = len(streams) - len(drops) < MOST_STREAMS
         dials = len(well) < self.wanted and not expected and has_room and now >= self._next
         if dials:
-            self._next = now + SHORTEST
+            self._next = now + SHORTEST_RETRY
         return Decision(dials, tuple(drops))
 
     def pause(self, now: float) -> float:
-        """Seconds until another one is made, if one is wanted."""
+        """Seconds until the next attempt, if one is needed then."""
         return max(0.0, self._next - now)
 
-    def came(self) -> None:
-        """A stream was greeted."""
+    def greeted(self) -> None:
+        """A new stream works: earlier failures do not count any more."""
         self.failures = self._denials = 0
 
     def lost(self, *, lived: float, now: float) -> None:
-        """A stream that was well has ended: another one at once, if that is no pattern."""
+        """A stream that worked has ended after `lived` seconds. If it lived long, another is made at once."""
         if lived >= LIVED:
             self._next = min(self._next, now)
 
     def failed(self, *, denied: bool, now: float, chance: float) -> None:
-        """An attempt came to nothing; `chance` is from 0 to 1."""
+        """An attempt failed; `denied`: the account refused us. `chance` is a random number from 0 to 1."""
         self.failures += 1
         self._denials += denied
         if denied:
-            pause = min(LONGEST_DENIED, DENIED * 2.0 ** min(self._denials - 1, 5))
+            pause = min(LONGEST_DENIED, SHORTEST_DENIED * 2.0 ** min(self._denials - 1, 5))
         else:
-            pause = min(LONGEST, SHORTEST * 2.0 ** min(self.failures - 1, 5))
+            pause = min(LONGEST_RETRY, SHORTEST_RETRY * 2.0 ** min(self.failures - 1, 5))
         self._next = now + pause * (0.5 + 0.5 * chance)
 
     def stranded(self, now: float) -> None:
-        """Nothing carries any more, and a person waits."""
-        self._next = min(self._next, now + DENIED)
+        """Neither a stream nor a path works, and a person waits: no pause is longer than SHORTEST_DENIED."""
+        self._next = min(self._next, now + SHORTEST_DENIED)
 
-    def moved(self, now: float) -> None:
-        """The network is another one: what failed there says nothing."""
+    def network_changed(self, now: float) -> None:
+        """Attempts that failed on the old network do not count, and another may be made at once."""
         self.failures = self._denials = 0
         self._next = now

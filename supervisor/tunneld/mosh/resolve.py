@@ -1,4 +1,4 @@
-"""Names that the paths need, looked up in a thread: the far machine's own, and those of STUN servers."""
+"""Names that the UDP paths need, looked up in a thread: that of DEST itself, and those of STUN servers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import NamedTuple
 from tunneld.core.pair.offer import reachable
 from tunneld.core.pair.path import UdpAddress
 
-EACH = 2
-"""Addresses of one STUN server that are asked: mostly one of each family."""
+MOST_PER_SERVER = 2
+"""Addresses of one STUN server that are asked: usually one of each family."""
 
 MOST_HOSTS = 8
-"""Addresses of the far machine that are tried."""
+"""Addresses of DEST that are tried."""
 
 MOST_SERVERS = 8
+"""Addresses of all STUN servers together that are asked."""
 
 
 class ResolvedNames(NamedTuple):
-    """`unknown` are names of servers without an address that can be asked."""
+    """`hosts` are DEST's addresses, `servers` those of STUN servers, `unknown` the servers without a usable one."""
 
     hosts: list[str]
     servers: list[UdpAddress]
@@ -29,15 +30,19 @@ class ResolvedNames(NamedTuple):
 
 
 class NameLookup:
-    """`fd` is readable when `found` is complete. `host` is the far machine's name, None where only a jump host knows
-    it; `servers` are (host, port) pairs."""
+    """`fd` is readable when `found` is complete."""
 
     def __init__(self, host: str | None, servers: Sequence[tuple[str, int]]) -> None:
+        """
+        Args:
+            host: DEST's name; None where only a jump host knows it.
+            servers: (host, port) pairs of STUN servers.
+        """
         self._wanted = host, tuple(servers)
         self.found = ResolvedNames([], [], [])
         self._reader, self._writer = socket.socketpair()
         self.fd = self._reader.fileno()
-        threading.Thread(target=self._run, name="lookup", daemon=True).start()
+        threading.Thread(target=self._run, name="name-lookup", daemon=True).start()
 
     def close(self) -> None:
         self._reader.close()
@@ -45,17 +50,17 @@ class NameLookup:
 
     def _run(self) -> None:
         host, servers = self._wanted
-        hosts = addresses(host, 0)[:MOST_HOSTS] if host else []
-        answers = [(host, addresses(host, port)[:EACH]) for host, port in servers]
+        hosts = reachable_addresses(host, 0)[:MOST_HOSTS] if host else []
+        answers = [(name, reachable_addresses(name, port)[:MOST_PER_SERVER]) for name, port in servers]
         asked = [address for _, found in answers for address in found]
-        unknown = [host for host, found in answers if not found]
+        unknown = [name for name, found in answers if not found]
         self.found = ResolvedNames([each.host for each in hosts], asked[:MOST_SERVERS], unknown)
         with contextlib.suppress(OSError):
             self._writer.send(b".")
 
 
-def addresses(host: str, port: int) -> list[UdpAddress]:
-    """Those at which others can be reached, one of each family first; none where the name is unknown."""
+def reachable_addresses(host: str, port: int) -> list[UdpAddress]:
+    """The host's addresses that other machines can reach, the first of each family first; empty where it is unknown."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):

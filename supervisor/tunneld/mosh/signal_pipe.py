@@ -1,4 +1,4 @@
-"""Signals as something to select on, while a `with` lasts: a child that ended, or somebody who wants us to end."""
+"""Signals as something to select on, for as long as a `with` block lasts: a child has ended, or we are told to end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Self
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 SIGNALLED = 128
-"""A shell's exit status for a program that a signal ended: this much more than the signal's number."""
+"""A shell's exit status for a program that a signal has ended is the signal's number and this."""
 
 
 class Signals:
-    """`fd` is readable when a signal came; `take` then gives the number of each."""
+    """`fd` is readable when a signal has come; `take` then gives the number of each."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -23,17 +23,18 @@ class Signals:
         self.fd = self._reader.fileno()
 
     def take(self) -> list[int]:
+        """The numbers of the signals that came since the last call, each once."""
         try:
             return list(dict.fromkeys(self._reader.recv(256)))
         except BlockingIOError:
             return []
 
     def status(self) -> int | None:
-        """A shell's exit status for one who ends now because of a signal; None where nobody wants us to end."""
+        """Take what came; the exit status for ending now because of it, or None where only children have ended."""
         return next((SIGNALLED + number for number in self.take() if number != signal.SIGCHLD), None)
 
     def __enter__(self) -> Self:
-        self._waker = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._former_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._former = {number: signal.signal(number, _nothing) for number in WATCHED}
         return self
 
@@ -42,10 +43,10 @@ class Signals:
     ) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
-        signal.set_wakeup_fd(self._waker)
+        signal.set_wakeup_fd(self._former_fd)
         self._reader.close()
         self._writer.close()
 
 
 def _nothing(number: int, frame: object) -> None:
-    """With a handler in Python's own way, the wakeup descriptor is written to."""
+    """Python writes a signal's number to the wakeup descriptor only where the signal has a Python function."""

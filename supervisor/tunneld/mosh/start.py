@@ -1,4 +1,4 @@
-"""The start of a session: ssh is on its way before the rest of the program is even imported."""
+"""The start of a session: ssh is on its way before the rest of the program is imported."""
 
 from __future__ import annotations
 
@@ -16,63 +16,68 @@ from tunneld.mosh.preconnect import Preconnect, has_shell, is_direct
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped import pack
 
-FIRST = "first"
-"""The first stream's name, at both ends."""
+FIRST_STREAM = "first"
+"""The name of the first stream, at both ends."""
 
 
 class Started(NamedTuple):
-    """`environment` is mosh-client's, but for what comes from the far side; `far` the command that runs there;
-    `settings` are what ssh_config says; `way` is the one through a jump host, if there is one; `dial` our connection
-    to the first machine on it, where ssh would just make one; `restore` makes the terminal what it was before ssh."""
+    """A session whose ssh is connecting.
+
+    `environment` is mosh-client's, as far as this machine decides it. `agent_command` is what ssh runs on DEST.
+    `settings` is what `ssh -G` says of DEST. `route` leads through a jump host, if there is one. `preconnect` is our
+    connection to the first machine on the way, where ssh would make a plain TCP connection. `restore` makes the
+    terminal what it was before ssh.
+    """
 
     order: Order
-    line: SshProcess
+    ssh: SshProcess
     environment: dict[str, str]
-    far: str
+    agent_command: str
     settings: dict[str, str]
-    way: JumpRoute | None
-    dial: Preconnect | None
+    route: JumpRoute | None
+    preconnect: Preconnect | None
     restore: Callable[[], None]
 
 
 def start(order: Order) -> Started:
-    """Start ssh, and with it the far agent.
+    """Start ssh, which starts our agent on DEST.
 
     Raises:
         UnavailableError: mosh-client cannot run here, or there is no ssh.
     """
     restore = terminal.saved()
-    asking = _ask(order)
+    query = _query(order)
     counting = terminal.ColorCount(order.client)
     environment = {**os.environ, **terminal.charset(os.environ)}
-    far = pack.mosh_agent_command(command_line.serve(order, colors=counting.colors(), environment=os.environ))
-    settings = asking.settings()
-    way = _way(order, settings)
-    dial = _dial(way.first if way else settings)
+    request = command_line.agent_request(order, colors=counting.colors(), environment=os.environ)
+    agent_command = pack.mosh_agent_command(request)
+    settings = query.settings()
+    route = _route(order, settings)
+    preconnect = _preconnect(route.first_settings if route else settings)
     try:
-        line = first_line(order, far, way, dial.options if dial else ())
-    except OSError as error:  # what is to run there may be longer than this system allows
-        if way:
-            way.close()
-        if dial:
-            dial.close()
+        ssh = first_ssh(order, agent_command, route, preconnect.options if preconnect else ())
+    except OSError as error:  # the command line may also be longer than this system allows
+        if route:
+            route.close()
+        if preconnect:
+            preconnect.close()
         raise _no_ssh(error) from None
-    return Started(order, line, environment, far, settings, way, dial, restore)
+    return Started(order, ssh, environment, agent_command, settings, route, preconnect, restore)
 
 
-def first_line(order: Order, far: str, way: JumpRoute | None, connects: Sequence[str]) -> SshProcess:
-    """The one ssh that may ask the person; `connects` are options for the connection to the first machine."""
-    if way:
-        order, connects = order._replace(ssh=way.options(FIRST, first=connects)), ()
-    return SshProcess(FIRST, command_line.ssh_command(order, far, connects), on_terminal=True)
+def first_ssh(order: Order, agent_command: str, route: JumpRoute | None, connects: Sequence[str]) -> SshProcess:
+    """The one ssh that may ask the person; `connects` are options for its connection to the first machine."""
+    if route:
+        order, connects = order._replace(ssh=route.options(FIRST_STREAM, first=connects)), ()
+    return SshProcess(FIRST_STREAM, command_line.ssh_command(order, agent_command, connects), on_terminal=True)
 
 
-def beside(order: Order, way: JumpRoute | None, name: str) -> Order:
-    """The order for a stream that joins later, by a way that a jump host's agent can come by as well."""
-    return order._replace(ssh=way.options(name, beside=True)) if way else order
+def later_order(order: Order, route: JumpRoute | None, name: str) -> Order:
+    """The order for the ssh of a later stream; on a route, our agent on the jump host can use its login as well."""
+    return order._replace(ssh=route.options(name, unattended=True)) if route else order
 
 
-def _ask(order: Order) -> ConfigQuery:
+def _query(order: Order) -> ConfigQuery:
     try:
         return ConfigQuery([*order.ssh, "--", order.destination])
     except OSError as error:
@@ -84,13 +89,13 @@ def _no_ssh(error: OSError) -> UnavailableError:
     return UnavailableError(f"ssh cannot be run: {error.strerror}{hint}")
 
 
-def _way(order: Order, settings: Mapping[str, str]) -> JumpRoute | None:
+def _route(order: Order, settings: Mapping[str, str]) -> JumpRoute | None:
     if not order.udp or settings.get("proxyjump", NONE) == NONE:
         return None
     return JumpRoute(order.ssh, settings)
 
 
-def _dial(settings: Mapping[str, str]) -> Preconnect | None:
+def _preconnect(settings: Mapping[str, str]) -> Preconnect | None:
     with contextlib.suppress(OSError):
         return Preconnect(settings, paths_socket.prepare()) if is_direct(settings) and has_shell(os.environ) else None
     return None

@@ -1,4 +1,7 @@
-"""The terminal that mosh-client works on: whether it can, and how to get it back when mosh-client was killed."""
+"""The person's terminal: whether mosh-client can work on it, and how to repair it when mosh-client was killed.
+
+That a killed mosh-client leaves a usable terminal is tested in tests/mosh/test_mosh_session.py.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ from collections.abc import Callable, Mapping
 
 from tunneld.errors import UnavailableError
 
-PATIENCE = 5.0
-"""Seconds for mosh-client to count colours, which takes milliseconds."""
+COUNT_TIMEOUT = 5.0
+"""Seconds for mosh-client to count the terminal's colours, which takes milliseconds."""
 
-ANYWHERE = ("C.UTF-8", "en_US.UTF-8")
-"""UTF-8 locales that most systems have; macOS has the second."""
+COMMON_LOCALES = ("C.UTF-8", "en_US.UTF-8")
+"""UTF-8 locales of which most systems have at least one; macOS has the second."""
 
 DECIDING = ("LC_ALL", "LC_CTYPE", "LANG")
-"""Variables that name the character type, the first one set wins (locale(7))."""
+"""Variables that decide the character set; the first one that is set wins (locale(7))."""
 
 AS_MOSH_LEAVES_IT = (
     "\033[?1l\033[0m\033[?25h"  # usual cursor keys, no colours, a visible cursor
-    "\033[?1003l\033[?1002l\033[?1001l\033[?1000l\033[?1015l\033[?1006l\033[?1005l"  # no reports of the mouse
-    "\033[?2004l\033[?1049l"  # no marks around what is pasted, the usual screen
+    "\033[?1003l\033[?1002l\033[?1001l\033[?1000l\033[?1015l\033[?1006l\033[?1005l"  # no reports of the mouse's moves
+    "\033[?2004l\033[?1049l"  # no marks around pasted text, the normal screen
 )
-"""What mosh-client writes at its end (its Display::close)."""
+"""The control sequences that mosh-client writes when it ends (its Display::close)."""
 
 
 def saved() -> Callable[[], None]:
-    """A function that makes this terminal again what it is now."""
+    """A function that gives this terminal its present settings back, and does nothing where there is no terminal."""
     try:
         fd = sys.stdin.fileno()
         settings = termios.tcgetattr(fd)
@@ -46,7 +49,7 @@ def saved() -> Callable[[], None]:
 
 
 def charset(environment: Mapping[str, str]) -> dict[str, str]:
-    """What mosh-client needs in its environment on top to find a UTF-8 locale: mostly nothing.
+    """What mosh-client needs in addition to this environment to find a UTF-8 locale: mostly nothing.
 
     Raises:
         UnavailableError: this terminal does not speak UTF-8.
@@ -66,10 +69,10 @@ def _is_utf8(charset: str) -> bool:
 
 
 def _stand_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """A locale that is not installed here still says what the terminal speaks; another of that charset will do."""
+    """Another UTF-8 locale for one that is not installed here: its name still tells what the terminal understands."""
     name, value = _asked_for(environment)
     if _is_utf8(value):
-        for other in ANYWHERE:
+        for other in COMMON_LOCALES:
             with contextlib.suppress(locale.Error):
                 locale.setlocale(locale.LC_ALL, other)
                 return {"LC_ALL": other}
@@ -77,7 +80,7 @@ def _stand_in(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _asked_for(environment: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that decides, and its value."""
+    """The variable that decides the character set, and its value."""
     return next(((name, environment[name]) for name in DECIDING if environment.get(name)), ("LANG", ""))
 
 
@@ -86,17 +89,17 @@ def _no_utf8(environment: Mapping[str, str], why: str) -> UnavailableError:
     have = f" ({name}={value})" if value and value not in why else ""
     return UnavailableError(
         f"mosh-client needs a UTF-8 locale, and {why}{have}: set {name} to one that `locale -a` lists, "
-        f"such as {ANYWHERE[0]}"
+        f"such as {COMMON_LOCALES[0]}"
     )
 
 
 class ColorCount:
-    """mosh-client counts this terminal's colours; there is something else to do meanwhile."""
+    """mosh-client, which counts this terminal's colours while the caller does something else."""
 
     def __init__(self, client: str) -> None:
         """
         Raises:
-            UnavailableError: there is no mosh-client.
+            UnavailableError: mosh-client is not installed, or does not start.
         """
         self._client = client
         try:
@@ -112,13 +115,14 @@ class ColorCount:
             raise UnavailableError(f"{client} cannot be run: {error.strerror}") from None
 
     def colors(self) -> int:
-        """
+        """How many colours there are, once they are counted; 0 where mosh-client does not say.
+
         Raises:
-            UnavailableError: it cannot work on this terminal.
+            UnavailableError: mosh-client cannot work on this terminal.
         """
         with self._process as process:
             try:
-                output, errors = process.communicate(timeout=PATIENCE)
+                output, errors = process.communicate(timeout=COUNT_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 output, errors = "", "it does not answer"

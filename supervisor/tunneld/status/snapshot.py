@@ -132,8 +132,16 @@ def from_json(text: str | bytes) -> TunnelStatus:
     Raises:
         ValueError: `text` is not a tunnel's status.
     """
+    return from_object(json.loads(text))
+
+
+def from_object(data: Mapping[str, Any]) -> TunnelStatus:
+    """The snapshot that `to_json` wrote, once its JSON is parsed.
+
+    Raises:
+        ValueError: this is no status.
+    """
     try:
-        data = json.loads(text)
         return replace(_tunnel(data), relays=tuple(map(_tunnel, data.get("relays", ()))))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no tunnel's status: {error}") from error

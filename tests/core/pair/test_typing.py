@@ -30,8 +30,8 @@ def test_keys_come_sooner_than_loss_would_have_it(loss: float, p95: float, p99: 
     """Of plain mosh's percentiles at this loss, as measured, the share that we promise; and what it costs in kbit/s."""
     net = between(restricted(CLIENT), restricted(FAR), loss=loss)
     net.stands(3)
-    typist = Typist(net, 60)
-    net.stands(62)
+    typist = Typist(net, 40)
+    net.stands(42)
     assert percentile(typist.ages, 0.95) < p95
     assert percentile(typist.ages, 0.99) < p99
     assert typist.lost <= 3
@@ -82,12 +82,12 @@ def test_copies_leave_room_on_a_slow_line(loss: float, dark: bool, p95: float) -
     net = Internet(home(None), office(None))
     for weather in net.weather.values():
         weather.rate, weather.loss = 8000, loss
-        weather.dark = [(START + second, START + second + 0.2) for second in range(12, 132, 5)] if dark else []
+        weather.dark = [(START + second, START + second + 0.2) for second in range(12, 72, 5)] if dark else []
     net.connects()
     net.stands(8)
     net.loses()
-    typist = Typist(net, 120, echoes=2)
-    net.stands(125)
+    typist = Typist(net, 60, echoes=2)
+    net.stands(65)
     assert percentile(typist.ages, 0.95) < p95
     assert typist.lost <= len(typist.typed) * 0.02
     for end in net.ends:
@@ -127,8 +127,8 @@ def test_jitter_is_no_queue(jitter: float) -> None:
     for weather in net.weather.values():
         weather.jitter = jitter
     net.stands(3)
-    Typist(net, 60)
-    net.stands(62)
+    Typist(net, 20)
+    net.stands(22)
     for end in net.ends:
         assert end.pair.snapshot(net.now)["redundancy"]["room_kbit"] > 40
 
@@ -157,12 +157,12 @@ def test_a_lossy_path_has_a_stream_by_its_side() -> None:
     net.stands(3)
     for weather in net.weather.values():
         weather.loss = 0.4
-    typist = Typist(net, 60)
+    typist = Typist(net, 30)
     net.stands(10)
     before = net.far.pair.streams["ssh"].sent
-    net.stands(52)
-    assert net.far.pair.streams["ssh"].sent > before + 200
-    assert typist.lost <= 6
+    net.stands(22)
+    assert net.far.pair.streams["ssh"].sent > before + 80
+    assert typist.lost <= 3
     assert percentile(typist.ages, 0.99) < 2 * ROUND_TRIP
 
 

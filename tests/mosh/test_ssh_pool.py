@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tunneld.core.pair.pair import SECRET, Pair
+from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.mosh.pool_policy import DENIED
 from tunneld.mosh.ssh_pool import SshPool
 from tunneld.mosh.ssh_process import SshProcess
@@ -17,7 +17,7 @@ from tunneld.shipped.pair_loop import PairLoop
 def test_a_machine_that_has_no_room_for_a_process_is_asked_again_later() -> None:
     """The running session goes on with what it has."""
     pairing = PairLoop(
-        Pair(bytes(SECRET), time.monotonic(), is_client=True), message=lambda *_: None, stream_lost=lambda *_: None
+        Pair(bytes(SECRET_SIZE), time.monotonic(), is_client=True), message=lambda *_: None, stream_lost=lambda *_: None
     )
     asked: list[str] = []
 
@@ -41,7 +41,7 @@ def test_an_account_that_refuses_is_asked_less_where_nobody_waits(carrier: str |
         return time.monotonic() + ahead
 
     pairing = PairLoop(
-        Pair(bytes(SECRET), now(), is_client=True),
+        Pair(bytes(SECRET_SIZE), now(), is_client=True),
         message=lambda *_: None,
         stream_lost=lambda name, _: lines.lost(name),
         now=now,

@@ -18,8 +18,8 @@ import pytest
 
 from tests.oldest import oldest_python
 from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
-from tunneld.core.pair.path import UdpAddress
 from tunneld.shipped import pack
 from tunneld.shipped.jump_agent import ALONE, ANSWERS, IDLE, LONGEST, MAX_PACKET, UNUSED, JumpAgent
 

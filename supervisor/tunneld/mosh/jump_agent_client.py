@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tunneld.core.pair import packet
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.offer import reachable
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.mosh import jump_host, resolve
 from tunneld.mosh.failed_start import last_line
@@ -190,7 +190,7 @@ class JumpAgentClient:
     def _tell(self) -> None:
         """Both ends try the agent as a place to meet, and ask it where the world sees them."""
         now, pair = self._now(), self._pairing.pair
-        pair.asks([*self._stun(), *self.addresses], now)
+        pair.use_stun_servers([*self._stun(), *self.addresses], now)
         self._pairing.offer_also(Candidate("relay", address) for address in self.addresses)
         for name in pair.streams:
             self._pairing.say(name, frame.SERVE, {"relay": [list(address) for address in self.addresses]})

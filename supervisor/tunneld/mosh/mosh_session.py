@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tunneld.core.pair.pair import SECRET, Pair
-from tunneld.core.pair.path import UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.core.stream import frame
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line
@@ -54,7 +54,7 @@ class MoshSession:
     def __init__(self, started: Started, signals: Signals) -> None:
         self._started = started
         self._order, self._first, self._dial = started.order, started.line, started.dial
-        self._secret = os.urandom(SECRET)
+        self._secret = os.urandom(SECRET_SIZE)
         self._pairing = PairLoop(
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
@@ -206,7 +206,7 @@ class MoshSession:
         hosts, self._reflectors, _ = self._lookup.found
         self._pairing.pair.sees_peer(hosts, time.monotonic())
         relays = self._jump.addresses if self._jump else []
-        self._pairing.pair.asks([*self._reflectors, *relays], time.monotonic())
+        self._pairing.pair.use_stun_servers([*self._reflectors, *relays], time.monotonic())
         if self._reflectors:
             for name in self._pairing.pair.streams:
                 self._pairing.say(name, frame.SERVE, {"stun": [list(each) for each in self._reflectors]})

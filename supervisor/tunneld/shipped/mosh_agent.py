@@ -23,8 +23,8 @@ import sys
 import time
 from typing import Any
 
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.pair import Pair
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
@@ -118,7 +118,7 @@ class MoshAgent:
 
     def _ask(self) -> None:
         """STUN servers that the client names, and a jump host's agent: where do you see us?"""
-        self.pairing.pair.asks([*self._servers, *self._relay], time.monotonic())
+        self.pairing.pair.use_stun_servers([*self._servers, *self._relay], time.monotonic())
 
     def _seen_from(self, ssh_connection: str) -> None:
         """SSH_CONNECTION: the client's address and port, and ours, as sshd sees them."""

@@ -12,9 +12,9 @@ from math import inf
 
 from tests.core.stream.simulated import Line
 from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.packet import identities
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.relaying import Relaying
 
 START = 1000.0
@@ -173,7 +173,7 @@ class Internet:
         self.wiretap: deque[tuple[End, UdpAddress, bytes]] = deque(maxlen=50)
         if has_stun:
             for end in self.ends:
-                end.pair.asks([STUN], self.now)
+                end.pair.use_stun_servers([STUN], self.now)
         if sees:
             self.client.pair.sees_peer([far.public], self.now)
             self.far.pair.sees_peer([client.public], self.now)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair import packet
-from tunneld.core.pair.packet import ANSWER, DATAGRAM, LARGEST, OVERHEAD, PROBE, Seal, identities
+from tunneld.core.pair.packet import ANSWER, DATAGRAM, LARGEST_PACKET, PACKET_OVERHEAD, PROBE, Seal, identities
 
 SECRET = bytes(range(32))
 
@@ -40,7 +40,7 @@ def test_packets_on_the_wire() -> None:
 def test_a_datagram_grows_by_what_mosh_leaves_free() -> None:
     """36 bytes fit between mosh's largest datagram over ::1 and a packet of 1280 bytes."""
     client, _ = seals()
-    assert len(client.close(DATAGRAM, packet.datagram_body(0, bytes(1216)))) - 1216 == OVERHEAD <= 36
+    assert len(client.close(DATAGRAM, packet.datagram_body(0, bytes(1216)))) - 1216 == PACKET_OVERHEAD <= 36
 
 
 @given(st.integers(0, (1 << 32) - 1), st.binary(max_size=1472))
@@ -75,7 +75,14 @@ def test_what_is_refused_is_counted_by_reason() -> None:
     stranger, _ = seals(bytes(32))
     good = client.close(PROBE, b"")
     assert far.open(good)
-    for refused in (b"", bytes(LARGEST + 1), stranger.close(PROBE, b""), good[:-1] + b"!", good, far.close(PROBE, b"")):
+    for refused in (
+        b"",
+        bytes(LARGEST_PACKET + 1),
+        stranger.close(PROBE, b""),
+        good[:-1] + b"!",
+        good,
+        far.close(PROBE, b""),
+    ):
         assert far.open(refused) is None
     assert counts == {"packets_wrong_size": 2, "packets_of_strangers": 2, "packets_forged": 1, "packets_repeated": 1}
 

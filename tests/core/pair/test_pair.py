@@ -8,9 +8,9 @@ from collections import Counter
 
 from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
 from tunneld.core.pair import packet, stun
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -133,7 +133,7 @@ def test_a_datagram_is_ready_at_once() -> None:
     net.connects()
     net.stands(5)
     client, far = net.client.pair, net.far.pair
-    client.asks([UdpAddress("192.0.2.3", 3478)], net.now)
+    client.use_stun_servers([UdpAddress("192.0.2.3", 3478)], net.now)
     client.send(b"key", net.now)
     (key,) = client.ready()
     assert far.arrive("4", UdpAddress(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]

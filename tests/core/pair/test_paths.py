@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import pytest
 
-from tunneld.core.pair.path import DEATH, DOUBT, HELD_FOR_LOSS, NEEDED, TRIES, Candidate, Path, UdpAddress
-from tunneld.core.pair.paths import MAX_FOUND, MAX_PATHS, PATIENCE, Paths, choose
+from tunneld.core.pair.candidate import Candidate, UdpAddress
+from tunneld.core.pair.path import DEAD_AFTER, DOUBT_AFTER, HOLD_AFTER_LOSS, NEEDED_SIZE, PROBE_TIMES, Path
+from tunneld.core.pair.paths import MAX_FOUND, MAX_PATHS, MIN_STAY, Paths, choose_path
 
 NOW = 1000.0
 HERE = UdpAddress("192.0.2.1", 5000)
 
 
-def answers(path: Path, rtt: float, when: float, *, full: int = NEEDED, lost: int = 0) -> None:
+def answers(path: Path, rtt: float, when: float, *, full: int = NEEDED_SIZE, lost: int = 0) -> None:
     """The path is asked as often as it wants to be, and answers after `rtt`, until full datagrams have passed."""
     number = int(when * 1000) * 100
     while not path.passes():
@@ -39,15 +40,15 @@ def made(alike: Alike, port: int) -> Path:
         return path
     answers(path, alike.rtt, NOW - 60)
     if alike.state == "silent":
-        path.ask(1, NEEDED, NOW - DOUBT)
+        path.ask(1, NEEDED_SIZE, NOW - DOUBT_AFTER)
     elif alike.state == "warned":
         path.warn(NOW)
     elif alike.state == "held":
-        path.end(NOW - 50)
+        path.give_up(NOW - 50)
         answers(path, alike.rtt, NOW - 50)
         path.held_until = NOW + 5
     elif alike.state == "lossy":
-        path.hold(NOW - 1)
+        path.hold_for_loss(NOW - 1)
     return path
 
 
@@ -81,12 +82,12 @@ TABLE: list[tuple[list[Alike | None], int | None, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("alikes", "expected", "is_patient"), TABLE)
-def test_the_path_to_use(alikes: list[Alike | None], expected: int | None, is_patient: bool) -> None:
+@pytest.mark.parametrize(("alikes", "expected", "must_stay"), TABLE)
+def test_the_path_to_use(alikes: list[Alike | None], expected: int | None, must_stay: bool) -> None:
     """Direct before relayed, then the shortest round trip, and no change for less than is felt."""
     paths = [made(alike, port) if alike else None for port, alike in enumerate(alikes)]
     real = [path for path in paths if path]
-    chosen = choose(paths[0], real, NOW, is_patient=is_patient)
+    chosen = choose_path(paths[0], real, NOW, must_stay=must_stay)
     assert (paths.index(chosen) if chosen else None) == expected
 
 
@@ -95,9 +96,9 @@ def test_a_candidate_is_tried_and_then_left_until_the_next_round() -> None:
     path = Path("lan", "4", HERE, NOW)
     moments = list[float]()
     while (due := path.due(in_use=False, is_active=False)) < NOW + 1000:
-        path.ask(len(moments), NEEDED, due)
+        path.ask(len(moments), NEEDED_SIZE, due)
         moments.append(due)
-    assert moments == [NOW + after for after in TRIES]
+    assert moments == [NOW + after for after in PROBE_TIMES]
     path.start(NOW + 100)
     assert path.due(in_use=False, is_active=False) == NOW + 100
 
@@ -105,10 +106,10 @@ def test_a_candidate_is_tried_and_then_left_until_the_next_round() -> None:
 def test_a_path_passes_after_a_small_and_a_full_answer() -> None:
     """A small one alone proves nothing about a large screen."""
     path = Path("lan", "4", HERE, NOW)
-    assert path.ask(0, NEEDED, NOW) == 0
+    assert path.ask(0, NEEDED_SIZE, NOW) == 0
     assert path.take_answer(0, 1, NOW + 0.05)
     assert not path.passes()
-    assert path.ask(1, NEEDED, NOW + 0.05) == NEEDED
+    assert path.ask(1, NEEDED_SIZE, NOW + 0.05) == NEEDED_SIZE
     assert path.take_answer(1, 2, NOW + 0.1)
     assert path.passes()
 
@@ -137,7 +138,7 @@ def test_a_queue_that_comes_and_goes_is_no_longer_round_trip() -> None:
 def test_an_answer_that_nobody_asked_for_is_none() -> None:
     """Nor is a second one to the same question."""
     path = Path("lan", "4", HERE, NOW)
-    path.ask(0, NEEDED, NOW)
+    path.ask(0, NEEDED_SIZE, NOW)
     assert not path.take_answer(1, 1, NOW)
     assert path.take_answer(0, 1, NOW)
     assert not path.take_answer(0, 1, NOW)
@@ -146,23 +147,23 @@ def test_an_answer_that_nobody_asked_for_is_none() -> None:
 def test_silence_is_doubted_and_then_ends_the_path() -> None:
     """Counted from the first probe without an answer; the answer to an earlier one does not count."""
     path = made(Alike(), 1)
-    path.ask(10, NEEDED, NOW)
-    path.ask(11, NEEDED, NOW + 0.2)
+    path.ask(10, NEEDED_SIZE, NOW)
+    path.ask(11, NEEDED_SIZE, NOW + 0.2)
     assert not path.is_doubtful(NOW + 0.49)
-    assert path.is_doubtful(NOW + DOUBT)
-    path.take_answer(10, 5, NOW + DOUBT)
+    assert path.is_doubtful(NOW + DOUBT_AFTER)
+    path.take_answer(10, 5, NOW + DOUBT_AFTER)
     assert not path.is_doubtful(NOW + 0.69)
-    assert path.is_doubtful(NOW + 0.2 + DOUBT)
-    assert path.is_dead(NOW + 0.2 + DEATH)
+    assert path.is_doubtful(NOW + 0.2 + DOUBT_AFTER)
+    assert path.is_dead(NOW + 0.2 + DEAD_AFTER)
 
 
 def test_a_long_round_trip_is_given_its_time() -> None:
     """Three of a satellite's are 2.1 seconds."""
     path = made(Alike(rtt=0.7), 1)
-    path.ask(10, NEEDED, NOW)
+    path.ask(10, NEEDED_SIZE, NOW)
     assert not path.is_doubtful(NOW + 2.0)
     assert path.is_doubtful(NOW + 2.2)
-    assert not path.is_dead(NOW + DEATH)
+    assert not path.is_dead(NOW + DEAD_AFTER)
 
 
 def test_a_path_that_dies_again_and_again_is_held_back_for_longer() -> None:
@@ -170,7 +171,7 @@ def test_a_path_that_dies_again_and_again_is_held_back_for_longer() -> None:
     path = made(Alike(), 1)
     held = []
     for when in range(1100, 1700, 100):
-        path.end(float(when))
+        path.give_up(float(when))
         held.append(path.held_until - when)
         answers(path, 0.05, when + 60)
     assert held == [0, 2, 6, 14, 30, 30]
@@ -179,10 +180,10 @@ def test_a_path_that_dies_again_and_again_is_held_back_for_longer() -> None:
 def test_loss_holds_a_path_back_and_time_forgives() -> None:
     """Thirty seconds, then twice that; a change of network starts anew."""
     path = made(Alike(), 1)
-    path.hold(NOW)
-    assert path.held_until == NOW + HELD_FOR_LOSS
-    path.hold(NOW)
-    assert path.held_until == NOW + 2 * HELD_FOR_LOSS
+    path.hold_for_loss(NOW)
+    assert path.held_until == NOW + HOLD_AFTER_LOSS
+    path.hold_for_loss(NOW)
+    assert path.held_until == NOW + 2 * HOLD_AFTER_LOSS
     path.doubt_everything(NOW)
     assert path.held_until == NOW
     assert path.is_doubtful(NOW)
@@ -196,7 +197,7 @@ def test_paths_are_bounded_whatever_is_offered() -> None:
     for port in range(1, 1000):
         paths.heard("4", HERE._replace(port=port), NOW + port, asks=True)
         assert len(paths) <= MAX_FOUND
-    assert sum(1 for path in paths if path.made > NOW + 900) == MAX_FOUND
+    assert sum(1 for path in paths if path.created > NOW + 900) == MAX_FOUND
     paths.offer([Candidate("lan", HERE._replace(port=port)) for port in range(1000, 1100)], NOW)
     assert len(paths) == MAX_PATHS
     assert counts["paths_refused"] > 0
@@ -222,7 +223,7 @@ def test_paths_that_take_turns_in_being_shorter_do_not_swing() -> None:
         for path in paths:
             rtt = 0.05 if path is paths.current else 0.01
             for number in range(16):
-                path.ask(second * 100 + number, NEEDED, now - rtt)
+                path.ask(second * 100 + number, NEEDED_SIZE, now - rtt)
                 path.take_answer(second * 100 + number, path.sent, now)
         moves += paths.review(now) is not None
     assert 6 <= moves <= 16
@@ -279,5 +280,5 @@ def test_the_first_better_path_counts_at_once_and_later_ones_must_wait() -> None
         answers(known[remote], rtt, NOW + when)
         paths.review(NOW + when + 0.001)
         used.append(paths.current)
-    paths.review(NOW + 0.101 + PATIENCE)
+    paths.review(NOW + 0.101 + MIN_STAY)
     assert [*used, paths.current] == [known[remote] for remote in (by_relay, far, far, near)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair.loss import REMEMBERED, Loss
-from tunneld.core.pair.redundancy import ENOUGH, MOST, Budget, copies, estimate
+from tunneld.core.pair.redundancy import ACCEPTED_LOSS, MAX_COPIES, Budget, copies, estimate
 
 NOW = 1000.0
 
@@ -28,8 +28,8 @@ def test_the_copies_that_a_loss_asks_for(share: float | None, expected: int) -> 
 def test_no_copy_is_wasted(share: float) -> None:
     """With one less it would not be enough."""
     count = copies(share, uncertain=False)
-    assert count == MOST or share**count < ENOUGH
-    assert count == 1 or share ** (count - 1) >= ENOUGH
+    assert count == MAX_COPIES or share**count < ACCEPTED_LOSS
+    assert count == 1 or share ** (count - 1) >= ACCEPTED_LOSS
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.15, 0.3])

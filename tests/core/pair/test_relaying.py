@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.pair.packet import DATAGRAM, LARGEST, Seal, identities
-from tunneld.core.pair.path import UdpAddress
-from tunneld.core.pair.relaying import FRESH, PACKETS, Relaying
+from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.packet import DATAGRAM, LARGEST_PACKET, Seal, identities
+from tunneld.core.pair.relaying import PACKET_RATE, SILENT_AFTER, Relaying
 
 SECRET = bytes(range(32))
 NEAR, NEAR_6 = UdpAddress("203.0.113.1", 1111), UdpAddress("2001:db8::1", 1116)
@@ -56,8 +56,8 @@ def test_families_are_crossed_where_they_must_be(relaying: Relaying) -> None:
     relaying.pass_on(CLIENTS, NEAR_6, 0)
     assert relaying.pass_on(FARS, FAR, 0) == NEAR_6
     relaying.pass_on(CLIENTS, NEAR, 1)
-    relaying.pass_on(CLIENTS, NEAR_6, 1 + FRESH + 0.1)
-    assert relaying.pass_on(FARS, FAR, 1 + FRESH + 0.2) == NEAR_6
+    relaying.pass_on(CLIENTS, NEAR_6, 1 + SILENT_AFTER + 0.1)
+    assert relaying.pass_on(FARS, FAR, 1 + SILENT_AFTER + 0.2) == NEAR_6
 
 
 @given(st.binary(max_size=80))
@@ -70,7 +70,7 @@ def test_what_strangers_send_goes_nowhere(data: bytes) -> None:
     assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
 
 
-@pytest.mark.parametrize("size", [24, LARGEST + 1])
+@pytest.mark.parametrize("size", [24, LARGEST_PACKET + 1])
 def test_no_packet_of_another_size_is_passed_on(relaying: Relaying, size: int) -> None:
     """None that could hold no tag, none that no end would take."""
     relaying.pass_on(FARS, FAR, 0)
@@ -81,4 +81,4 @@ def test_a_flood_is_cut(relaying: Relaying) -> None:
     """However fast the two send, and whoever pretends to be one of them."""
     relaying.pass_on(FARS, FAR, 0)
     passed = sum(relaying.pass_on(CLIENTS, NEAR, now / 10000) is not None for now in range(30000))
-    assert PACKETS * 3 <= passed <= PACKETS * 4
+    assert PACKET_RATE * 3 <= passed <= PACKET_RATE * 4

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair import offer, stun
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.offer import MAX_CANDIDATES, Offer
 from tunneld.core.pair.packet import PROBE, Seal, identities
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.relaying import Relaying
-from tunneld.core.pair.rendezvous import ASKED_AT, Rendezvous
+from tunneld.core.pair.rendezvous import QUESTION_TIMES, Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -95,24 +95,24 @@ def test_an_offer_is_said_once_until_something_changes() -> None:
     """Or until the peer shall try again."""
     rendezvous = meeting()
     rendezvous.offer([LAN])
-    assert said(rendezvous.news())["round"] == 1
-    assert rendezvous.news() is None
+    assert said(rendezvous.changed_offer())["round"] == 1
+    assert rendezvous.changed_offer() is None
     rendezvous.offer([LAN, LAN])
-    assert rendezvous.news() is None
-    assert said(rendezvous.again())["round"] == 2
+    assert rendezvous.changed_offer() is None
+    assert said(rendezvous.next_offer())["round"] == 2
     rendezvous.offer([])
-    assert said(rendezvous.news()) == {"round": 3, "ports": {"4": 41000}, "candidates": []}
+    assert said(rendezvous.changed_offer()) == {"round": 3, "ports": {"4": 41000}, "candidates": []}
 
 
 def test_an_offer_counts_once_and_they_may_not_come_too_fast() -> None:
     """A copy on a second stream, an older one, a flood."""
     rendezvous = meeting()
     body = said(Offer(5, {}, (LAN,)).encode())
-    assert rendezvous.take(body, NOW)
-    assert not rendezvous.take(body, NOW)
-    assert not rendezvous.take({**body, "round": 4}, NOW)
-    assert sum(rendezvous.take({**body, "round": number}, NOW) for number in range(6, 100)) == 7
-    assert rendezvous.take({**body, "round": 100}, NOW + 1)
+    assert rendezvous.take_offer(body, NOW)
+    assert not rendezvous.take_offer(body, NOW)
+    assert not rendezvous.take_offer({**body, "round": 4}, NOW)
+    assert sum(rendezvous.take_offer({**body, "round": number}, NOW) for number in range(6, 100)) == 7
+    assert rendezvous.take_offer({**body, "round": 100}, NOW + 1)
 
 
 def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
@@ -120,7 +120,7 @@ def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
     rendezvous = meeting()
     rendezvous.sees_peer(["203.0.113.9", "2001:db8::9"])
     assert rendezvous.candidates() == ()
-    rendezvous.take(said(Offer(1, {4: 42000}, (LAN,)).encode()), NOW)
+    rendezvous.take_offer(said(Offer(1, {4: 42000}, (LAN,)).encode()), NOW)
     assert rendezvous.candidates() == (LAN, Candidate("visible", UdpAddress("203.0.113.9", 42000)))
 
 
@@ -128,39 +128,39 @@ def test_what_ssh_shows_through_a_tunnel_is_not_tried() -> None:
     """It is the relay's or the peer's own loopback, where programs of others listen."""
     rendezvous = meeting()
     rendezvous.sees_peer(["127.0.0.1", "::1", "fe80::1", "0.0.0.0", "pi"])
-    rendezvous.take({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
+    rendezvous.take_offer({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
     assert rendezvous.candidates() == ()
 
 
 def asked(rendezvous: Rendezvous, now: float) -> list[bytes]:
-    return [data for _, _, data in rendezvous.questions(now)]
+    return [data for _, _, data in rendezvous.take_questions(now)]
 
 
 def test_a_server_is_asked_until_it_answers_and_the_answer_is_offered() -> None:
     """With the same transaction each time, so that any answer will do."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
+    rendezvous.use_servers([SERVER], NOW)
     first = asked(rendezvous, NOW)
     assert asked(rendezvous, NOW + 0.1) == []
     assert asked(rendezvous, NOW + 0.2) == first
     answer = stun.respond(first[0], UdpAddress("203.0.113.7", 61000))
     assert answer
-    assert rendezvous.answered("4", SERVER, answer)
+    assert rendezvous.take_stun_answer("4", SERVER, answer)
     assert asked(rendezvous, NOW + 10) == []
-    assert said(rendezvous.news())["candidates"] == [["reflexive", "203.0.113.7", 61000]]
+    assert said(rendezvous.changed_offer())["candidates"] == [["reflexive", "203.0.113.7", 61000]]
 
 
 def test_a_server_that_is_silent_is_left_alone() -> None:
     """Until the next round."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
-    assert sum(len(asked(rendezvous, NOW + step / 10)) for step in range(100)) == len(ASKED_AT)
+    rendezvous.use_servers([SERVER], NOW)
+    assert sum(len(asked(rendezvous, NOW + step / 10)) for step in range(100)) == len(QUESTION_TIMES)
 
 
 def test_answers_of_others_do_not_count() -> None:
     """From another address, with another transaction, to another socket, a second time; nor an address of no use."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
+    rendezvous.use_servers([SERVER], NOW)
     (request,) = asked(rendezvous, NOW)
     answer = stun.respond(request, UdpAddress("203.0.113.7", 61000))
     wrong = stun.respond(stun.request(bytes(12)), UdpAddress("203.0.113.7", 61000))
@@ -168,12 +168,12 @@ def test_answers_of_others_do_not_count() -> None:
     assert answer
     assert wrong
     assert useless
-    assert not rendezvous.answered("4", SERVER._replace(port=1), answer)
-    assert not rendezvous.answered("4", SERVER, wrong)
-    assert not rendezvous.answered("6", SERVER, answer)
-    assert rendezvous.answered("4", SERVER, useless)
-    assert not rendezvous.answered("4", SERVER, answer)
-    assert said(rendezvous.news())["candidates"] == []
+    assert not rendezvous.take_stun_answer("4", SERVER._replace(port=1), answer)
+    assert not rendezvous.take_stun_answer("4", SERVER, wrong)
+    assert not rendezvous.take_stun_answer("6", SERVER, answer)
+    assert rendezvous.take_stun_answer("4", SERVER, useless)
+    assert not rendezvous.take_stun_answer("4", SERVER, answer)
+    assert said(rendezvous.changed_offer())["candidates"] == []
 
 
 def test_rounds_follow_each_other_more_slowly() -> None:
@@ -182,7 +182,7 @@ def test_rounds_follow_each_other_more_slowly() -> None:
     began, moments = NOW, list[float]()
     for _ in range(6):
         due = rendezvous.due(has_direct=False)
-        assert rendezvous.is_time(due, has_direct=False)
+        assert rendezvous.begin_due_round(due, has_direct=False)
         moments.append(due - began)
         began = due
     assert moments == [5, 10, 15, 30, 30, 30]

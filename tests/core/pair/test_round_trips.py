@@ -6,8 +6,8 @@ from math import inf
 
 import pytest
 
-from tunneld.core.pair.headroom import BURST, LEAST, REGAINED_IN, Headroom
-from tunneld.core.pair.round_trips import GROUP, GROUPS, LATE, QUEUE, QUEUED, UNKNOWN, RoundTrips
+from tunneld.core.pair.headroom import BURST, LEAST_SHARE, REGAINED_IN, Headroom
+from tunneld.core.pair.round_trips import ASSUMED_TRIP, GROUP, GROUPS, LATE_MARGIN, QUEUE, QUEUED, RoundTrips
 
 NOW = 1000.0
 
@@ -23,7 +23,7 @@ def trips(*each: float, every: float = 0.05, since: float = NOW, of: RoundTrips 
 
 def test_nothing_is_known_at_first() -> None:
     """An answer is late after a guess."""
-    assert (RoundTrips().usual, RoundTrips().shortest, RoundTrips().late) == (None, inf, UNKNOWN + LATE)
+    assert (RoundTrips().usual, RoundTrips().shortest, RoundTrips().late) == (None, inf, ASSUMED_TRIP + LATE_MARGIN)
 
 
 def test_the_shortest_is_remembered_for_a_while() -> None:
@@ -74,7 +74,7 @@ def test_a_queue_halves_the_room_which_grows_back() -> None:
     assert room.size(NOW + 10 + REGAINED_IN) == 8.0
     for second in range(100, 110):
         room.halve(NOW + second)
-    assert 8.0 * LEAST <= room.size(NOW + 110) < 2 * 8.0 * LEAST
+    assert 8.0 * LEAST_SHARE <= room.size(NOW + 110) < 2 * 8.0 * LEAST_SHARE
 
 
 def test_no_room_stays_none() -> None:

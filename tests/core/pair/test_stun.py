@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
 
 TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")  # that of RFC 5769's test vectors
 

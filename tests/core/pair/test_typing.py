@@ -9,7 +9,7 @@ import pytest
 from tests.core.pair.internet import CLIENT, FAR, START, Internet, Place, home, office, restricted
 from tests.core.pair.typist import ROUND_TRIP, Typist, between
 from tests.core.stream.simulated import Line, percentile
-from tunneld.core.pair.resend import MORE, TIMES
+from tunneld.core.pair.resend import ECHO_RESENDS, RESENDS
 
 
 def test_a_clean_link_has_each_datagram_once() -> None:
@@ -101,7 +101,7 @@ def test_an_echo_goes_again_for_longer_than_a_key() -> None:
     net.loses()
     for weather in net.weather.values():
         weather.is_blocked = True
-    for end, times in ((net.client, TIMES), (net.far, TIMES + MORE)):
+    for end, times in ((net.client, RESENDS), (net.far, RESENDS + ECHO_RESENDS)):
         net.sends(end, b"one")
         net.stands(0.45)
         assert end.pair.counts["copies_out"] == times

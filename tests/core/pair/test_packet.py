@@ -107,6 +107,16 @@ def test_packets_may_overtake_each_other() -> None:
     assert not far.open(sealed[50])
 
 
+def test_a_number_counts_once_in_48_bits() -> None:
+    """Numbers that differ by 2^32 are not the same, and one that was recorded 2^32 packets ago is not new again."""
+    client, far = seals()
+    recorded = [client.close(PROBE, b"") for _ in range(20)]
+    assert far.open(recorded[0])
+    client._number = 1 << 32
+    assert far.open(client.close(PROBE, b""))
+    assert not far.open(recorded[10])
+
+
 def test_a_secret_has_32_bytes() -> None:
     """Anything else is our mistake."""
     with pytest.raises(ValueError, match="32 bytes"):

@@ -1,4 +1,4 @@
-"""What round trips tell of a path, and what room it has."""
+"""What round trips tell of a path: when an answer is late, and whether a queue is on the way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from math import inf
 
 import pytest
 
-from tunneld.core.pair.headroom import BURST, LEAST_SHARE, REGAINED_IN, Headroom
 from tunneld.core.pair.round_trips import ASSUMED_TRIP, GROUP, GROUPS, LATE_MARGIN, QUEUE, QUEUED, RoundTrips
 
 NOW = 1000.0
@@ -59,27 +58,3 @@ def test_where_packets_come_as_they_like_late_ones_are_no_queue() -> None:
     wild = [0.08, 0.18] * 20
     assert not trips(*wild, *[0.19, 0.15] * (QUEUED // 2)).has_queue
     assert trips(*[0.08, 0.09] * 20, *[0.19, 0.18] * (QUEUED // 2)).has_queue
-
-
-def test_a_queue_halves_the_room_which_grows_back() -> None:
-    """What was saved is gone, and it is not halved again before that can show; a minute later all is as before."""
-    room = Headroom(8.0, NOW)  # 1000 bytes a second
-    assert [room.take(1000 * int(BURST), NOW), room.take(1, NOW)] == [True, False]
-    room.halve(NOW + 10)
-    room.halve(NOW + 10)
-    assert not room.take(100, NOW + 10)
-    assert room.size(NOW + 10) == pytest.approx(4.0)
-    assert room.take(45, NOW + 10.1)
-    assert room.size(NOW + 10 + REGAINED_IN / 4) == pytest.approx(6.0)
-    assert room.size(NOW + 10 + REGAINED_IN) == 8.0
-    for second in range(100, 110):
-        room.halve(NOW + second)
-    assert 8.0 * LEAST_SHARE <= room.size(NOW + 110) < 2 * 8.0 * LEAST_SHARE
-
-
-def test_no_room_stays_none() -> None:
-    """However long one waits."""
-    room = Headroom(0.0, NOW)
-    room.halve(NOW)
-    assert not room.take(1, NOW + 1000)
-    assert room.size(NOW + 1000) == 0

@@ -1,4 +1,4 @@
-"""Two ends of a pair somewhere on a small Internet with NATs, loss, delay and change, on a clock of its own."""
+"""Two ends of a pair on a small simulated Internet with NATs, loss, delay and change, which has a clock of its own."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Internet:
         self.now = until
 
     def connects(self, name: str = "ssh", up: Line | None = None, down: Line | None = None) -> None:
-        """An SSH connection is there."""
+        """An SSH connection is established."""
         self.lines[name] = up or Line(delay=0.04), down or Line(delay=0.04)
         for end in self.ends:
             end.pair.attach(name, self.now)
@@ -217,7 +217,7 @@ class Internet:
         self._write()
 
     def loses(self, name: str = "ssh") -> None:
-        """It died, and both have noticed."""
+        """The SSH connection has died, and both ends have noticed."""
         self.lines.pop(name)
         for end in self.ends:
             end.pair.detach(name)
@@ -274,7 +274,7 @@ class Internet:
         self._travel(weather, lambda: self._arrive(source, remote, data), data)
 
     def _arrive(self, source: UdpAddress, remote: UdpAddress, data: bytes) -> None:
-        """At the far side of the open Internet."""
+        """A packet is at the far side of the open Internet."""
         if remote == STUN:
             answer = stun.respond(data, source)
             if answer:
@@ -308,12 +308,12 @@ class Internet:
 
 
 def cone(public: str, *, keeps_port: bool = True) -> Nat:
-    """Any port-keeping home router whose mappings anybody may use."""
+    """A home router that keeps ports, and lets anybody use a mapping."""
     return Nat(public, "one", "all", keeps_port)
 
 
 def restricted(public: str, *, keeps_port: bool = True) -> Nat:
-    """The usual home router: one mapping, but only those come in who were spoken to."""
+    """The usual home router: one mapping for all peers, but only those that were spoken to get in."""
     return Nat(public, "one", "answers", keeps_port)
 
 

@@ -80,6 +80,7 @@ def test_a_path_that_lives_carries_alone() -> None:
     assert end.sends(NOW) == []
     assert end.left() == [(1, b"key")]
     assert not end.dispatch.is_in_doubt(NOW)
+    assert end.counts["datagrams_without_carrier"] == 0
 
 
 def test_the_peer_hears_of_our_doubt() -> None:
@@ -107,7 +108,9 @@ def test_the_peer_hears_of_a_paths_death_for_five_seconds() -> None:
 
 def test_without_a_path_from_the_beginning_there_is_no_doubt() -> None:
     """Nothing died."""
-    assert End(0).sends(NOW - 59) == [CALM_FLOW]
+    end = End(0)
+    assert end.sends(NOW - 59) == [CALM_FLOW]
+    assert end.counts["datagrams_without_carrier"] == 0
 
 
 def test_an_unanswered_datagram_is_sent_again_and_takes_the_stream_once() -> None:

@@ -10,7 +10,7 @@ NOW = 1000.0
 
 
 def test_a_queue_halves_the_room_which_grows_back() -> None:
-    """What was saved is gone, and it is not halved again before that can show; a minute later all is as before."""
+    """A queue empties the bucket and halves the rate, once in half a second; a minute brings the rate back."""
     room = Headroom(8.0, NOW)  # 1000 bytes a second
     assert [room.take(1000 * int(BURST), NOW), room.take(1, NOW)] == [True, False]
     room.halve(NOW + 10)
@@ -26,7 +26,7 @@ def test_a_queue_halves_the_room_which_grows_back() -> None:
 
 
 def test_no_room_stays_none() -> None:
-    """However long one waits."""
+    """A headroom of zero stays zero, however long one waits."""
     room = Headroom(0.0, NOW)
     room.halve(NOW)
     assert not room.take(1, NOW + 1000)

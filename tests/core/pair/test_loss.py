@@ -16,7 +16,7 @@ NOW = 1000.0
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.15, 0.3])
 def test_loss_is_what_did_not_come(share: float) -> None:
-    """Seen from answers that get lost themselves; nothing lost is exactly nothing."""
+    """The estimate is near the true share, though answers get lost as well; without losses it is exactly 0."""
     chance = random.Random(1)
     loss, came = Loss(), 0
     for sent in range(1, 2000):
@@ -29,7 +29,7 @@ def test_loss_is_what_did_not_come(share: float) -> None:
 
 
 def test_few_packets_say_nothing() -> None:
-    """Nor does one answer alone."""
+    """Neither fewer than twenty packets nor a single answer give an estimate."""
     loss = Loss()
     assert estimate(loss, NOW) is None
     loss.learn(10, 10, NOW)
@@ -40,7 +40,7 @@ def test_few_packets_say_nothing() -> None:
 
 
 def test_a_packet_that_was_overtaken_is_not_lost() -> None:
-    """It is missing from some answers, and in a later one."""
+    """A packet that is missing from one answer and counted in a later one was only late."""
     loss = Loss()
     for number in range(80):
         loss.learn(5 * number, 5 * number - (number % 3), NOW + number / 4)
@@ -48,7 +48,7 @@ def test_a_packet_that_was_overtaken_is_not_lost() -> None:
 
 
 def test_an_overtaken_probe_is_no_loss_afterwards() -> None:
-    """Where packets overtake each other, an answer tells of more than were sent before its probe."""
+    """An answer that counts more packets than left before its probe does not make later answers look lossy."""
     loss = Loss()
     for number in range(80):
         loss.learn(5 * number, 5 * number + (number % 2 if number < 40 else 0), NOW + number / 4)
@@ -56,7 +56,7 @@ def test_an_overtaken_probe_is_no_loss_afterwards() -> None:
 
 
 def test_loss_that_begins_is_seen_at_once_and_loss_that_ends_is_remembered() -> None:
-    """The worse of the last five seconds and the last thirty."""
+    """The estimate is the worse of the last five seconds and the last thirty."""
     loss = Loss()
     for second in range(20):
         loss.learn(20 * second, 20 * second, NOW + second)
@@ -69,7 +69,7 @@ def test_loss_that_begins_is_seen_at_once_and_loss_that_ends_is_remembered() -> 
 
 
 def test_a_peer_that_counts_anew_is_no_loss() -> None:
-    """It forgot the path, or the NAT gave us another port."""
+    """A count that drops means that the peer forgot the path, or that the NAT gave us another port."""
     loss = Loss()
     loss.learn(1000, 1000, NOW)
     loss.learn(1050, 20, NOW + 1)
@@ -79,7 +79,7 @@ def test_a_peer_that_counts_anew_is_no_loss() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 1 << 33), st.integers(0, 1 << 33)), max_size=300))
 def test_any_answers_leave_it_small_and_sane(answers: list[tuple[float, int, int]]) -> None:
-    """Whatever a peer claims to have received."""
+    """Whatever a peer claims to have received, the estimate is a share, and the list stays short."""
     loss, now = Loss(), NOW
     for after, sent, came in answers:
         now += after

@@ -18,7 +18,7 @@ LAN = Candidate("lan", UdpAddress("192.168.1.7", 41000))
 
 
 def test_an_offer_on_the_wire() -> None:
-    """JSON, as its module says."""
+    """An offer is JSON as the module's docstring shows it, and is read back as it was."""
     encoded = Offer(3, {4: 41000}, (LAN, Candidate("relay", UdpAddress("2001:db8::1", 7)))).encode()
     assert encoded.kind == 10
     assert json.loads(encoded.payload) == {
@@ -48,13 +48,13 @@ def test_an_offer_on_the_wire() -> None:
     ],
 )
 def test_a_candidate_that_makes_no_sense_is_left_out(candidate: object) -> None:
-    """So a peer cannot make us knock at our own doors."""
+    """A peer cannot make us probe our own machine or our own network."""
     read = offer.read({"round": 1, "ports": {}, "candidates": [candidate, ["lan", "192.168.1.7", 41000]]})
     assert read == Offer(1, {}, (LAN,))
 
 
 def test_the_first_sixteen_candidates_count() -> None:
-    """Of any number."""
+    """Of any number of candidates the first sixteen are read."""
     read = offer.read({"round": 1, "ports": {}, "candidates": [["lan", "192.168.1.7", 1 + port] for port in range(99)]})
     assert read
     assert [candidate.address.port for candidate in read.candidates] == [*range(1, 17)]
@@ -69,6 +69,6 @@ json_values = st.recursive(
 
 @given(st.fixed_dictionaries({}, optional={"round": json_values, "ports": json_values, "candidates": json_values}))
 def test_any_offer_is_read_or_refused(body: dict[str, Any]) -> None:
-    """Never an error, and never more than may be."""
+    """Whatever JSON comes, reading it raises no error and gives no more candidates than allowed."""
     read = offer.read(body)
     assert read is None or len(read.candidates) <= MAX_CANDIDATES

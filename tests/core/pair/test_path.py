@@ -25,7 +25,7 @@ from tunneld.core.pair.path import (
 
 
 def test_a_candidate_is_tried_and_then_left_until_the_next_round() -> None:
-    """At the moments of the table, and no more often."""
+    """A candidate is probed at the moments of PROBE_TIMES, and no more often."""
     path = Path("lan", "4", HERE, NOW)
     moments = list[float]()
     while (due := path.due(in_use=False, is_active=False)) < NOW + 1000:
@@ -37,7 +37,7 @@ def test_a_candidate_is_tried_and_then_left_until_the_next_round() -> None:
 
 
 def test_a_path_passes_after_a_small_and_a_full_answer() -> None:
-    """A small one alone proves nothing about a large screen."""
+    """An answer to a small probe alone proves nothing about a large screen."""
     path = Path("lan", "4", HERE, NOW)
     assert path.ask(0, NEEDED_SIZE, NOW) == 0
     assert path.take_answer(0, 1, NOW + 0.05)
@@ -48,7 +48,7 @@ def test_a_path_passes_after_a_small_and_a_full_answer() -> None:
 
 
 def test_an_answer_that_was_overtaken_brings_no_doubt_back() -> None:
-    """A later question was answered, and one between the two got lost: the path lives."""
+    """Once a later question was answered, a question that got lost before it is no silence."""
     path = Path("lan", "4", HERE, NOW - 10)
     answers(path, 0.05, NOW - 10)
     for number in range(3):
@@ -59,7 +59,7 @@ def test_an_answer_that_was_overtaken_brings_no_doubt_back() -> None:
 
 
 def test_a_queue_that_comes_and_goes_is_no_longer_round_trip() -> None:
-    """However many questions meet it."""
+    """A short queue does not change the shortest round trip, however many questions meet the queue."""
     path = Path("lan", "4", HERE, NOW - 10)
     answers(path, 0.05, NOW - 10)
     for number in range(100):
@@ -69,7 +69,7 @@ def test_a_queue_that_comes_and_goes_is_no_longer_round_trip() -> None:
 
 
 def test_an_answer_that_nobody_asked_for_is_none() -> None:
-    """Nor is a second one to the same question."""
+    """An answer counts once, and only to a question that was asked."""
     path = Path("lan", "4", HERE, NOW)
     path.ask(0, NEEDED_SIZE, NOW)
     assert not path.take_answer(1, 1, NOW)
@@ -78,7 +78,7 @@ def test_an_answer_that_nobody_asked_for_is_none() -> None:
 
 
 def test_silence_is_doubted_and_then_ends_the_path() -> None:
-    """Counted from the first probe without an answer; the answer to an earlier one does not count."""
+    """Silence is counted from the first question without an answer; an answer to an earlier one does not end it."""
     path = made(Sample(), 1)
     path.ask(10, NEEDED_SIZE, NOW)
     path.ask(11, NEEDED_SIZE, NOW + 0.2)
@@ -91,7 +91,7 @@ def test_silence_is_doubted_and_then_ends_the_path() -> None:
 
 
 def test_a_long_round_trip_is_given_its_time() -> None:
-    """Three of a satellite's are 2.1 seconds."""
+    """A satellite's path is doubted after three of its round trips, 2.1 s."""
     path = made(Sample(rtt=0.7), 1)
     path.ask(10, NEEDED_SIZE, NOW)
     assert not path.is_doubtful(NOW + 2.0)
@@ -100,7 +100,7 @@ def test_a_long_round_trip_is_given_its_time() -> None:
 
 
 def test_a_path_that_dies_again_and_again_is_held_back_for_longer() -> None:
-    """Not the first time: a link that blinks is used again at once."""
+    """The first death costs no hold, since a link may blink; each further one doubles it, up to 30 s."""
     path = made(Sample(), 1)
     held = []
     for when in range(1100, 1700, 100):
@@ -111,7 +111,7 @@ def test_a_path_that_dies_again_and_again_is_held_back_for_longer() -> None:
 
 
 def test_loss_holds_a_path_back_and_time_forgives() -> None:
-    """Thirty seconds, then twice that; a change of network starts anew."""
+    """Loss holds a path back for 30 s, then twice that; a change of network ends the hold."""
     path = made(Sample(), 1)
     path.hold_for_loss(NOW)
     assert path.held_until == NOW + HOLD_AFTER_LOSS
@@ -123,7 +123,7 @@ def test_loss_holds_a_path_back_and_time_forgives() -> None:
 
 
 def test_a_full_probe_without_an_answer_is_no_silence() -> None:
-    """It may be the size that does not pass; only small questions put a path in doubt."""
+    """The size may be what does not pass, so only small questions put a path in doubt."""
     path = made(Sample())
     path.grow(NOW)
     assert path.ask(10, NEEDED_SIZE, NOW) == NEEDED_SIZE
@@ -137,7 +137,7 @@ def test_a_full_probe_without_an_answer_is_no_silence() -> None:
 
 
 def test_the_seventh_full_probe_without_an_answer_makes_a_path_narrow() -> None:
-    """Small ones have theirs meanwhile, so the path lives; a full answer opens it again."""
+    """The path lives on, since small questions are answered, and a full answer opens it again."""
     path = made(Sample())
     path.grow(NOW)
     for number in range(MAX_FULL_PROBES):
@@ -150,7 +150,7 @@ def test_the_seventh_full_probe_without_an_answer_makes_a_path_narrow() -> None:
 
 
 def test_large_datagrams_have_full_probes_now_and_then() -> None:
-    """Five seconds after one of more than half the full size; many at once have one probe."""
+    """A full probe follows five seconds after a datagram of more than half the full size, however many follow it."""
     path = made(Sample())
     path.expect(1, NOW)
     path.take_answer(1, path.sent, NOW + 0.05)
@@ -164,7 +164,7 @@ def test_large_datagrams_have_full_probes_now_and_then() -> None:
 
 
 def test_a_path_in_use_is_asked_more_often_while_somebody_types() -> None:
-    """And any path that owes an answer, in doubt five times a second."""
+    """Probes come each second then, each ten seconds otherwise, and five times a second while the path is in doubt."""
     path = made(Sample())
     path.expect(1, NOW)
     path.take_answer(1, path.sent, NOW + 0.05)
@@ -180,7 +180,7 @@ def test_a_path_in_use_is_asked_more_often_while_somebody_types() -> None:
 
 
 def test_a_warning_is_settled_by_an_answer_to_what_was_asked_since() -> None:
-    """It has the path asked at once; an answer to an earlier question proves nothing."""
+    """A warned path is probed at once, and an answer to an earlier question proves nothing."""
     path = made(Sample())
     path.expect(1, NOW - 0.1)
     path.warn(NOW)
@@ -194,7 +194,7 @@ def test_a_warning_is_settled_by_an_answer_to_what_was_asked_since() -> None:
 
 
 def test_a_doubt_of_the_peers_is_no_news_to_it() -> None:
-    """Or the two ends would alarm each other forever; silence is always our own doubt."""
+    """Telling the peer its own doubt would make the ends alarm each other forever; silence is always our own doubt."""
     path = made(Sample())
     path.warn(NOW, by_peer=True)
     assert path.is_doubtful(NOW)
@@ -208,7 +208,7 @@ def test_a_doubt_of_the_peers_is_no_news_to_it() -> None:
 
 
 def test_questions_are_bounded_and_the_oldest_is_forgotten() -> None:
-    """Its answer counts no longer."""
+    """The answer to a forgotten question does not count."""
     path = made(Sample())
     for number in range(MAX_QUESTIONS + 1):
         path.expect(number, NOW)
@@ -217,7 +217,7 @@ def test_questions_are_bounded_and_the_oldest_is_forgotten() -> None:
 
 
 def test_a_candidate_whose_peer_is_heard_is_tried_anew() -> None:
-    """Unless its next probe comes soon anyway."""
+    """A round begins, unless the candidate's next probe comes soon anyway."""
     path = Path("lan", "4", HERE, NOW)
     for number in range(len(PROBE_TIMES)):
         path.ask(number, NEEDED_SIZE, NOW)
@@ -229,7 +229,7 @@ def test_a_candidate_whose_peer_is_heard_is_tried_anew() -> None:
 
 
 def test_a_probe_that_is_left_out_counts_as_sent() -> None:
-    """Or it would be due forever."""
+    """Otherwise it would be due again at once, forever."""
     path = Path("lan", "4", HERE, NOW)
     path.skip(NOW)
     assert path.due(in_use=False, is_active=False) == NOW + PROBE_TIMES[1]
@@ -240,7 +240,7 @@ def test_a_probe_that_is_left_out_counts_as_sent() -> None:
 
 
 def test_a_large_datagram_has_a_probe_beside_it_now_and_then() -> None:
-    """When the path was last asked a quarter of a second ago; never on a candidate."""
+    """It has one when the path was last asked a quarter of a second ago, and never on a mere candidate."""
     path = made(Sample())
     path.expect(1, NOW)
     assert not path.wants_company(NOW + COMPANION_AFTER - 0.01)
@@ -249,7 +249,7 @@ def test_a_large_datagram_has_a_probe_beside_it_now_and_then() -> None:
 
 
 def test_the_judgement_changes_by_itself_at_known_moments() -> None:
-    """When silence becomes doubt, doubt death, and when a hold ends."""
+    """The moments are those when silence becomes doubt, when doubt becomes death, and when a hold ends."""
     path = made(Sample())
     path.expect(1, NOW)
     assert path.next_change(NOW) == NOW + DOUBT_AFTER
@@ -263,7 +263,7 @@ def test_the_judgement_changes_by_itself_at_known_moments() -> None:
 
 @pytest.mark.parametrize("state", ["open", "tried", "narrow"])
 def test_the_state_is_a_word(state: str) -> None:
-    """For `tunneld mosh --paths`."""
+    """`tunneld mosh --paths` shows it."""
     assert made(Sample(state=state)).state(NOW) == state
 
 
@@ -271,7 +271,7 @@ def test_the_state_is_a_word(state: str) -> None:
     ("state", "word"), [("silent", "doubtful"), ("warned", "doubtful"), ("held", "held back"), ("lossy", "held back")]
 )
 def test_the_state_of_a_path_in_trouble_is_a_word(state: str, word: str) -> None:
-    """And one that died is silent."""
+    """A path that was given up is silent, whatever its trouble was before."""
     path = made(Sample(state=state))
     assert path.state(NOW) == word
     path.give_up(NOW)

@@ -1,4 +1,4 @@
-"""Which path is used, from a table, and what the network can make of the paths: little."""
+"""Which path is used, from a table, and how few paths the network can make."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TABLE: list[tuple[list[Sample | None], int | None, bool]] = [
 
 @pytest.mark.parametrize(("samples", "expected", "must_stay"), TABLE)
 def test_the_path_to_use(samples: list[Sample | None], expected: int | None, must_stay: bool) -> None:
-    """Direct before relayed, then the shortest round trip, and no change for less than is felt."""
+    """A direct path comes first, then the shortest round trip, and nobody moves for less than a person feels."""
     paths = [made(sample, port) if sample else None for port, sample in enumerate(samples)]
     real = [path for path in paths if path]
     chosen = choose_path(paths[0], real, NOW, must_stay=must_stay)
@@ -51,7 +51,7 @@ def test_the_path_to_use(samples: list[Sample | None], expected: int | None, mus
 
 
 def test_paths_are_bounded_whatever_is_offered() -> None:
-    """And whatever sources authenticated packets come from: the stalest that never answered gives way."""
+    """Of paths from new source addresses, the one heard longest ago that never answered gives way to a new one."""
     counts = Counter[str]()
     paths = Paths(counts, NOW)
     paths.open("4", 4, NOW)
@@ -65,7 +65,7 @@ def test_paths_are_bounded_whatever_is_offered() -> None:
 
 
 def test_new_addresses_of_the_peers_make_few_paths() -> None:
-    """Eight at once, then one each five seconds: two NATs could go on inventing ports."""
+    """Eight may appear at once and then one each five seconds, because two NATs could go on inventing ports."""
     paths = Paths(Counter(), NOW)
     for step in range(300):
         paths.heard("4", HERE._replace(port=1 + step), NOW + step / 10, asks=True)
@@ -91,13 +91,13 @@ def test_paths_that_take_turns_in_being_shorter_do_not_swing() -> None:
 
 
 def test_probes_are_bounded_whatever_happens() -> None:
-    """A hundred a second."""
+    """All paths together may send a hundred probes a second."""
     paths = Paths(Counter(), NOW)
     assert sum(paths.may_probe(NOW + step / 1000) for step in range(10_000)) <= 100 + 1000
 
 
 def test_what_is_no_longer_offered_and_never_spoke_is_forgotten() -> None:
-    """What spoke stays as long as it speaks."""
+    """A path whose peer was heard is kept for a minute after the last packet."""
     paths = Paths(Counter(), NOW)
     paths.open("4", 4, NOW)
     paths.offer([Candidate("lan", HERE), Candidate("lan", HERE._replace(port=6))], NOW)
@@ -109,7 +109,7 @@ def test_what_is_no_longer_offered_and_never_spoke_is_forgotten() -> None:
 
 
 def test_a_socket_takes_its_paths_along() -> None:
-    """The one in use, too."""
+    """When a socket closes its paths go, the one in use included."""
     paths = Paths(Counter(), NOW)
     paths.open("4", 4, NOW)
     paths.offer([Candidate("lan", HERE)], NOW)
@@ -121,7 +121,7 @@ def test_a_socket_takes_its_paths_along() -> None:
 
 
 def test_a_family_is_tried_from_its_own_socket_alone() -> None:
-    """IPv6 addresses from the IPv6 socket."""
+    """IPv6 addresses are probed from the IPv6 socket, IPv4 addresses from the IPv4 socket."""
     paths = Paths(Counter(), NOW)
     paths.offer([Candidate("lan", HERE), Candidate("lan", UdpAddress("2001:db8::1", 5000))], NOW)
     paths.open("six", 6, NOW)
@@ -130,7 +130,7 @@ def test_a_family_is_tried_from_its_own_socket_alone() -> None:
 
 
 def test_the_first_better_path_counts_at_once_and_later_ones_must_wait() -> None:
-    """The relay answers first, and the direct path a moment later; after that, each move doubles the wait."""
+    """The relay answers first and the direct path a moment later; after that move, each move doubles the wait."""
     paths = Paths(Counter[str](), NOW)
     paths.open("4", 4, NOW)
     by_relay, far, near = (HERE._replace(port=port) for port in (1, 2, 3))

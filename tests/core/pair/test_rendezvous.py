@@ -28,7 +28,7 @@ def meeting() -> Rendezvous:
 
 
 def test_an_offer_is_said_once_until_something_changes() -> None:
-    """Or until the peer shall try again."""
+    """An unchanged offer is repeated only so that the peer tries again."""
     rendezvous = meeting()
     rendezvous.offer([LAN])
     assert said(rendezvous.changed_offer())["round"] == 1
@@ -41,7 +41,7 @@ def test_an_offer_is_said_once_until_something_changes() -> None:
 
 
 def test_an_offer_counts_once_and_they_may_not_come_too_fast() -> None:
-    """A copy on a second stream, an older one, a flood."""
+    """A copy, an older offer and the ninth at once are ignored."""
     rendezvous = meeting()
     body = said(Offer(5, {}, (LAN,)).encode())
     assert rendezvous.take_offer(body, NOW)
@@ -52,7 +52,7 @@ def test_an_offer_counts_once_and_they_may_not_come_too_fast() -> None:
 
 
 def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
-    """Of the same family; nothing as long as no port is known."""
+    """The port is that of the same family; without one the address is not tried."""
     rendezvous = meeting()
     rendezvous.sees_peer(["203.0.113.9", "2001:db8::9"])
     assert rendezvous.candidates() == ()
@@ -61,7 +61,7 @@ def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
 
 
 def test_what_ssh_shows_through_a_tunnel_is_not_tried() -> None:
-    """It is the relay's or the peer's own loopback, where programs of others listen."""
+    """SSH shows a loopback address there, where other programs listen."""
     rendezvous = meeting()
     rendezvous.sees_peer(["127.0.0.1", "::1", "fe80::1", "0.0.0.0", "pi"])
     rendezvous.take_offer({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
@@ -73,7 +73,7 @@ def asked(rendezvous: Rendezvous, now: float) -> list[bytes]:
 
 
 def test_a_server_is_asked_until_it_answers_and_the_answer_is_offered() -> None:
-    """With the same transaction each time, so that any answer will do."""
+    """Each question has the same transaction, so that any answer will do."""
     rendezvous = meeting()
     rendezvous.use_servers([SERVER], NOW)
     first = asked(rendezvous, NOW)
@@ -87,14 +87,14 @@ def test_a_server_is_asked_until_it_answers_and_the_answer_is_offered() -> None:
 
 
 def test_a_server_that_is_silent_is_left_alone() -> None:
-    """Until the next round."""
+    """After five questions the server is not asked again until the next round."""
     rendezvous = meeting()
     rendezvous.use_servers([SERVER], NOW)
     assert sum(len(asked(rendezvous, NOW + step / 10)) for step in range(100)) == len(QUESTION_TIMES)
 
 
 def test_answers_of_others_do_not_count() -> None:
-    """From another address, with another transaction, to another socket, a second time; nor an address of no use."""
+    """A wrong server, transaction or socket, or a second answer is refused; a useless address is not offered."""
     rendezvous = meeting()
     rendezvous.use_servers([SERVER], NOW)
     (request,) = asked(rendezvous, NOW)
@@ -113,7 +113,7 @@ def test_answers_of_others_do_not_count() -> None:
 
 
 def test_rounds_follow_each_other_more_slowly() -> None:
-    """Half a minute apart in the end; five minutes while a direct path is there."""
+    """In the end a round comes every half minute, and every five minutes with a direct path."""
     rendezvous = meeting()
     began, moments = NOW, list[float]()
     for _ in range(6):

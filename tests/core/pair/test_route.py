@@ -8,6 +8,7 @@ import pytest
 
 from tests.core.pair.sample_paths import NOW, Sample, made
 from tunneld.core.pair.path import NEEDED_SIZE
+from tunneld.core.pair.round_trips import QUEUED
 from tunneld.core.pair.route import NEW_FOR, is_new, route
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
@@ -51,6 +52,9 @@ CASES = [
     Case("nor does one that is held back, silent or narrow", [OPEN, LOSSY, Sample(state="silent"), NARROW], [0]),
     Case("a new path has streams beside it", [OPEN, OPEN], [0], streams=True, is_new=True),
     Case("a path a little longer than the stream carries alone", [Sample(rtt=0.082)], [0]),
+    Case("than the shortest of two streams", [Sample(rtt=0.1)], [0], streams=True, with_streams=[
+        stream(), stream(rtt=0.3)
+    ]),
     Case("a path longer than that has help with small datagrams", [Sample(rtt=0.083)], [0], streams=True),
     Case("but not with large ones", [Sample(rtt=0.3)], [0], size=LARGE),
     Case("a doubtful path has streams and three paths to help", [WARNED, *[OPEN] * 4], [0], [1, 2, 3], streams=True),
@@ -58,6 +62,7 @@ CASES = [
     Case("a lossy path has streams and one path to help", [LOSSY, OPEN, OPEN], [0], [1], streams=True),
     Case("the shortest one", [LOSSY, OPEN, Sample(rtt=0.02)], [0], [2], streams=True),
     Case("and so have large datagrams of a lossy path", [LOSSY, OPEN], [0], [1], streams=True, size=LARGE),
+    Case("what has just passed takes the path", [OPEN], [0], streams=True, size=NEEDED_SIZE, is_new=True),
     Case("what is larger than has passed takes streams", [OPEN], [], streams=True, size=NEEDED_SIZE + 1),
     Case("or the path where there are none", [OPEN], [0], size=NEEDED_SIZE + 1, with_streams=[]),
     Case("without a path in use streams carry", [], [], streams=True, in_use=False),
@@ -80,6 +85,17 @@ def test_the_carriers_of_a_datagram(case: Case) -> None:
     assert [known.index(path) for path in taken.paths] == case.paths
     assert [known.index(path) for path in taken.beside] == case.beside
     assert taken.streams == (case.with_streams if case.streams else [])
+
+
+def test_a_path_with_a_queue_shares_no_copies() -> None:
+    """They would wait behind the rest."""
+    current, other = made(Sample(), 1), made(Sample(), 2)
+    known = [current, other]
+    assert route(SMALL, NOW, current=current, is_new=False, known=known, streams=[]).paths == known
+    for number in range(QUEUED):
+        other.trips.learn(NOW - 1, NOW - 1 + 0.15 + number / 100)
+    assert other.trips.has_queue
+    assert route(SMALL, NOW, current=current, is_new=False, known=known, streams=[]).paths == [current]
 
 
 def test_the_path_that_answered_last_is_the_last_resort() -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens to the network between two ends: datagrams flow, once each, and nothing swings or grows."""
+"""Whatever happens to the network between two ends, datagrams flow, each once, and nothing swings or grows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nat(drawn: tuple[str, str] | None, public: str, *, keeps_port: bool = True) 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> Internet:
-    """Two ends anywhere, under any sky, with an SSH connection between them."""
+    """Two ends behind any NATs, with any loss and delay between them, and an SSH connection."""
     keeps = draw(st.booleans())
     net = Internet(
         home(nat(draw(nats), CLIENT, keeps_port=keeps)),
@@ -97,7 +97,7 @@ calendars = st.lists(st.tuples(st.floats(0, 60), deeds), max_size=8)
 
 
 def chatters(net: Internet, seconds: float, every: float = 0.2) -> dict[int, list[float]]:
-    """Both ends send all the time; when, for the client and the far end."""
+    """Both ends send all the time; the moments at which the client (0) and the far end (1) sent."""
     sent: dict[int, list[float]] = {0: [], 1: []}
 
     def speaks(which: int, end: End, number: int) -> None:
@@ -111,7 +111,7 @@ def chatters(net: Internet, seconds: float, every: float = 0.2) -> dict[int, lis
 
 
 def longest_gap(end: End, since: float, until: float) -> float:
-    """Seconds without a datagram, at most, between two moments."""
+    """The longest time without a datagram between two moments, in seconds."""
     moments = [since, *(when for when, _ in end.got if since <= when <= until), until]
     return max(later - earlier for earlier, later in pairwise(moments))
 
@@ -119,7 +119,7 @@ def longest_gap(end: End, since: float, until: float) -> float:
 @settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_no_datagram_comes_twice_and_nothing_grows_or_swings(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """In any world, whatever happens in it."""
+    """In any world, and whatever happens in it."""
     chatters(net, 90)
     for when, deed in calendar:
         net.after(when, partial(deed, net))
@@ -140,7 +140,7 @@ def test_no_datagram_comes_twice_and_nothing_grows_or_swings(net: Internet, cale
 @settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_with_a_stream_datagrams_flow_within_seconds(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """Three after the last thing that happened at most, whatever the paths look like: the stream is always there."""
+    """Whatever the paths look like, no gap is longer than three seconds, because the stream is always there."""
     for when, deed in calendar:
         net.after(when, partial(deed, net))
     net.stands(60)
@@ -156,7 +156,7 @@ def test_with_a_stream_datagrams_flow_within_seconds(net: Internet, calendar: li
 @settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_without_a_stream_datagrams_flow_when_a_path_exists(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """Half a minute at most after it does: the far end is on the open Internet, the client can reach it."""
+    """When the client can reach the far end, which is on the open Internet, datagrams flow within half a minute."""
     net.far.place = office(None)
     net.connects("first")
     net.stands(1)

@@ -15,7 +15,7 @@ from tunneld.core.pair.outbox import Outbox
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.path import DEAD_AFTER, DOUBT_AFTER, Path
 from tunneld.core.pair.paths import Paths
-from tunneld.core.pair.redundancy import Budget
+from tunneld.core.pair.redundancy import SPACING, Budget
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.choice import SMALL
@@ -28,12 +28,12 @@ RTT = 0.05
 class End:
     """One end: a stream, and as many paths as it is given, the first of them in use for a minute already."""
 
-    def __init__(self, paths: int = 1, *, has_stream: bool = True) -> None:
+    def __init__(self, paths: int = 1, *, has_stream: bool = True, budget: float = 64.0) -> None:
         began = NOW - 60
         self.counts = Counter[str]()
         self.seal = Seal(bytes(32), self.counts, is_client=True)
         self.paths = Paths(self.counts, began)
-        self.outbox = Outbox(self.seal, self.paths, Budget(64.0, began), self.counts)
+        self.outbox = Outbox(self.seal, self.paths, Budget(budget, began), self.counts)
         self.streams = {"ssh": StreamCarrier("ssh", began, dedicated=True)} if has_stream else {}
         for stream in self.streams.values():
             hello = frame.message(frame.HELLO, {"versions": [frame.VERSION]})
@@ -131,6 +131,46 @@ def test_an_unanswered_datagram_is_sent_again_and_takes_the_stream_once() -> Non
     assert (end.left(), end.flows(again)) == ([(1, b"key")], [])
     end.dispatch.answered(number + 1)
     assert end.dispatch.due() == inf
+
+
+def test_copies_leave_in_time_over_the_paths_in_turn() -> None:
+    """Two paths of one length share them, and an answer to a copy is one to the datagram."""
+    end = End(2)
+    for step in range(10):
+        end.path.loss.learn(10 * step, 9 * step, NOW - 10 + step)
+    end.sends(NOW)
+    assert end.left() == [(1, b"key")]
+    for place, port in ((1, 2), (2, 1)):
+        end.dispatch.tick(NOW + SPACING[place] - 0.001)
+        assert end.left() == []
+        end.dispatch.tick(NOW + SPACING[place])
+        assert end.left() == [(port, b"key")]
+    end.dispatch.answered(end.seal.number - 1)
+    assert end.dispatch.due() == inf
+
+
+def test_a_late_datagram_whose_path_is_gone_takes_the_stream() -> None:
+    """No path is left to take it."""
+    end = End()
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    end.left()
+    late = end.dispatch.due()
+    end.path.give_up(late)
+    end.paths.review(late)
+    end.dispatch.tick(late)
+    assert (end.left(), end.flows(late)) == ([], [DOUBTING_FLOW])
+
+
+def test_without_a_budget_only_the_stream_takes_a_late_datagram() -> None:
+    """Sending again on the path costs what a copy costs."""
+    end = End(budget=0.0)
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    end.left()
+    late = end.dispatch.due()
+    end.dispatch.tick(late)
+    assert (end.left(), end.flows(late)) == ([], [CALM_FLOW])
 
 
 def test_a_large_datagram_is_not_sent_again() -> None:

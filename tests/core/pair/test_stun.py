@@ -64,12 +64,19 @@ def test_answers_are_not_answered() -> None:
         "40010000 2112a442 b7e7a701bc34d686fa87dfae",  # no STUN at all, by the first two bits
         "00010004 2112a442 b7e7a701bc34d686fa87dfae",  # cut
         "00010000 2112a442 b7e7a701bc34d686fa87df",
+        "00010002 2112a442 b7e7a701bc34d686fa87dfae 8022",  # half an attribute
     ],
 )
 def test_nothing_but_a_binding_request_is_answered(message: str) -> None:
     """Other types, other protocols and cut messages get no answer."""
     assert stun.respond(bytes.fromhex(message), SOURCE_4) is None
     assert stun.read_response(bytes.fromhex(message)) is None
+
+
+@pytest.mark.parametrize("beginning", ["0111000c 2112a442", "0001000c 2112a442", "0101000c 2112a443"])
+def test_nothing_but_a_success_response_is_read(beginning: str) -> None:
+    """An error response, a request, or another cookie tells no address, though the attribute is there."""
+    assert stun.read_response(bytes.fromhex(beginning + ANSWER_4[17:])) is None
 
 
 def test_what_is_no_stun_is_told_by_its_first_two_bits_and_its_cookie() -> None:

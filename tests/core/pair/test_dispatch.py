@@ -19,7 +19,7 @@ from tunneld.core.pair.redundancy import SPACING, Budget
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.choice import SMALL
-from tunneld.core.stream.frame import FrameDecoder
+from tunneld.core.stream.frame import Frame, FrameDecoder
 from tunneld.core.stream.queue import MAX_AGE
 
 RTT = 0.05
@@ -53,9 +53,13 @@ class End:
 
     def flows(self, now: float) -> list[int]:
         """The flow numbers of the datagrams that leave on the stream now."""
+        return [each.flow for each in self.frames(now)]
+
+    def frames(self, now: float) -> list[Frame]:
+        """The datagrams that leave on the stream now."""
         decoder = FrameDecoder()
         data = b"".join(stream.outgoing(now) for stream in self.streams.values()).removeprefix(frame.PREAMBLE)
-        return [each.flow for each in decoder.feed(frame.PREAMBLE + data) if each.kind == frame.DATAGRAM]
+        return [each for each in decoder.feed(frame.PREAMBLE + data) if each.kind == frame.DATAGRAM]
 
     def sends(self, now: float, datagram: bytes = b"key") -> list[int]:
         """Send a datagram; the flow numbers of what leaves on the stream."""
@@ -210,6 +214,14 @@ def test_what_a_silent_path_took_last_is_rescued_once() -> None:
     assert end.flows(NOW) == [DOUBTING_FLOW]
     end.dispatch.rescue(NOW)
     assert (end.left(), end.flows(NOW), end.counts["datagrams_rescued"]) == ([], [], 1)
+
+
+def test_datagrams_are_numbered_upward() -> None:
+    """From 0, whichever carriers they take."""
+    end = End(0)
+    for datagram in (b"one", b"two", b"three"):
+        end.dispatch.send(datagram, NOW)
+    assert [(each.number, each.payload) for each in end.frames(NOW)] == [(0, b"one"), (1, b"two"), (2, b"three")]
 
 
 def test_a_datagram_without_a_carrier_is_counted() -> None:

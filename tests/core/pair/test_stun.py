@@ -65,6 +65,7 @@ def test_answers_are_not_answered() -> None:
         "00010004 2112a442 b7e7a701bc34d686fa87dfae",  # cut
         "00010000 2112a442 b7e7a701bc34d686fa87df",
         "00010002 2112a442 b7e7a701bc34d686fa87dfae 8022",  # half an attribute
+        "00010004 2112a442 b7e7a701bc34d686fa87dfae 80220004",  # an attribute that runs over the end
     ],
 )
 def test_nothing_but_a_binding_request_is_answered(message: str) -> None:
@@ -104,6 +105,6 @@ def test_a_damaged_answer_is_refused_or_another_address(change: bytes, place: in
     good, answer = bytes.fromhex(ANSWER_4), bytearray.fromhex(ANSWER_4)
     answer[place : place + len(change)] = change
     read = stun.read_response(bytes(answer))
-    is_another = (answer[:2], answer[4:8]) != (good[:2], good[4:8])
+    is_another = bytes(answer[:2] + answer[4:8]) != good[:2] + good[4:8]
     assert read is None or not is_another
     assert read is None or (read[0] == answer[8:20] and ip_address(read[1].host).version == read[1].family)

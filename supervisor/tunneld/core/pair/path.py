@@ -49,7 +49,7 @@ MAX_FULL_PROBES = 6
 
 HOLD_AFTER_SILENCE, HOLD_AFTER_LOSS = 2.0, 30.0
 """Seconds for which a path is held back: after it went silent for the second time, and after it lost too much. Each
-further time doubles them."""
+further time about doubles them."""
 
 LONGEST_HOLD_AFTER_SILENCE, LONGEST_HOLD_AFTER_LOSS = 30.0, 480.0
 """Seconds: the same two, at most. UDP that comes back is used within a minute."""

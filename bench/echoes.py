@@ -1,4 +1,4 @@
-"""The bench of keystrokes as an SVG: a row for each condition, each subject from its median to its 99th percentile."""
+"""The keystroke bench as an SVG: one row for each condition, one line for each subject, from its median to its p99."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ MEANING: Final = "milliseconds from a key to its echo; mark: median, tick: 95th 
 
 
 def draw(path: Path, found: Mapping[Condition, Mapping[str, Cell]]) -> None:
+    """Write the picture to `path`; `found` has the echoes by condition and subject."""
     save(path, picture(found))
 
 
 def picture(found: Mapping[Condition, Mapping[str, Cell]]) -> Figure:
-    """Milliseconds on a logarithmic axis; who is later than its end stands there."""
+    """Milliseconds on a logarithmic axis. An echo later than the axis's end is drawn at the end."""
     figure, axes = rows([condition.title for condition in found], height=0.62, around=1.2)
     scale(axes, {at: f"{'≥' if at == TICKS[-1] else ''}{at:g}" for at in TICKS}, MEANING)
     for row, cells in enumerate(found.values()):

@@ -1,10 +1,10 @@
-"""The two homes of the keystroke bench: between which NATs, through which faults, and who types.
+"""The two homes of the keystroke bench: which NATs they are behind, which faults their links have, and who types.
 
     laptop -- NAT == internet == NAT -- pi        80 ms from laptop to pi and back, half of it on either `==`
                        |
                      relay, with a tunnel from pi
 
-Faults are on the laptop's link, each way.
+All faults are on the laptop's link, in each direction.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ ONE_WAY: Final = 0.02  # seconds, on each of the two links
 DIRECT_UDP: Final = 60011
 DARK: Final = 0.2  # seconds of a burst of loss
 LIGHT: Final = 4.8  # seconds from its end to the next
-SETTLE: Final = 10.0  # seconds for the best path to come into use; what is in use then is what is measured
+SETTLE: Final = 10.0  # seconds for the best path to come into use; measured is what is in use then
 
 DIRECT, SSH, OURS = "mosh, port forward", "ssh by the relay", "tunneld mosh"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """`link`: faults of the laptop's link; `path`: what tunneld mosh is meant to use."""
+    """`link`: faults of the laptop's link, as Link.set takes them; `path`: the kind that tunneld mosh should use.
+
+    `nat`: the kind of both NATs; `bursts`: the link is dark for DARK seconds, again and again; `udp`: UDP passes.
+    """
 
     name: str
     title: str
@@ -62,7 +65,7 @@ CONDITIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Homes:
-    """Everything that runs; `used` is the kind of path that tunneld mosh had found before the first measured key."""
+    """All that runs: `terminals` by subject; `used` is the kind of path that tunneld mosh had before the first key."""
 
     home: Homeward
     terminals: Mapping[str, Terminal]
@@ -71,7 +74,7 @@ class Homes:
 
 @contextmanager
 def homes(folder: Path, condition: Condition) -> Iterator[Homes]:
-    """Everybody at the prompt, and the condition's faults not yet there."""
+    """All subjects are at the prompt, and the condition's faults have not begun."""
     with between_homes(folder, condition) as home, ExitStack() as stack:
         terminals = {name: stack.enter_context(terminal(home, name)) for name in condition.subjects}
         yield Homes(home, terminals, settled(home, condition.path))
@@ -79,7 +82,7 @@ def homes(folder: Path, condition: Condition) -> Iterator[Homes]:
 
 @contextmanager
 def between_homes(folder: Path, condition: Condition) -> Iterator[Homeward]:
-    """The servers and the tunnel; nobody types yet."""
+    """The servers and the tunnel run; nobody types yet."""
     with Lab(folder) as lab:
         for gateway in ("homegw", "lapgw"):
             lab.set_nat(gateway, condition.nat)
@@ -93,7 +96,7 @@ def between_homes(folder: Path, condition: Condition) -> Iterator[Homeward]:
 
 
 def terminal(home: Homeward, name: str) -> Terminal:
-    """Somebody at the prompt."""
+    """Start the subject's program and wait for its prompt."""
     if name == OURS:
         return home.mosh(timeout=60)
     if name == SSH:
@@ -105,7 +108,7 @@ def terminal(home: Homeward, name: str) -> Terminal:
 
 
 def settled(home: Homeward, wanted: str) -> str:
-    """The kind of path in use once it is the wanted one, or SETTLE seconds have passed."""
+    """Wait until the wanted kind of path is in use, or SETTLE seconds have passed; the kind in use then."""
     seen: list[Snapshot] = []
 
     def is_there(snapshot: Snapshot) -> bool:
@@ -118,14 +121,14 @@ def settled(home: Homeward, wanted: str) -> str:
 
 
 def kind_of(snapshot: Snapshot) -> str:
-    """In a word, what carries the datagrams."""
+    """What carries the datagrams, in a word: direct, relayed, stream or nothing."""
     named = {"direct": is_direct, "relayed": is_relayed, "stream": is_on_stream}
     return next((name for name, holds in named.items() if holds(snapshot)), "nothing")
 
 
 @contextmanager
 def faults(link: Link, condition: Condition) -> Iterator[None]:
-    """The condition's faults from here to the end of the block."""
+    """Cause the condition's faults until the end of the block."""
     link.set("both", **condition.link)
     ending = threading.Event()
 

@@ -1,12 +1,12 @@
-"""Keystroke echo of `tunneld mosh` beside mosh over a hand-made port forward and ssh, in the same run.
+"""Keystroke echo of `tunneld mosh`, beside mosh over a port forwarded by hand and beside ssh, in the same run.
 
     python -m bench.keystrokes [--json] [--quick] [--keys N] [--parts clean,loss5,prompt,moments] [--picture FILE]
 
-Real mosh-client and ssh under a pty, prediction off, 80 ms from laptop to host and back. Each condition starts
-everything anew; then everybody types at the same time over the same links, 9 keys a second: first each waits for the
-echo before the next key, then types on, whatever comes back. Who waits presses no key while one is missing, and leaves
-out those that would suffer with it (coordinated omission); so the aims are judged in both manners.
-Eternal Terminal would be a peer, but Debian has no package of it.
+Real mosh-client and ssh run under a pty, without prediction, with 80 ms from laptop to host and back. Each condition
+starts everything anew. Then all subjects type at the same time over the same links, 9 keys a second: first each waits
+for an echo before it presses the next key, then each types on, whatever comes back. A subject that waits presses no key
+while an echo is missing, and so leaves out the keys that would have been late as well (coordinated omission). So the
+aims are judged in both manners. Eternal Terminal would be another peer, but Debian has no package of it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PARTS: Final = (*(condition.name for condition in CONDITIONS), PROMPT, MOMENTS, 
 CLEAN: Final = CONDITIONS[0]
 UPGRADES: Final = 7
 
-Typing = Callable[[Terminal, int, Random], list[float]]  # so many keys; how late each echo was, in ms
+Typing = Callable[[Terminal, int, Random], list[float]]  # type so many keys; how late each echo was, in ms
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted(Arguments):
     parts: Sequence[str]
-    keys: int  # for each subject in each condition, in either manner
-    rounds: int  # of starts to the prompt
+    keys: int  # of each subject in each condition, in either manner
+    rounds: int  # of starts of each program to its prompt
     picture: Path | None
 
 
@@ -52,7 +52,10 @@ Cells = Mapping[str, Cell | None]  # by subject; None where a key was lost
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What a condition's subjects saw as they `waited` and as they typed `on`; what carried tunneld mosh before."""
+    """What a condition's subjects saw as they `waited` for echoes and as they typed `on`.
+
+    `used` is the kind of path that tunneld mosh had in use before the first key.
+    """
 
     waited: Cells
     on: Cells
@@ -70,7 +73,7 @@ class Found:
 
 
 def measure(types: Typing, terminals: Mapping[str, Terminal], keys: int, failed: dict[str, str], part: str) -> Cells:
-    """Everybody types at the same time; whose key is lost, or whose program ends, has failed."""
+    """All subjects type at the same time. A subject fails when a key of its gets lost, or its program ends."""
 
     def cell(name: str) -> Cell | None:
         try:
@@ -84,7 +87,7 @@ def measure(types: Typing, terminals: Mapping[str, Terminal], keys: int, failed:
 
 
 def upgrade(folder: Path, found: Found) -> None:
-    """From the start of the program until its datagrams have left the stream."""
+    """Measure from the start of the program until its datagrams take a direct path instead of the stream."""
     with between_homes(folder, CLEAN) as home:
         map_ports(home)
         for way, name in {BY_MAPPING: "pi-mapped", BY_JUMP: "pi-home"}.items():
@@ -97,6 +100,7 @@ def upgrade(folder: Path, found: Found) -> None:
 
 
 def moments(folder: Path, found: Found) -> None:
+    """Measure what single faults cost."""
     with between_homes(folder, CLEAN) as home:
         found.moments += path_dies(home)
         found.returns.append(comes_back(home))
@@ -104,6 +108,7 @@ def moments(folder: Path, found: Found) -> None:
 
 
 def part(name: str, given: Wanted, folder: Path, found: Found) -> None:
+    """Measure one of PARTS, and write it into `found`."""
     if name == PROMPT:
         with between_homes(folder, CLEAN) as home:
             found.prompts = prompts(home, given.rounds)
@@ -121,7 +126,7 @@ def part(name: str, given: Wanted, folder: Path, found: Found) -> None:
 
 
 def measure_all(given: Wanted) -> Found:
-    """One part after the other; a part that breaks is named, and the others are measured."""
+    """Measure one part after the other. The report names a part that breaks; the others are still measured."""
     found = Found()
     for name in given.parts:
         progress(f"keystrokes: {name}")
@@ -137,7 +142,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-# What it is meant to reach
+# Aims
 
 
 def aims(found: Found) -> Table:
@@ -152,10 +157,10 @@ def _met(row: Row) -> str:
     return "yes" if measured is not None and measured <= bound else "NO"
 
 
-# The aim, what was measured, if it could be, and what is allowed.
+# The aim; what was measured, or None where it could not be; the most that is allowed.
 Row = tuple[str, float | None, float]
 
-# By condition: the part of the echoes, whom it is compared with, and how many times that one's it may be at most.
+# By condition: a quantile of the echoes, the peer, and how many times the peer's quantile ours may be at most.
 RATIOS: Final[Mapping[str, Sequence[tuple[float, str, float]]]] = {
     "loss5": ((0.95, DIRECT, 0.8), (0.99, DIRECT, 0.5)),
     "loss15": ((0.95, DIRECT, 0.5), (0.99, DIRECT, 0.4)),
@@ -273,9 +278,11 @@ def wanted(argv: Sequence[str] | None = None) -> Wanted:
     made = parser(__doc__ or "")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--parts", type=_parts, default=PARTS, help=f"of {', '.join(PARTS)}; with commas")
-    made.add_argument("--keys", type=int, help="for each subject in each condition, twice (default: 1000; --quick: 60)")
-    made.add_argument("--rounds", type=int, help="starts to the prompt of each (default: 11; --quick: 3)")
-    made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
+    made.add_argument(
+        "--keys", type=int, help="of each subject in each condition, in either manner (default: 1000; --quick: 60)"
+    )
+    made.add_argument("--rounds", type=int, help="starts of each program to its prompt (default: 11; --quick: 3)")
+    made.add_argument("--picture", type=Path, metavar="FILE", help="draw the echoes as well (needs the extra `bench`)")
     given = vars(made.parse_args(argv))
     given["keys"] = given["keys"] or (60 if given["quick"] else 1000)
     given["rounds"] = given["rounds"] or (3 if given["quick"] else 11)

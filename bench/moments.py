@@ -1,4 +1,4 @@
-"""What single faults cost somebody who types on: seconds until echoes are back, and the latest of them."""
+"""What single faults cost somebody who types on: the seconds until echoes are back, and the latest echo."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from tests.lab.typist import typing
 
 BEFORE: Final = 2.0  # seconds of typing before the fault
 AFTER: Final = 8.0  # and after
-PATIENCE: Final = 60.0  # seconds for UDP to be used again
+RETURN_LIMIT: Final = 60.0  # seconds within which UDP must be used again
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """`back`: seconds from the fault until a key pressed after it was echoed; `latest`: the latest echo of all keys.
+    """`back`: seconds from the fault to the first echo of a key that was pressed after it.
 
-    `lost`: keys that never came back. `after`: what is in use at the end.
+    `latest`: seconds that the latest echo took, of all keys. `lost`: how many keys were never echoed. `after`: the kind
+    of path in use at the end; "-" for programs that have none.
     """
 
     title: str
@@ -34,7 +35,7 @@ class Moment:
 
 
 def moment(home: Homeward, who: str, title: str, fault: Callable[[], None]) -> Moment:
-    """One person types through one fault."""
+    """Type for BEFORE seconds, cause the fault, and type on for AFTER seconds."""
     with terminal(home, who) as person:
         if who == OURS:
             settled(home, "direct")
@@ -52,7 +53,7 @@ def moment(home: Homeward, who: str, title: str, fault: Callable[[], None]) -> M
     return Moment(
         title,
         who,
-        min(returned, default=struck + PATIENCE) - struck,
+        min(returned, default=struck + RETURN_LIMIT) - struck,
         max(late),
         len(typist.pressed),
         len(typist.pressed) - len(late),
@@ -61,7 +62,7 @@ def moment(home: Homeward, who: str, title: str, fault: Callable[[], None]) -> M
 
 
 def path_dies(home: Homeward) -> list[Moment]:
-    """The way between the two homes turns dark for UDP; then everything does."""
+    """UDP stops passing between the two homes, though it still reaches the relay; then it stops everywhere."""
     found = []
     for where, title in (("between homes", "the direct path dies"), ("everywhere", "all UDP dies")):
         found.append(moment(home, OURS, title, lambda where=where: forbid_udp(home.lab, where)))  # type: ignore[misc]
@@ -70,7 +71,7 @@ def path_dies(home: Homeward) -> list[Moment]:
 
 
 def roams(home: Homeward) -> list[Moment]:
-    """Another address outside, of which the laptop is not told; then another network, of which it is."""
+    """The laptop's router gets a new address, which the laptop cannot see; then the laptop moves, which it can."""
     found = []
     for number, who in enumerate((DIRECT, OURS)):
         new = f"60.2.2.{10 + number}"
@@ -86,12 +87,16 @@ def _renumber(home: Homeward, address: str) -> None:
 
 
 def comes_back(home: Homeward) -> float:
-    """Seconds from the end of a time without UDP until a direct path is in use again; inf if not in PATIENCE."""
+    """Seconds from the end of a time without UDP until a direct path is in use again.
+
+    Raises:
+        AssertionError: it was not in use within RETURN_LIMIT.
+    """
     with terminal(home, OURS):
         settled(home, "direct")
         forbid_udp(home.lab, "everywhere")
         home.wait_stream()
         allow_udp(home.lab)
         began = time.monotonic()
-        home.wait_direct(timeout=PATIENCE)
+        home.wait_direct(timeout=RETURN_LIMIT)
         return time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Seconds from the start of a program until its far end's first word is on the screen."""
+"""Seconds from the start of a program until the first word from the far machine is on the screen."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.lab.terminal import Terminal
 MOSH, SSH, OURS = "mosh", "ssh", "tunneld mosh"
 BY_MAPPING, BY_JUMP = "the router's port 22, mapped by hand", "a port of the relay, by ssh -J"
 WAYS: Final = (BY_MAPPING, BY_JUMP)
-PATIENCE: Final = 30.0  # seconds
+PROMPT_LIMIT: Final = 30.0  # seconds
 
-Prompts = Mapping[tuple[str, str], list[float]]  # by the way and who
+Prompts = Mapping[tuple[str, str], list[float]]  # seconds, by the way to the host and the program
 
 
 def prompts(home: Homeward, rounds: int) -> Prompts:
-    """All in turn, another one first each round; the first round is thrown away."""
+    """Start all programs in turn, each round beginning with another one. The first round does not count."""
     map_ports(home)
     listed = _commands(home)
     found: dict[tuple[str, str], list[float]] = {key: [] for key in listed}
@@ -38,7 +38,7 @@ def prompts(home: Homeward, rounds: int) -> Prompts:
 
 
 def map_ports(home: Homeward) -> None:
-    """What mosh needs: ssh's port and its own, mapped by hand, and a name under which the server is trusted."""
+    """Prepare what plain mosh needs: map ssh's port and mosh's by hand, and trust the server under that name."""
     home.lab.map_port("homegw", protocol="tcp", ports="22", to=home.lab.pi.address)
     home.lab.map_port("homegw", protocol="udp", ports=PORTS.replace(":", "-"), to=home.lab.pi.address)
     home.scene.guest.trust(home.scene.home.known_hosts(MAPPED))
@@ -51,7 +51,7 @@ def _commands(home: Homeward) -> Mapping[tuple[str, str], list[str]]:
         (BY_MAPPING, MOSH): _mosh(guest.ssh()),
         (BY_MAPPING, OURS): home.command("pi-mapped"),
         (BY_JUMP, SSH): guest.ssh("-tt", "pi-home", "--", shlex.join(FAR_END)),
-        # By a jump host, mosh must be told where the datagrams go, and that not only loopback listens for them.
+        # Behind a jump host, mosh must be told where its datagrams go, and mosh-server to listen beyond loopback.
         (BY_JUMP, MOSH): _mosh(guest.ssh(*JUMP_WAY), "--experimental-remote-ip=local", "--bind-server=any"),
         (BY_JUMP, OURS): home.command("pi-home"),
     }
@@ -64,8 +64,8 @@ def _mosh(ssh: list[str], *options: str) -> list[str]:
 def _prompt(home: Homeward, command: list[str]) -> float:
     began = time.monotonic()
     with Terminal(home.lab.laptop, command, env=home.environment) as terminal:
-        taken = terminal.wait_for(READY, timeout=PATIENCE) - began
-        terminal.write("\x04")  # the far end's `cat` ends, and with it everything
+        taken = terminal.wait_for(READY, timeout=PROMPT_LIMIT) - began
+        terminal.write("\x04")  # end of input: the far machine's `cat` ends, and with it the session
         with suppress(TimeoutError):
             wait_until(lambda: terminal.process.poll() is not None, what="the end", timeout=5)
     return taken

@@ -15,7 +15,8 @@ from tests.lab.homeward import Homeward, Snapshot, homeward, is_direct, is_on_st
 from tests.lab.net import CONE, RENUMBERING, Lab
 from tests.lab.product import TUNNELD, agents
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import TRIES, UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.path import PROBE_TIMES
 
 pytestmark = pytest.mark.lab
 
@@ -70,7 +71,7 @@ def test_a_server_that_lies_is_of_no_use_to_anybody(lab: Lab) -> None:
             assert seen["counts"]["packets_unasked"] > LIES
         assert lies
         received = list(iter(lambda: taken(victim), b""))
-        assert 0 < len(received) <= 2 * ROUNDS * len(TRIES)
+        assert 0 < len(received) <= 2 * ROUNDS * len(PROBE_TIMES)
         assert {len(each) for each in received} == {PROBE}
 
 

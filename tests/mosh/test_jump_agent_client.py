@@ -21,7 +21,7 @@ from tests.lab.sshd import Sshd
 from tests.shipped.test_pair_loop import SECRET, End, pipes
 from tests.sshd import SSHD, free_port
 from tunneld.core.pair import stun
-from tunneld.core.pair.path import Candidate, UdpAddress
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.mosh import jump_agent_client as jumps
 from tunneld.mosh import jump_host
 from tunneld.mosh.jump_agent_client import JumpAgentClient
@@ -181,7 +181,7 @@ def test_the_near_end_offers_it_too(through: Route) -> None:
     through.connect()
     through.begin()
     asked: list[UdpAddress] = []
-    through.near.loop.pair.asks = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
+    through.near.loop.pair.use_stun_servers = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
     offered: list[Candidate] = []
     through.near.loop.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
     through.run(through.relay)

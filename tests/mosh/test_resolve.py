@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from tunneld.core.pair.path import UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.mosh.resolve import NameLookup, ResolvedNames, reachable_addresses
 
 KNOWN = {

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tunneld.core.pair.pair import SECRET, Pair
+from tunneld.core.pair.pair import Pair
 from tunneld.mosh import ssh_pool
 from tunneld.mosh.pool_policy import SHORTEST_DENIED, SUSPECTED
 from tunneld.mosh.ssh_pool import ANSWER_AFTER_CHANGE, TERMINATE_GRACE, SshPool
@@ -29,7 +29,7 @@ class Pool:
         self.ahead = 0.0
         self.dialled: list[SshProcess] = []
         self.loop = PairLoop(
-            Pair(bytes(SECRET), self.now(), is_client=True),
+            Pair(bytes(SECRET_SIZE), self.now(), is_client=True),
             message=lambda *_: None,
             stream_lost=lambda name, _: self.pool.lost(name),
             now=self.now,

@@ -19,8 +19,8 @@ import pytest
 
 from tests.oldest import oldest_python
 from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
-from tunneld.core.pair.path import UdpAddress
 from tunneld.shipped import pack
 from tunneld.shipped.jump_agent import (
     LIFE_LIMIT,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tunneld.core.pair.pair import SECRET
+from tunneld.core.pair.pair import SECRET_SIZE
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.shipped import pack, start_mosh_server
@@ -96,10 +96,10 @@ def test_a_command_is_one_word_to_any_shell() -> None:
 
 def test_nothing_secret_is_on_the_command_line() -> None:
     """The secret goes over standard input; the command is the same for all secrets."""
-    secret = os.urandom(SECRET)
-    assert pack.mosh_agent_program(secret)[:SECRET] == secret
+    secret = os.urandom(SECRET_SIZE)
+    assert pack.mosh_agent_program(secret)[:SECRET_SIZE] == secret
     assert secret not in b"".join(texts(pack.mosh_agent_command(WANTED)))
-    assert pack.mosh_agent_program(secret)[SECRET:] == pack.mosh_agent_program(bytes(SECRET))[SECRET:]
+    assert pack.mosh_agent_program(secret)[SECRET_SIZE:] == pack.mosh_agent_program(bytes(SECRET_SIZE))[SECRET_SIZE:]
 
 
 def texts(command: str) -> Iterator[bytes]:
@@ -115,7 +115,7 @@ def test_a_start_fits_two_flights() -> None:
     """TCP sends ten segments at once; then, as those were many enough, twice as many. SSH takes a little of either."""
     segment = 1448
     assert 6 * segment < len(pack.mosh_agent_command(WANTED)) < 9.5 * segment
-    assert len(pack.mosh_agent_program(bytes(SECRET))) < 19 * segment
+    assert len(pack.mosh_agent_program(bytes(SECRET_SIZE))) < 19 * segment
 
 
 def test_a_takeover_fits_the_first_flight() -> None:
@@ -127,7 +127,7 @@ def test_a_takeover_fits_the_first_flight() -> None:
 def test_the_first_stage_speaks_as_the_second_would() -> None:
     """What it puts together by hand is what the core makes."""
     assert StreamCarrier("any", 0, dedicated=True).outgoing(0) == start_mosh_server.GREETING
-    assert (start_mosh_server.SERVING, start_mosh_server.SECRET_LENGTH) == (frame.SERVING, SECRET)
+    assert (start_mosh_server.SERVING, start_mosh_server.SECRET_LENGTH) == (frame.SERVING, SECRET_SIZE)
 
 
 @pytest.mark.parametrize("text", ["plain", 'a "quoted" \\ one', "ä\n\t\x7f€", "\udc80", "😀!", ""])

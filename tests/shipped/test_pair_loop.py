@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.pair.pair import Pair
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pair_loop
 from tunneld.shipped.pair_loop import PairLoop

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tunneld.core.pair import packet
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.offer import reachable
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.mosh import jump_host, resolve
 from tunneld.mosh.failed_start import last_line
@@ -198,7 +198,7 @@ class JumpAgentClient:
     def _tell(self) -> None:
         """Have both ends try the agent as a place to meet, and ask it for their public addresses."""
         now, pair = self._now(), self._loop.pair
-        pair.asks([*self._stun(), *self.addresses], now)
+        pair.use_stun_servers([*self._stun(), *self.addresses], now)
         self._loop.offer_also(Candidate("relay", address) for address in self.addresses)
         for name in pair.streams:
             self._loop.say(name, frame.SERVE, {"relay": [list(address) for address in self.addresses]})

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tunneld.core.pair.pair import SECRET, Pair
-from tunneld.core.pair.path import UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.core.stream import frame
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line
@@ -55,7 +55,7 @@ class MoshSession:
     def __init__(self, started: Started, signals: Signals) -> None:
         self._started = started
         self._order, self._first, self._preconnect = started.order, started.ssh, started.preconnect
-        self._secret = os.urandom(SECRET)
+        self._secret = os.urandom(SECRET_SIZE)
         self._loop = PairLoop(
             Pair(self._secret, time.monotonic(), is_client=True), message=self._hear, stream_lost=self._lost
         )
@@ -210,7 +210,7 @@ class MoshSession:
         hosts, self._stun_servers, _ = self._lookup.found
         self._loop.pair.sees_peer(hosts, time.monotonic())
         jump_agents = self._jump_agent.addresses if self._jump_agent else []
-        self._loop.pair.asks([*self._stun_servers, *jump_agents], time.monotonic())
+        self._loop.pair.use_stun_servers([*self._stun_servers, *jump_agents], time.monotonic())
         if self._stun_servers:
             for name in self._loop.pair.streams:
                 self._loop.say(name, frame.SERVE, {"stun": [list(each) for each in self._stun_servers]})

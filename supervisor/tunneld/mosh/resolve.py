@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.offer import reachable
-from tunneld.core.pair.path import UdpAddress
 
 MOST_PER_SERVER = 2
 """Addresses of one STUN server that are asked: usually one of each family."""

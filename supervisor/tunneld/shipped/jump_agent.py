@@ -27,8 +27,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import identity_of
-from tunneld.core.pair.path import UdpAddress
 from tunneld.core.pair.relaying import Relaying
 from tunneld.core.stream.flow import Rate
 from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES, LONGEST_PACKET, batch, bound_everywhere

@@ -24,8 +24,8 @@ import sys
 import time
 from typing import Any
 
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.pair import Pair
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
@@ -124,7 +124,7 @@ class MoshAgent:
 
     def _ask(self) -> None:
         """Ask the STUN servers that the client names, and a jump host's agent, where they see us."""
-        self._loop.pair.asks([*self._servers, *self._relay], time.monotonic())
+        self._loop.pair.use_stun_servers([*self._servers, *self._relay], time.monotonic())
 
     def _seen_from(self, ssh_connection: str) -> None:
         """Try the client's address as sshd saw it. SSH_CONNECTION is that address and port, and then ours (ssh(1))."""

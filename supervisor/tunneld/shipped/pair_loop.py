@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair, StreamMessage
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.sleep_watch import SleepWatch
 from tunneld.core.stream import frame
 from tunneld.core.stream.flow import MAX_DATAGRAM

@@ -1,19 +1,20 @@
-"""Two ends of a pair somewhere on a small Internet with NATs, loss, delay and change, on a clock of its own."""
+"""Two ends of a pair on a small simulated Internet with NATs, loss, delay and change, which has a clock of its own."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from tests.core.stream.simulated import Line
 from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.packet import identities
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.core.pair.relaying import Relaying
 
 START = 1000.0
@@ -93,7 +94,7 @@ class Weather:
         """Seconds until `size` bytes have left; inf when the buffer has no room for them."""
         waits = max(self._free - now, 0.0)
         if waits * self.rate > self.buffer:
-            return float("inf")
+            return inf
         self._free = now + waits + size / self.rate
         return self._free - now
 
@@ -112,15 +113,27 @@ class End:
         self.ticks = 0
         self.spins = 0
         self.ticked = 0.0
+        self.deadline = net.now
+        self.was_called = True  # since `_write` took what the pair had to send
         self.pair.open("4", 4, self.port, net.now)
 
+    def tick(self) -> None:
+        """The deadline of the pair has come."""
+        self.ticks += 1
+        self.spins = self.spins + 1 if self.net.now == self.ticked else 0
+        self.ticked = self.net.now
+        assert self.spins < 20, "its deadline stands still"
+        self.happens(self.pair.tick(self.net.now))
+
     def gathers(self) -> None:
+        self.was_called = True
         candidates = [Candidate("lan", UdpAddress(self.place.host, self.port))]
         if self.net.has_relay:
             candidates.append(Candidate("relay", RELAY))
         self.pair.offer(candidates, self.net.now)
 
     def happens(self, events: list[Event]) -> None:
+        self.was_called = True
         for event in events:
             if isinstance(event, Deliver):
                 self.got.append((self.net.now, event.datagram))
@@ -157,10 +170,10 @@ class Internet:
         self.far = End(self, far, is_client=False, budget=budget)
         self.ends = (self.client, self.far)
         self.lines: dict[str, tuple[Line, Line]] = {}
-        self.wiretap: list[tuple[End, UdpAddress, bytes]] = []
+        self.wiretap: deque[tuple[End, UdpAddress, bytes]] = deque(maxlen=50)
         if has_stun:
             for end in self.ends:
-                end.pair.asks([STUN], self.now)
+                end.pair.use_stun_servers([STUN], self.now)
         if sees:
             self.client.pair.sees_peer([far.public], self.now)
             self.far.pair.sees_peer([client.public], self.now)
@@ -174,11 +187,14 @@ class Internet:
         self.at(self.now + seconds, act)
 
     def stands(self, seconds: float) -> None:
+        """Let time pass; the tests may have called either end's pair before."""
         until = self.now + seconds
+        for end in self.ends:
+            end.was_called = True
+            end.deadline = end.pair.deadline()
         while True:
-            deadlines = [end.pair.deadline() for end in self.ends]
-            deadline = min(deadlines)
-            due = self._due[0][0] if self._due else float("inf")
+            deadline = min(end.deadline for end in self.ends)
+            due = self._due[0][0] if self._due else inf
             if min(due, deadline) > until:
                 break
             if due <= deadline:
@@ -186,18 +202,14 @@ class Internet:
                 act()
             else:
                 self.now = max(self.now, deadline)
-            for end, deadline in zip(self.ends, deadlines, strict=True):
-                if deadline <= self.now:
-                    end.ticks += 1
-                    end.spins = end.spins + 1 if self.now == end.ticked else 0
-                    end.ticked = self.now
-                    assert end.spins < 20, "its deadline stands still"
-                    end.happens(end.pair.tick(self.now))
+            for end in self.ends:
+                if end.deadline <= self.now:
+                    end.tick()
             self._write()
         self.now = until
 
     def connects(self, name: str = "ssh", up: Line | None = None, down: Line | None = None) -> None:
-        """An SSH connection is there."""
+        """An SSH connection is established."""
         self.lines[name] = up or Line(delay=0.04), down or Line(delay=0.04)
         for end in self.ends:
             end.pair.attach(name, self.now)
@@ -205,10 +217,11 @@ class Internet:
         self._write()
 
     def loses(self, name: str = "ssh") -> None:
-        """It died, and both have noticed."""
+        """The SSH connection has died, and both ends have noticed."""
         self.lines.pop(name)
         for end in self.ends:
             end.pair.detach(name)
+            end.was_called = True
 
     def moves(self, end: End, place: Place, *, notices: bool = True) -> None:
         end.place = place
@@ -218,12 +231,17 @@ class Internet:
 
     def sends(self, end: End, datagram: bytes) -> None:
         end.pair.send(datagram, self.now)
+        end.was_called = True
         self._write()
 
     # How it travels
 
     def _write(self) -> None:
+        """Take what the ends have to send. A pair that nobody called has nothing to send before its deadline."""
         for end, other in ((self.client, self.far), (self.far, self.client)):
+            if not end.was_called:
+                continue
+            end.was_called = False
             for name, lines in self.lines.items():
                 data = end.pair.outgoing(name, self.now)
                 if data:
@@ -233,6 +251,7 @@ class Internet:
                 self.sent_packets += 1
                 self.sent_bytes += len(packet.data) + 28
                 self._leave(end, packet.remote, packet.data)
+            end.deadline = end.pair.deadline()
 
     def _carry(self, line: Line, sink: End, name: str, data: bytes) -> None:
         def comes() -> None:
@@ -240,7 +259,7 @@ class Internet:
                 sink.happens(sink.pair.receive(name, data, self.now))
 
         when = line.arrival(len(data), self.now)
-        if when != float("inf"):
+        if when != inf:
             self.at(when, comes)
 
     def _leave(self, end: End, remote: UdpAddress, data: bytes) -> None:
@@ -255,7 +274,7 @@ class Internet:
         self._travel(weather, lambda: self._arrive(source, remote, data), data)
 
     def _arrive(self, source: UdpAddress, remote: UdpAddress, data: bytes) -> None:
-        """At the far side of the open Internet."""
+        """A packet is at the far side of the open Internet."""
         if remote == STUN:
             answer = stun.respond(data, source)
             if answer:
@@ -276,7 +295,7 @@ class Internet:
                 self._reach(end, source, data)
 
     def _reach(self, end: End, source: UdpAddress, data: bytes) -> None:
-        self.wiretap = [*self.wiretap, (end, source, data)][-50:]
+        self.wiretap.append((end, source, data))
         end.happens(end.pair.arrive("4", source, data, self.now))
 
     def _travel(self, weather: Weather, arrive: Callable[[], None], data: bytes) -> None:
@@ -284,17 +303,17 @@ class Internet:
         if is_dark or weather.is_blocked or len(data) > weather.mtu or self.chance.random() < weather.loss:
             return
         queued = weather.queued(len(data) + 28, self.now)
-        if queued != float("inf"):
+        if queued != inf:
             self.after(queued + weather.delay + weather.jitter * self.chance.random(), arrive)
 
 
 def cone(public: str, *, keeps_port: bool = True) -> Nat:
-    """Any port-keeping home router whose mappings anybody may use."""
+    """A home router that keeps ports, and lets anybody use a mapping."""
     return Nat(public, "one", "all", keeps_port)
 
 
 def restricted(public: str, *, keeps_port: bool = True) -> Nat:
-    """The usual home router: one mapping, but only those come in who were spoken to."""
+    """The usual home router: one mapping for all peers, but only those that were spoken to get in."""
     return Nat(public, "one", "answers", keeps_port)
 
 

@@ -1,4 +1,4 @@
-"""Packets on the wire, and what a stranger can do with them: nothing."""
+"""Packets on the wire, and that strangers can do nothing with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.pair import packet
-from tunneld.core.pair.packet import ANSWER, DATAGRAM, LARGEST, OVERHEAD, PROBE, Seal, identities
+from tunneld.core.pair.packet import ANSWER, DATAGRAM, LARGEST_PACKET, PACKET_OVERHEAD, PROBE, Seal, identities
 
 SECRET = bytes(range(32))
 
@@ -20,7 +20,7 @@ def seals(secret: bytes = SECRET) -> tuple[Seal, Seal]:
 
 
 def test_packets_on_the_wire() -> None:
-    """Kind, identity, number, body, tag; each direction has its own identity and key."""
+    """A packet is kind, identity, number, body and tag; each direction has its own identity and key."""
     client, far = seals()
     sent = [
         client.close(DATAGRAM, packet.datagram_body(7, b"hi")),
@@ -38,14 +38,14 @@ def test_packets_on_the_wire() -> None:
 
 
 def test_a_datagram_grows_by_what_mosh_leaves_free() -> None:
-    """36 bytes fit between mosh's largest datagram over ::1 and a packet of 1280 bytes."""
+    """At most 36 bytes fit between mosh's largest datagram over ::1 and a packet of 1280 bytes."""
     client, _ = seals()
-    assert len(client.close(DATAGRAM, packet.datagram_body(0, bytes(1216)))) - 1216 == OVERHEAD <= 36
+    assert len(client.close(DATAGRAM, packet.datagram_body(0, bytes(1216)))) - 1216 == PACKET_OVERHEAD <= 36
 
 
 @given(st.integers(0, (1 << 32) - 1), st.binary(max_size=1472))
 def test_a_datagram_comes_out_as_it_went_in(number: int, datagram: bytes) -> None:
-    """Whatever it is."""
+    """Any datagram with any number survives sealing and opening."""
     client, far = seals()
     opened = far.open(client.close(DATAGRAM, packet.datagram_body(number, datagram)))
     assert opened and (opened.kind, packet.read_datagram(opened.body)) == (DATAGRAM, (number, datagram))
@@ -53,7 +53,7 @@ def test_a_datagram_comes_out_as_it_went_in(number: int, datagram: bytes) -> Non
 
 @given(st.integers(0, 1 << 20), st.integers(1, 255))
 def test_a_packet_with_any_byte_changed_is_refused(place: int, change: int) -> None:
-    """And so is everything else that does not have the tag."""
+    """A changed byte anywhere, or a missing one, makes the tag wrong."""
     client, far = seals()
     sealed = bytearray(client.close(PROBE, bytes(10)))
     sealed[place % len(sealed)] ^= change
@@ -63,19 +63,26 @@ def test_a_packet_with_any_byte_changed_is_refused(place: int, change: int) -> N
 
 @given(st.binary(max_size=1600))
 def test_noise_is_refused(noise: bytes) -> None:
-    """Of any length."""
+    """Random bytes of any length are no packet."""
     assert seals()[1].open(noise) is None
 
 
 def test_what_is_refused_is_counted_by_reason() -> None:
-    """Too short, too long, of another session, forged, repeated, and our own sent back."""
+    """Each reason has its counter: wrong size, strangers (our own packets sent back, too), forged, repeated."""
     counts = Counter[str]()
     client, _ = seals()
     far = Seal(SECRET, counts, is_client=False)
     stranger, _ = seals(bytes(32))
     good = client.close(PROBE, b"")
     assert far.open(good)
-    for refused in (b"", bytes(LARGEST + 1), stranger.close(PROBE, b""), good[:-1] + b"!", good, far.close(PROBE, b"")):
+    for refused in (
+        b"",
+        bytes(LARGEST_PACKET + 1),
+        stranger.close(PROBE, b""),
+        good[:-1] + b"!",
+        good,
+        far.close(PROBE, b""),
+    ):
         assert far.open(refused) is None
     assert counts == {"packets_wrong_size": 2, "packets_of_strangers": 2, "packets_forged": 1, "packets_repeated": 1}
 
@@ -91,7 +98,7 @@ def test_a_refused_number_stays_free() -> None:
 
 
 def test_packets_may_overtake_each_other() -> None:
-    """Those of the last thousand numbers are taken, once each."""
+    """The last thousand numbers are taken in any order, each once; older ones are refused."""
     client, far = seals()
     sealed = [client.close(PROBE, b"") for _ in range(1100)]
     assert far.open(sealed[-1])
@@ -100,20 +107,30 @@ def test_packets_may_overtake_each_other() -> None:
     assert not far.open(sealed[50])
 
 
+def test_a_number_counts_once_in_48_bits() -> None:
+    """Numbers that differ by 2^32 are two numbers, and a packet recorded 2^32 packets ago stays refused."""
+    client, far = seals()
+    recorded = [client.close(PROBE, b"") for _ in range(20)]
+    assert far.open(recorded[0])
+    client._number = 1 << 32
+    assert far.open(client.close(PROBE, b""))
+    assert not far.open(recorded[10])
+
+
 def test_a_secret_has_32_bytes() -> None:
-    """Anything else is our mistake."""
+    """A secret of another size is our own mistake, and raises ValueError."""
     with pytest.raises(ValueError, match="32 bytes"):
         Seal(b"short", Counter(), is_client=True)
 
 
 @given(st.binary(max_size=40))
 def test_bodies_of_any_shape_are_read_or_refused(body: bytes) -> None:
-    """The peer's may be wrong as well."""
+    """Even an authenticated peer may send a wrong body; reading it raises no error."""
     answer, datagram = packet.read_answer(body), packet.read_datagram(body)
     assert answer is None or packet.answer_body(*answer) == body
     assert datagram is None or packet.datagram_body(*datagram) == body
 
 
 def test_the_ends_have_identities_of_their_own() -> None:
-    """So that a relay on the way can tell them, and they refuse what is their own."""
+    """Identities differ by end and secret: a relay can tell the ends, and each end refuses its own packets."""
     assert len({*identities(SECRET), *identities(bytes(32))}) == 4

@@ -8,15 +8,15 @@ from collections import Counter
 
 from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
 from tunneld.core.pair import packet, stun
+from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
-from tunneld.core.pair.path import UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
 
 def pairs() -> tuple[Pair, Pair]:
-    """A client's end and a far one that share a stream, and have greeted each other."""
+    """A client's end and a far end that share a stream and have greeted each other."""
     client, far = Pair(bytes(32), START, is_client=True), Pair(bytes(32), START, is_client=False)
     for end in (client, far):
         end.attach("ssh", START)
@@ -26,7 +26,7 @@ def pairs() -> tuple[Pair, Pair]:
 
 
 def talk(source: Pair, sink: Pair, now: float = START) -> list[Event]:
-    """Bring what `source` has to say to `sink`; what happens there."""
+    """Bring what `source` has to say on its streams to `sink`; the events there."""
     return [
         event
         for name in list(source.streams)
@@ -36,7 +36,7 @@ def talk(source: Pair, sink: Pair, now: float = START) -> list[Event]:
 
 
 def test_a_datagram_crosses_on_a_stream_and_is_answered() -> None:
-    """Unchanged, as soon as both have greeted."""
+    """A datagram arrives unchanged as soon as both ends have greeted each other."""
     client, far = pairs()
     client.send(b"key", START)
     assert talk(client, far) == [Deliver(b"key")]
@@ -45,7 +45,7 @@ def test_a_datagram_crosses_on_a_stream_and_is_answered() -> None:
 
 
 def test_what_two_streams_bring_is_passed_on_once() -> None:
-    """Small datagrams take both."""
+    """A small datagram takes both streams, and the second copy is dropped and counted."""
     client, far = pairs()
     for end in (client, far):
         end.attach("second", START)
@@ -57,7 +57,7 @@ def test_what_two_streams_bring_is_passed_on_once() -> None:
 
 
 def test_a_stream_that_goes_leaves_the_pair() -> None:
-    """A later one carries on, and numbers run on: what was seen stays seen."""
+    """A later stream carries on with the next numbers, and what was seen stays seen."""
     client, far = pairs()
     client.send(b"one", START)
     assert talk(client, far) == [Deliver(b"one")]
@@ -73,7 +73,7 @@ def test_a_stream_that_goes_leaves_the_pair() -> None:
 
 
 def test_a_hostile_sender_reaches_nothing_and_nothing_grows() -> None:
-    """Noise, forged, repeated and foreign packets, STUN that nobody asked for, from everywhere."""
+    """Noise, forged, repeated and foreign packets and unasked STUN are counted, and change nothing."""
     net = Internet(home(None), office(None))
     net.connects()
     net.stands(3)
@@ -103,7 +103,7 @@ def test_a_hostile_sender_reaches_nothing_and_nothing_grows() -> None:
 
 
 def test_a_hostile_peer_makes_nothing_grow() -> None:
-    """It holds the secret and says what it likes, on the stream and over UDP: everything stays within bounds."""
+    """A peer that holds the secret and sends what it likes, on the stream and over UDP, stays within all bounds."""
     pair = Pair(bytes(32), START, is_client=True)
     pair.open("4", 4, 41000, START)
     pair.attach("ssh", START)
@@ -128,12 +128,12 @@ def test_a_hostile_peer_makes_nothing_grow() -> None:
 
 
 def test_a_datagram_is_ready_at_once() -> None:
-    """Before anything that is due: it can be taken by itself, and is not given again."""
+    """A datagram can be taken before all that is merely due, and is not given a second time."""
     net = Internet(home(None), office(None))
     net.connects()
     net.stands(5)
     client, far = net.client.pair, net.far.pair
-    client.asks([UdpAddress("192.0.2.3", 3478)], net.now)
+    client.use_stun_servers([UdpAddress("192.0.2.3", 3478)], net.now)
     client.send(b"key", net.now)
     (key,) = client.ready()
     assert far.arrive("4", UdpAddress(CLIENT, 41000), key.data, net.now) == [Deliver(b"key")]
@@ -142,7 +142,7 @@ def test_a_datagram_is_ready_at_once() -> None:
 
 
 def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:
-    """The stream carries at once what follows."""
+    """When the system refuses to send, the stream carries what was sent last and what follows."""
     net = Internet(home(None), office(None))
     net.connects()
     net.stands(5)
@@ -155,7 +155,7 @@ def test_an_unsendable_packet_puts_its_path_in_doubt() -> None:
 
 
 def test_a_move_makes_the_peer_try_again() -> None:
-    """With an offer, even of the same addresses: a NAT on the way may be another one."""
+    """After a move even the same addresses are offered again: a NAT on the way may be another one."""
     client, far = pairs()
     client.open("4", 4, 41000, START)
     client.offer([], START)
@@ -168,7 +168,7 @@ def test_a_move_makes_the_peer_try_again() -> None:
 
 
 def test_the_snapshot_says_what_carries_and_why() -> None:
-    """Before, while and after a path is used."""
+    """The snapshot names the carrier in use before a path is found, while it is used, and after it died."""
     net = Internet(home(None), office(None))
     assert net.client.pair.snapshot(net.now)["in_use"]["carrier"] == "none"
     net.connects()
@@ -196,7 +196,7 @@ def test_the_snapshot_says_what_carries_and_why() -> None:
 
 
 def test_a_pair_without_anything_waits_quietly() -> None:
-    """No stream, no socket: it is asked for little and sends nothing."""
+    """With neither a stream nor a socket a pair sends nothing, and its deadline is far off."""
     pair = Pair(bytes(32), START, is_client=True)
     pair.send(b"key", START)
     assert pair.packets(START) == []

@@ -1,4 +1,4 @@
-"""A third machine that passes two ends' packets on: to them alone, and so that each way has one path."""
+"""A third machine passes two ends' packets on, to the two ends alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.pair.packet import DATAGRAM, LARGEST, Seal, identities
-from tunneld.core.pair.path import UdpAddress
-from tunneld.core.pair.relaying import FRESH, PACKETS, Relaying
+from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.packet import DATAGRAM, LARGEST_PACKET, Seal, identities
+from tunneld.core.pair.relaying import PACKET_RATE, SILENT_AFTER, Relaying
 
 SECRET = bytes(range(32))
 NEAR, NEAR_6 = UdpAddress("203.0.113.1", 1111), UdpAddress("2001:db8::1", 1116)
@@ -30,7 +30,7 @@ CLIENTS, FARS = packet_of(client=True), packet_of(client=False)
 
 
 def test_each_ends_packets_go_to_where_the_others_come_from(relaying: Relaying) -> None:
-    """The first one has nowhere to go yet; a new source is followed."""
+    """The first packet has nowhere to go yet, and an end that moves is followed."""
     assert relaying.pass_on(CLIENTS, NEAR, 0) is None
     assert relaying.pass_on(FARS, FAR, 1) == NEAR
     assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
@@ -41,7 +41,7 @@ def test_each_ends_packets_go_to_where_the_others_come_from(relaying: Relaying) 
 
 
 def test_each_family_is_a_path_of_its_own(relaying: Relaying) -> None:
-    """Two ends that have both families try both, and an answer comes back the way that its question came."""
+    """Two ends that have both families try both, and an answer takes its question's path back."""
     for now, (near, far) in enumerate([(NEAR, FAR), (NEAR_6, FAR_6)]):
         relaying.pass_on(CLIENTS, near, now)
         relaying.pass_on(FARS, far, now)
@@ -52,17 +52,17 @@ def test_each_family_is_a_path_of_its_own(relaying: Relaying) -> None:
 
 
 def test_families_are_crossed_where_they_must_be(relaying: Relaying) -> None:
-    """One end has IPv6 alone; and one that had both has lost one of them."""
+    """Packets change the family when an end has only the other one, or has lost one of the two."""
     relaying.pass_on(CLIENTS, NEAR_6, 0)
     assert relaying.pass_on(FARS, FAR, 0) == NEAR_6
     relaying.pass_on(CLIENTS, NEAR, 1)
-    relaying.pass_on(CLIENTS, NEAR_6, 1 + FRESH + 0.1)
-    assert relaying.pass_on(FARS, FAR, 1 + FRESH + 0.2) == NEAR_6
+    relaying.pass_on(CLIENTS, NEAR_6, 1 + SILENT_AFTER + 0.1)
+    assert relaying.pass_on(FARS, FAR, 1 + SILENT_AFTER + 0.2) == NEAR_6
 
 
 @given(st.binary(max_size=80))
 def test_what_strangers_send_goes_nowhere(data: bytes) -> None:
-    """Whoever does not know an identity reaches nobody, and changes nothing."""
+    """Who does not know an identity reaches nobody, and changes nothing."""
     relaying = Relaying(identities(SECRET), Counter())
     relaying.pass_on(CLIENTS, NEAR, 0)
     relaying.pass_on(FARS, FAR, 0)
@@ -70,15 +70,15 @@ def test_what_strangers_send_goes_nowhere(data: bytes) -> None:
     assert relaying.pass_on(CLIENTS, NEAR, 2) == FAR
 
 
-@pytest.mark.parametrize("size", [24, LARGEST + 1])
+@pytest.mark.parametrize("size", [24, LARGEST_PACKET + 1])
 def test_no_packet_of_another_size_is_passed_on(relaying: Relaying, size: int) -> None:
-    """None that could hold no tag, none that no end would take."""
+    """A packet too short for a tag, or longer than any end takes, goes nowhere."""
     relaying.pass_on(FARS, FAR, 0)
     assert relaying.pass_on(CLIENTS[:9].ljust(size, b"x"), NEAR, 0) is None
 
 
 def test_a_flood_is_cut(relaying: Relaying) -> None:
-    """However fast the two send, and whoever pretends to be one of them."""
+    """A thousand packets a second pass, however fast the two ends, or somebody who pretends to be one, send."""
     relaying.pass_on(FARS, FAR, 0)
     passed = sum(relaying.pass_on(CLIENTS, NEAR, now / 10000) is not None for now in range(30000))
-    assert PACKETS * 3 <= passed <= PACKETS * 4
+    assert PACKET_RATE * 3 <= passed <= PACKET_RATE * 4

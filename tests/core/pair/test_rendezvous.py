@@ -1,21 +1,13 @@
-"""What two ends tell each other about where they are, and what a peer or a server may say wrong."""
+"""Where two ends may meet: what they tell each other, what STUN servers see, and when rounds begin."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from tunneld.core.pair import offer, stun
-from tunneld.core.pair.offer import MAX_CANDIDATES, Offer
-from tunneld.core.pair.packet import PROBE, Seal, identities
-from tunneld.core.pair.path import Candidate, UdpAddress
-from tunneld.core.pair.relaying import Relaying
-from tunneld.core.pair.rendezvous import ASKED_AT, Rendezvous
+from tunneld.core.pair import stun
+from tunneld.core.pair.candidate import Candidate, UdpAddress
+from tunneld.core.pair.offer import Offer
+from tunneld.core.pair.rendezvous import QUESTION_TIMES, Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -35,132 +27,76 @@ def meeting() -> Rendezvous:
     return rendezvous
 
 
-def test_an_offer_on_the_wire() -> None:
-    """JSON, as its module says."""
-    encoded = Offer(3, {4: 41000}, (LAN, Candidate("relay", UdpAddress("2001:db8::1", 7)))).encode()
-    assert encoded.kind == 10
-    assert json.loads(encoded.payload) == {
-        "round": 3,
-        "ports": {"4": 41000},
-        "candidates": [["lan", "192.168.1.7", 41000], ["relay", "2001:db8::1", 7]],
-    }
-    assert offer.read(frame.body(encoded)) == Offer(
-        3, {4: 41000}, (LAN, Candidate("relay", UdpAddress("2001:db8::1", 7)))
-    )
-
-
-@pytest.mark.parametrize(
-    "candidate",
-    [
-        *(
-            ["lan", host, 5]
-            for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "169.254.169.254")
-        ),
-        *(
-            ["lan", host, 5]
-            for host in ("fe80::1", "fe80::1%eth0", "::ffff:192.0.2.1", "255.255.255.255", "host", "", 7)
-        ),
-        *(["lan", "192.0.2.1", port] for port in (0, -1, 65536, "5", 5.0, True, None)),
-        *([kind, "192.0.2.1", 5] for kind in ("peer", "", None, ["lan"])),
-        *([], "lan", None, ["lan", "192.0.2.1"], ["lan", "192.0.2.1", 5, 6]),
-    ],
-)
-def test_a_candidate_that_makes_no_sense_is_left_out(candidate: object) -> None:
-    """So a peer cannot make us knock at our own doors."""
-    read = offer.read({"round": 1, "ports": {}, "candidates": [candidate, ["lan", "192.168.1.7", 41000]]})
-    assert read == Offer(1, {}, (LAN,))
-
-
-def test_the_first_sixteen_candidates_count() -> None:
-    """Of any number."""
-    read = offer.read({"round": 1, "ports": {}, "candidates": [["lan", "192.168.1.7", 1 + port] for port in range(99)]})
-    assert read
-    assert [candidate.address.port for candidate in read.candidates] == [*range(1, 17)]
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
-)
-
-
-@given(st.fixed_dictionaries({}, optional={"round": json_values, "ports": json_values, "candidates": json_values}))
-def test_any_offer_is_read_or_refused(body: dict[str, Any]) -> None:
-    """Never an error, and never more than may be."""
-    read = offer.read(body)
-    assert read is None or len(read.candidates) <= MAX_CANDIDATES
-
-
 def test_an_offer_is_said_once_until_something_changes() -> None:
-    """Or until the peer shall try again."""
+    """An unchanged offer is repeated only so that the peer tries again."""
     rendezvous = meeting()
     rendezvous.offer([LAN])
-    assert said(rendezvous.news())["round"] == 1
-    assert rendezvous.news() is None
+    assert said(rendezvous.changed_offer())["round"] == 1
+    assert rendezvous.changed_offer() is None
     rendezvous.offer([LAN, LAN])
-    assert rendezvous.news() is None
-    assert said(rendezvous.again())["round"] == 2
+    assert rendezvous.changed_offer() is None
+    assert said(rendezvous.next_offer())["round"] == 2
     rendezvous.offer([])
-    assert said(rendezvous.news()) == {"round": 3, "ports": {"4": 41000}, "candidates": []}
+    assert said(rendezvous.changed_offer()) == {"round": 3, "ports": {"4": 41000}, "candidates": []}
 
 
 def test_an_offer_counts_once_and_they_may_not_come_too_fast() -> None:
-    """A copy on a second stream, an older one, a flood."""
+    """A copy, an older offer and the ninth at once are ignored."""
     rendezvous = meeting()
     body = said(Offer(5, {}, (LAN,)).encode())
-    assert rendezvous.take(body, NOW)
-    assert not rendezvous.take(body, NOW)
-    assert not rendezvous.take({**body, "round": 4}, NOW)
-    assert sum(rendezvous.take({**body, "round": number}, NOW) for number in range(6, 100)) == 7
-    assert rendezvous.take({**body, "round": 100}, NOW + 1)
+    assert rendezvous.take_offer(body, NOW)
+    assert not rendezvous.take_offer(body, NOW)
+    assert not rendezvous.take_offer({**body, "round": 4}, NOW)
+    assert sum(rendezvous.take_offer({**body, "round": number}, NOW) for number in range(6, 100)) == 7
+    assert rendezvous.take_offer({**body, "round": 100}, NOW + 1)
 
 
 def test_what_ssh_shows_is_tried_with_the_peers_ports() -> None:
-    """Of the same family; nothing as long as no port is known."""
+    """The port is that of the same family; without one the address is not tried."""
     rendezvous = meeting()
     rendezvous.sees_peer(["203.0.113.9", "2001:db8::9"])
     assert rendezvous.candidates() == ()
-    rendezvous.take(said(Offer(1, {4: 42000}, (LAN,)).encode()), NOW)
+    rendezvous.take_offer(said(Offer(1, {4: 42000}, (LAN,)).encode()), NOW)
     assert rendezvous.candidates() == (LAN, Candidate("visible", UdpAddress("203.0.113.9", 42000)))
 
 
 def test_what_ssh_shows_through_a_tunnel_is_not_tried() -> None:
-    """It is the relay's or the peer's own loopback, where programs of others listen."""
+    """SSH shows a loopback address there, where other programs listen."""
     rendezvous = meeting()
     rendezvous.sees_peer(["127.0.0.1", "::1", "fe80::1", "0.0.0.0", "pi"])
-    rendezvous.take({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
+    rendezvous.take_offer({"round": 1, "ports": {"4": 41000, "6": 41001}, "candidates": []}, 0)
     assert rendezvous.candidates() == ()
 
 
 def asked(rendezvous: Rendezvous, now: float) -> list[bytes]:
-    return [data for _, _, data in rendezvous.questions(now)]
+    return [data for _, _, data in rendezvous.take_questions(now)]
 
 
 def test_a_server_is_asked_until_it_answers_and_the_answer_is_offered() -> None:
-    """With the same transaction each time, so that any answer will do."""
+    """Each question has the same transaction, so that any answer will do."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
+    rendezvous.use_servers([SERVER], NOW)
     first = asked(rendezvous, NOW)
     assert asked(rendezvous, NOW + 0.1) == []
     assert asked(rendezvous, NOW + 0.2) == first
     answer = stun.respond(first[0], UdpAddress("203.0.113.7", 61000))
     assert answer
-    assert rendezvous.answered("4", SERVER, answer)
+    assert rendezvous.take_stun_answer("4", SERVER, answer)
     assert asked(rendezvous, NOW + 10) == []
-    assert said(rendezvous.news())["candidates"] == [["reflexive", "203.0.113.7", 61000]]
+    assert said(rendezvous.changed_offer())["candidates"] == [["reflexive", "203.0.113.7", 61000]]
 
 
 def test_a_server_that_is_silent_is_left_alone() -> None:
-    """Until the next round."""
+    """After five questions the server is not asked again until the next round."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
-    assert sum(len(asked(rendezvous, NOW + step / 10)) for step in range(100)) == len(ASKED_AT)
+    rendezvous.use_servers([SERVER], NOW)
+    assert sum(len(asked(rendezvous, NOW + step / 10)) for step in range(100)) == len(QUESTION_TIMES)
 
 
 def test_answers_of_others_do_not_count() -> None:
-    """From another address, with another transaction, to another socket, a second time; nor an address of no use."""
+    """A wrong server, transaction or socket, or a second answer is refused; a useless address is not offered."""
     rendezvous = meeting()
-    rendezvous.asks([SERVER], NOW)
+    rendezvous.use_servers([SERVER], NOW)
     (request,) = asked(rendezvous, NOW)
     answer = stun.respond(request, UdpAddress("203.0.113.7", 61000))
     wrong = stun.respond(stun.request(bytes(12)), UdpAddress("203.0.113.7", 61000))
@@ -168,40 +104,22 @@ def test_answers_of_others_do_not_count() -> None:
     assert answer
     assert wrong
     assert useless
-    assert not rendezvous.answered("4", SERVER._replace(port=1), answer)
-    assert not rendezvous.answered("4", SERVER, wrong)
-    assert not rendezvous.answered("6", SERVER, answer)
-    assert rendezvous.answered("4", SERVER, useless)
-    assert not rendezvous.answered("4", SERVER, answer)
-    assert said(rendezvous.news())["candidates"] == []
+    assert not rendezvous.take_stun_answer("4", SERVER._replace(port=1), answer)
+    assert not rendezvous.take_stun_answer("4", SERVER, wrong)
+    assert not rendezvous.take_stun_answer("6", SERVER, answer)
+    assert rendezvous.take_stun_answer("4", SERVER, useless)
+    assert not rendezvous.take_stun_answer("4", SERVER, answer)
+    assert said(rendezvous.changed_offer())["candidates"] == []
 
 
 def test_rounds_follow_each_other_more_slowly() -> None:
-    """Half a minute apart in the end; five minutes while a direct path is there."""
+    """In the end a round comes every half minute, and every five minutes with a direct path."""
     rendezvous = meeting()
     began, moments = NOW, list[float]()
     for _ in range(6):
         due = rendezvous.due(has_direct=False)
-        assert rendezvous.is_time(due, has_direct=False)
+        assert rendezvous.begin_due_round(due, has_direct=False)
         moments.append(due - began)
         began = due
     assert moments == [5, 10, 15, 30, 30, 30]
     assert rendezvous.due(has_direct=True) == began + 300
-
-
-def test_a_relay_passes_on_what_the_two_ends_send() -> None:
-    """To where the other was last heard from; strangers' packets, and floods, go nowhere."""
-    secret, counts = bytes(range(32)), Counter[str]()
-    relay = Relaying(identities(secret), counts)
-    client, far = Seal(secret, Counter(), is_client=True), Seal(secret, Counter(), is_client=False)
-    home, office, cafe = UdpAddress("203.0.113.7", 1), UdpAddress("192.0.2.9", 2), UdpAddress("203.0.113.99", 3)
-    assert relay.pass_on(client.close(PROBE, b""), home, NOW) is None
-    assert relay.pass_on(far.close(PROBE, b""), office, NOW) == home
-    assert relay.pass_on(client.close(PROBE, b""), cafe, NOW) == office
-    assert relay.pass_on(far.close(PROBE, b""), office, NOW) == cafe
-    for junk in (b"", bytes(100), client.close(PROBE, b"")[:20], client.close(PROBE, bytes(2000))):
-        assert relay.pass_on(junk, home, NOW) is None
-    packet = client.close(PROBE, b"")
-    assert sum(relay.pass_on(packet, cafe, NOW) is not None for _ in range(3000)) < 1000
-    assert counts["packets_of_strangers"] == 4
-    assert counts["packets_refused_rate"] > 2000

@@ -1,4 +1,4 @@
-"""When datagrams without an answer go again, in which order, and how often."""
+"""When unanswered datagrams are sent again, in which order, and how often."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from math import inf
 
 import pytest
 
-from tunneld.core.pair.resend import AGAIN, MORE, MOST, TIMES, Unanswered
+from tunneld.core.pair.resend import ECHO_RESENDS, MAX_UNANSWERED, RESEND_PAUSE, RESENDS, UnansweredDatagrams
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
 NOW = 1000.0
 LATE = NOW + 0.1
 
 
-def of(*numbers: int, trip: float = 0.08, has_echoes: bool = False) -> Unanswered:
-    """Datagrams with these numbers, each sent in the packet of ten times its number."""
-    unanswered = Unanswered(has_echoes=has_echoes)
+def of(*numbers: int, trip: float = 0.08, has_echoes: bool = False) -> UnansweredDatagrams:
+    """Unanswered datagrams with these numbers; datagram n left in packet 10 n."""
+    unanswered = UnansweredDatagrams(has_echoes=has_echoes)
     for number in numbers:
         unanswered.add(Waiting(0, number, b"key", NOW), [10 * number], LATE + number / 100, trip)
     return unanswered
 
 
-def numbers(unanswered: Unanswered, now: float) -> list[int]:
-    """Those that go again now."""
-    return [late.waiting.number for late in unanswered.again(now)]
+def numbers(unanswered: UnansweredDatagrams, now: float) -> list[int]:
+    """The numbers of the datagrams that are sent again now."""
+    return [late.waiting.number for late in unanswered.take_late(now)]
 
 
 def test_when_one_is_late_all_go_again_the_newest_first() -> None:
-    """It says what the others say."""
+    """The newest datagram brings what the others bring."""
     unanswered = of(1, 2, 3)
     assert unanswered.due() == LATE + 0.01
     assert numbers(unanswered, LATE + 0.01) == [3, 2, 1]
-    assert unanswered.due() == LATE + 0.01 + AGAIN
+    assert unanswered.due() == LATE + 0.01 + RESEND_PAUSE
 
 
 def test_one_that_went_along_is_not_late_before_its_time() -> None:
-    """Or it would take the next one along, and that the one after it, for as long as somebody types."""
+    """Otherwise each datagram would make the next one late, for as long as somebody types."""
     unanswered = of(1, 9)
     assert numbers(unanswered, unanswered.due()) == [9, 1]
     unanswered.answered(10)
@@ -43,9 +43,9 @@ def test_one_that_went_along_is_not_late_before_its_time() -> None:
 
 
 def test_an_answer_to_any_of_its_packets_is_enough() -> None:
-    """The first, a copy, or a later one; an answer to something else changes nothing."""
+    """The first packet or a copy may be answered; an answer to another packet changes nothing."""
     unanswered = of(1, 2, 3)
-    unanswered.went(1, 11)
+    unanswered.add_packet(1, 11)
     unanswered.answered(11)
     unanswered.answered(20)
     unanswered.answered(99)
@@ -54,46 +54,46 @@ def test_an_answer_to_any_of_its_packets_is_enough() -> None:
     assert unanswered.due() == inf
 
 
-def moments(unanswered: Unanswered) -> list[float]:
-    """When something goes again, in seconds after the first time."""
+def moments(unanswered: UnansweredDatagrams) -> list[float]:
+    """When something is sent again, in seconds after the first time."""
     moments = []
     while unanswered.due() < inf:
         moments.append(unanswered.due())
-        unanswered.again(moments[-1])
+        unanswered.take_late(moments[-1])
     return [moment - moments[0] for moment in moments]
 
 
 def test_it_ends_when_mosh_itself_sends_again() -> None:
-    """And then it is only remembered."""
+    """After three times the datagram is only remembered."""
     unanswered = of(1)
-    assert moments(unanswered) == pytest.approx([AGAIN * time for time in range(TIMES)])
+    assert moments(unanswered) == pytest.approx([RESEND_PAUSE * time for time in range(RESENDS)])
     assert numbers(unanswered, NOW + 1) == []
 
 
 def test_an_echo_goes_again_for_longer() -> None:
-    """It is what somebody waits for; of several, the newest, which says what the others say."""
-    quick = [AGAIN * time for time in range(TIMES)]
-    slow = [quick[-1] + 2 * AGAIN * time for time in range(1, MORE + 1)]
+    """mosh-server's newest datagram is what somebody waits for, and it brings what the others bring."""
+    quick = [RESEND_PAUSE * time for time in range(RESENDS)]
+    slow = [quick[-1] + 2 * RESEND_PAUSE * time for time in range(1, ECHO_RESENDS + 1)]
     assert moments(of(1, has_echoes=True)) == pytest.approx([*quick, *slow])
     several = of(1, 2, has_echoes=True)
-    for _ in range(TIMES + 1):
+    for _ in range(RESENDS + 1):
         going = numbers(several, several.due())
     assert going == [2]
 
 
 def test_on_a_long_line_they_go_less_often() -> None:
-    """They would be on their way all at once, and fill a slow one."""
+    """With the usual pauses all of them would be on the way at once, and fill a slow line."""
     assert moments(of(1, trip=0.6)) == pytest.approx([0, 0.075, 0.15])
     assert moments(of(1, trip=2.0)) == pytest.approx([0, 0.25, 0.5])
 
 
 def test_what_mosh_has_sent_anew_by_now_does_not_go_again() -> None:
-    """A laptop slept meanwhile: mosh would take the time for a round trip."""
+    """After a laptop's sleep mosh would measure the sleep as a round trip."""
     unanswered = of(1)
     assert numbers(unanswered, NOW + MAX_AGE) == []
     assert unanswered.due() == inf
 
 
 def test_the_oldest_give_way() -> None:
-    unanswered = of(*range(2 * MOST))
-    assert [late.waiting.number for late in unanswered] == [*reversed(range(MOST, 2 * MOST))]
+    unanswered = of(*range(2 * MAX_UNANSWERED))
+    assert [late.waiting.number for late in unanswered] == [*reversed(range(MAX_UNANSWERED, 2 * MAX_UNANSWERED))]

@@ -1,4 +1,4 @@
-"""A person types while paths appear, die and change: how soon the echo of each key is there."""
+"""A person types while paths appear, die and change: how soon each key's echo comes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CASES = [
 
 @pytest.mark.parametrize(("client", "far", "expected"), CASES)
 def test_where_a_path_can_be_it_is_found_within_two_seconds(client: Nat | None, far: Nat | None, expected: str) -> None:
-    """Through any pair of NATs; a relay is used when there is no other way, and left when there is."""
+    """Through any pair of NATs that allows one a direct path is found, and a relay is used otherwise."""
     net = between(client, far, has_relay=True)
     net.stands(2)
     for carrier in carriers(net):
@@ -60,7 +60,7 @@ def test_port_keeping_nats_need_no_server() -> None:
 
 
 def test_on_one_lan_the_lan_is_used() -> None:
-    """Though both are visible from outside as well."""
+    """The LAN's path is used, though both ends are visible from outside as well."""
     nat = cone(CLIENT)
     net = Internet(Place("192.168.1.7", "home", nat), Place("192.168.1.9", "home", nat))
     net.connects()
@@ -70,7 +70,7 @@ def test_on_one_lan_the_lan_is_used() -> None:
 
 @pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)])
 def test_a_path_that_dies_loses_no_key(ways: tuple[str, ...]) -> None:
-    """In both directions or in one: what it swallowed goes over the stream, and the last echo comes within 1.5 s."""
+    """In both directions or in one: what the path swallowed goes over the stream, and no echo takes 0.7 s."""
     net = between(restricted(CLIENT), restricted(FAR))
     net.stands(5)
     typist = Typist(net, 20)
@@ -88,7 +88,7 @@ def test_a_path_that_dies_loses_no_key(ways: tuple[str, ...]) -> None:
 
 
 def test_udp_that_appears_is_used_within_a_minute() -> None:
-    """Even after an hour without."""
+    """Even after an hour without UDP a path is in use 35 s after it passes."""
     net = between(restricted(CLIENT), restricted(FAR))
     for weather in net.weather.values():
         weather.is_blocked = True
@@ -112,7 +112,7 @@ def test_a_path_that_died_in_silence_costs_one_key_less_than_half_a_second() -> 
 
 
 def test_what_went_over_a_stream_that_died_as_well_is_rescued() -> None:
-    """The answer was late, the stream took it, and nobody knows yet that it leads nowhere: the relay takes it."""
+    """When both the path and the stream that took over are dead, the relay's path takes the datagram."""
     net = Internet(home(None, lan="one"), office(None, lan="one"), has_relay=True)
     lines = Line(stalls=[(START + 12, START + 60)]), Line(stalls=[(START + 12, START + 60)])
     net.connects(up=lines[0], down=lines[1])
@@ -124,7 +124,7 @@ def test_what_went_over_a_stream_that_died_as_well_is_rescued() -> None:
 
 
 def test_a_round_trip_that_grows_is_no_death() -> None:
-    """By 1.2 s, without a stream: of all the questions that are asked meanwhile the first are not forgotten."""
+    """A round trip that grows by 1.2 s leads to doubt, but the earliest questions are still answered."""
     net = Internet(home(None), office(None))
     net.connects()
     net.stands(12)
@@ -138,7 +138,7 @@ def test_a_round_trip_that_grows_is_no_death() -> None:
 
 
 def test_a_peer_that_speaks_from_elsewhere_is_answered_on_the_stream_as_well() -> None:
-    """Until it is clear whether it has moved there: the echo of the first key is not late."""
+    """Until it is clear whether the peer has moved, both carry, so that not even the first echo is late."""
     net = between(restricted(CLIENT), cone(FAR))
     net.stands(11)
     net.moves(net.client, Place("10.9.9.9", "cafe", restricted(CAFE)), notices=False)
@@ -149,7 +149,7 @@ def test_a_peer_that_speaks_from_elsewhere_is_answered_on_the_stream_as_well() -
 
 @pytest.mark.parametrize("notices", [True, False])
 def test_a_laptop_that_moves_has_its_echo_within_two_seconds(notices: bool) -> None:
-    """To another network, whether the operating system says so or not; SSH stands still, but TCP holds out."""
+    """Whether the operating system tells of the move or not, no echo takes 0.7 s; the SSH connection survives."""
     net = between(restricted(CLIENT), restricted(FAR))
     net.stands(5)
     typist = Typist(net, 20)
@@ -162,7 +162,7 @@ def test_a_laptop_that_moves_has_its_echo_within_two_seconds(notices: bool) -> N
 
 
 def test_a_laptop_that_moves_takes_the_path_along_without_ssh() -> None:
-    """SSH died with the old address, and a far end that can be reached from anywhere hears from the new one."""
+    """SSH died with the old address, but a far end that anybody reaches sees the new one in the packets."""
     net = between(restricted(CLIENT), cone(FAR))
     net.stands(5)
     net.loses()
@@ -178,7 +178,7 @@ def test_a_laptop_that_moves_takes_the_path_along_without_ssh() -> None:
 
 
 def test_a_laptop_that_moves_behind_a_strict_nat_has_its_echo_through_the_relay() -> None:
-    """SSH died, the far end lets in only whom it spoke to: the relay, of which both know, carries at once."""
+    """SSH died and the far end's NAT lets only known addresses in, so the relay, which both know, carries at once."""
     net = between(restricted(CLIENT), restricted(FAR), has_relay=True)
     net.stands(15)
     net.loses()
@@ -191,7 +191,7 @@ def test_a_laptop_that_moves_behind_a_strict_nat_has_its_echo_through_the_relay(
 
 
 def test_the_path_carries_on_when_ssh_dies_and_a_later_connection_joins() -> None:
-    """Nobody notices either."""
+    """No key is lost and none is late, neither when SSH dies nor when a connection joins."""
     net = between(restricted(CLIENT), restricted(FAR))
     net.stands(5)
     typist = Typist(net, 20)
@@ -203,7 +203,7 @@ def test_the_path_carries_on_when_ssh_dies_and_a_later_connection_joins() -> Non
 
 
 def test_a_lan_is_found_when_one_comes_home() -> None:
-    """From outside to the network of the far end, which tells itself."""
+    """When the laptop comes to the far end's own network, the LAN's path is used within three seconds."""
     net = between(restricted(CLIENT), restricted(FAR))
     net.stands(10)
     net.moves(net.client, Place("10.0.0.55", "office", net.far.place.nat))
@@ -212,7 +212,7 @@ def test_a_lan_is_found_when_one_comes_home() -> None:
 
 
 def test_a_nat_that_forgets_is_entered_again() -> None:
-    """Its new ports are found by the packets that come from there."""
+    """The far end finds the NAT's new port by the packets that come from there."""
     net = between(restricted(CLIENT, keeps_port=False), cone(FAR))
     net.stands(10)
     assert net.client.place.nat
@@ -225,7 +225,7 @@ def test_a_nat_that_forgets_is_entered_again() -> None:
 
 
 def test_a_path_too_narrow_for_full_datagrams_is_not_used() -> None:
-    """Though small probes pass: the stream carries, as a large screen would be lost on the path."""
+    """Small probes pass, but the stream carries, because a large screen would be lost on the path."""
     net = between(None, None)
     for weather in net.weather.values():
         weather.mtu = 1200
@@ -235,7 +235,7 @@ def test_a_path_too_narrow_for_full_datagrams_is_not_used() -> None:
 
 
 def test_a_path_that_becomes_narrow_is_left() -> None:
-    """Full datagrams stop passing while small ones pass: it is noticed from full probes without an answer."""
+    """When full datagrams stop passing, full probes without an answer reveal it."""
     net = between(None, None)
     net.stands(5)
     for weather in net.weather.values():
@@ -249,7 +249,7 @@ def test_a_path_that_becomes_narrow_is_left() -> None:
 
 
 def test_datagrams_larger_than_mosh_over_ipv6_sends_are_tried_first() -> None:
-    """The first goes over the stream, and once a probe of its size has passed, over the path."""
+    """The first one takes the stream, and the path takes the next once a probe of that size was answered."""
     net = between(None, None)
     net.stands(5)
     net.sends(net.far, bytes(1252))

@@ -1,4 +1,4 @@
-"""What round trips tell of a path, and what room it has."""
+"""What round trips tell of a path: when an answer is late, and whether a queue is on the way."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from math import inf
 
 import pytest
 
-from tunneld.core.pair.headroom import BURST, LEAST, REGAINED_IN, Headroom
-from tunneld.core.pair.round_trips import GROUP, GROUPS, LATE, QUEUE, QUEUED, UNKNOWN, RoundTrips
+from tunneld.core.pair.round_trips import ASSUMED_TRIP, GROUP, GROUPS, LATE_MARGIN, QUEUE, QUEUED, RoundTrips
 
 NOW = 1000.0
 
 
 def trips(*each: float, every: float = 0.05, since: float = NOW, of: RoundTrips | None = None) -> RoundTrips:
-    """Answers to what was asked `every` so often."""
+    """Round trips of these lengths, whose questions left `every` seconds apart."""
     made = of or RoundTrips()
     for number, trip in enumerate(each):
         asked = since + number * every
@@ -22,12 +21,12 @@ def trips(*each: float, every: float = 0.05, since: float = NOW, of: RoundTrips 
 
 
 def test_nothing_is_known_at_first() -> None:
-    """An answer is late after a guess."""
-    assert (RoundTrips().usual, RoundTrips().shortest, RoundTrips().late) == (None, inf, UNKNOWN + LATE)
+    """Before the first round trip an answer is late after an assumed one."""
+    assert (RoundTrips().usual, RoundTrips().shortest, RoundTrips().late) == (None, inf, ASSUMED_TRIP + LATE_MARGIN)
 
 
 def test_the_shortest_is_remembered_for_a_while() -> None:
-    """And forgotten when the way may have changed."""
+    """The shortest round trip is forgotten after sixteen groups, and at once when the route may have changed."""
     made = trips(0.02, *[0.1] * 8, every=1.1 * GROUP)
     assert made.shortest == pytest.approx(0.02)
     made.forget_shortest()
@@ -36,7 +35,7 @@ def test_the_shortest_is_remembered_for_a_while() -> None:
 
 
 def test_what_waits_on_the_way_makes_each_round_trip_longer() -> None:
-    """For as long as each of the last is; a way that became longer is one after a while, and at once after a move."""
+    """While each of the last eight is long there is a queue; later, or after a move, it is a longer route."""
     queue = [0.08 + 1.1 * QUEUE] * QUEUED
     assert trips(0.08, *queue).has_queue
     assert not trips(0.08, *queue, 0.09).has_queue
@@ -48,38 +47,14 @@ def test_what_waits_on_the_way_makes_each_round_trip_longer() -> None:
 
 
 def test_one_short_round_trip_means_that_nothing_waits() -> None:
-    """Nor do a few long ones say so, nor long ones on a long way."""
+    """One short round trip among the last eight, only seven long ones, or a route that was always long are no queue."""
     assert not trips(0.08, *[0.2] * (QUEUED - 1), 0.09).has_queue
     assert not trips(0.08, *[0.2] * (QUEUED - 2)).has_queue
     assert not trips(*[0.6] * 2 * QUEUED).has_queue
 
 
 def test_where_packets_come_as_they_like_late_ones_are_no_queue() -> None:
-    """Jitter of 100 ms, and then eight late ones in a row."""
+    """With a jitter of 100 ms eight long round trips in a row may be chance; with 10 ms they are a queue."""
     wild = [0.08, 0.18] * 20
     assert not trips(*wild, *[0.19, 0.15] * (QUEUED // 2)).has_queue
     assert trips(*[0.08, 0.09] * 20, *[0.19, 0.18] * (QUEUED // 2)).has_queue
-
-
-def test_a_queue_halves_the_room_which_grows_back() -> None:
-    """What was saved is gone, and it is not halved again before that can show; a minute later all is as before."""
-    room = Headroom(8.0, NOW)  # 1000 bytes a second
-    assert [room.take(1000 * int(BURST), NOW), room.take(1, NOW)] == [True, False]
-    room.halve(NOW + 10)
-    room.halve(NOW + 10)
-    assert not room.take(100, NOW + 10)
-    assert room.size(NOW + 10) == pytest.approx(4.0)
-    assert room.take(45, NOW + 10.1)
-    assert room.size(NOW + 10 + REGAINED_IN / 4) == pytest.approx(6.0)
-    assert room.size(NOW + 10 + REGAINED_IN) == 8.0
-    for second in range(100, 110):
-        room.halve(NOW + second)
-    assert 8.0 * LEAST <= room.size(NOW + 110) < 2 * 8.0 * LEAST
-
-
-def test_no_room_stays_none() -> None:
-    """However long one waits."""
-    room = Headroom(0.0, NOW)
-    room.halve(NOW)
-    assert not room.take(1, NOW + 1000)
-    assert room.size(NOW + 1000) == 0

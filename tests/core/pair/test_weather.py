@@ -1,4 +1,4 @@
-"""Whatever happens to the network between two ends: datagrams flow, once each, and nothing swings or grows."""
+"""Whatever happens to the network between two ends, datagrams flow, each once, and nothing swings or grows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.core.pair.internet import CLIENT, FAR, End, Internet, Nat, Place, home, office
+from tests.core.pair.internet import CLIENT, FAR, End, Internet, Nat, Place, cone, home, office
 from tests.core.stream.simulated import Line
 from tunneld.core.pair.outbox import MAX_PACKETS
 from tunneld.core.pair.paths import MAX_PATHS
@@ -29,7 +29,7 @@ def nat(drawn: tuple[str, str] | None, public: str, *, keeps_port: bool = True) 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> Internet:
-    """Two ends anywhere, under any sky, with an SSH connection between them."""
+    """Two ends behind any NATs, with any loss and delay between them, and an SSH connection."""
     keeps = draw(st.booleans())
     net = Internet(
         home(nat(draw(nats), CLIENT, keeps_port=keeps)),
@@ -97,7 +97,7 @@ calendars = st.lists(st.tuples(st.floats(0, 60), deeds), max_size=8)
 
 
 def chatters(net: Internet, seconds: float, every: float = 0.2) -> dict[int, list[float]]:
-    """Both ends send all the time; when, for the client and the far end."""
+    """Both ends send all the time; the moments at which the client (0) and the far end (1) sent."""
     sent: dict[int, list[float]] = {0: [], 1: []}
 
     def speaks(which: int, end: End, number: int) -> None:
@@ -111,15 +111,15 @@ def chatters(net: Internet, seconds: float, every: float = 0.2) -> dict[int, lis
 
 
 def longest_gap(end: End, since: float, until: float) -> float:
-    """Seconds without a datagram, at most, between two moments."""
+    """The longest time without a datagram between two moments, in seconds."""
     moments = [since, *(when for when, _ in end.got if since <= when <= until), until]
     return max(later - earlier for earlier, later in pairwise(moments))
 
 
-@settings(max_examples=50, deadline=None, phases=WHOLE)
+@settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_no_datagram_comes_twice_and_nothing_grows_or_swings(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """In any world, whatever happens in it."""
+    """In any world, and whatever happens in it."""
     chatters(net, 90)
     for when, deed in calendar:
         net.after(when, partial(deed, net))
@@ -137,10 +137,10 @@ def test_no_datagram_comes_twice_and_nothing_grows_or_swings(net: Internet, cale
     assert net.sent_bytes * 8 / 1000 / 90 < 2 * (64 + 45 + 40)  # copies, both ways; datagrams; probes
 
 
-@settings(max_examples=40, deadline=None, phases=WHOLE)
+@settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_with_a_stream_datagrams_flow_within_seconds(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """Three after the last thing that happened at most, whatever the paths look like: the stream is always there."""
+    """Whatever the paths look like, no gap is longer than three seconds, because the stream is always there."""
     for when, deed in calendar:
         net.after(when, partial(deed, net))
     net.stands(60)
@@ -153,10 +153,10 @@ def test_with_a_stream_datagrams_flow_within_seconds(net: Internet, calendar: li
         assert longest_gap(end, since, net.now) < 3, end.pair.snapshot(net.now)
 
 
-@settings(max_examples=40, deadline=None, phases=WHOLE)
+@settings(max_examples=25, deadline=None, phases=WHOLE)
 @given(worlds(), calendars)
 def test_without_a_stream_datagrams_flow_when_a_path_exists(net: Internet, calendar: list[tuple[float, Deed]]) -> None:
-    """Half a minute at most after it does: the far end is on the open Internet, the client can reach it."""
+    """When the client can reach the far end, which is on the open Internet, datagrams flow within half a minute."""
     net.far.place = office(None)
     net.connects("first")
     net.stands(1)
@@ -176,17 +176,19 @@ def test_without_a_stream_datagrams_flow_when_a_path_exists(net: Internet, calen
         assert longest_gap(end, since, net.now) < 1, end.pair.snapshot(net.now)
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.02])
-@settings(max_examples=3, deadline=None, phases=WHOLE)
+@pytest.mark.parametrize("jitter", [0.0, 0.01])
+@settings(max_examples=5, deadline=None, phases=WHOLE)
 @given(st.integers(0, 1 << 32), st.sampled_from([0.0, 0.02, 0.1]))
 def test_paths_that_are_alike_never_swing(jitter: float, seed: int, loss: float) -> None:
-    """A relay and two ways without one: once chosen, a path is left for a false alarm at most, and taken again."""
-    net = Internet(home(None), office(None), seed=seed, has_relay=True)
-    for weather in net.weather.values():
-        weather.jitter, weather.loss = jitter, loss
+    """Over the LAN, through the NAT or by the relay: the path in use is left for one false alarm at most."""
+    nat = cone(CLIENT)
+    net = Internet(Place("192.168.1.7", "home", nat), Place("192.168.1.9", "home", nat), seed=seed, has_relay=True)
+    for weather in (*net.weather.values(), net.lan_weather):
+        weather.delay, weather.jitter, weather.loss = 0.04, jitter, loss
     net.connects()
-    chatters(net, 300)
+    chatters(net, 70)
     net.stands(10)
     before = [len(end.pair.history) for end in net.ends]
-    net.stands(290)
-    assert max(len(end.pair.history) - count for end, count in zip(net.ends, before, strict=True)) <= (4 if loss else 0)
+    net.stands(60)
+    moves = [len(end.pair.history) - count for end, count in zip(net.ends, before, strict=True)]
+    assert max(moves) <= (2 if loss else 0)  # away, and back

@@ -42,7 +42,7 @@ class Typist:
 
     @property
     def ages(self) -> list[float]:
-        """Seconds from each key to the first that came of its echoes; those that were lost are missing."""
+        """Seconds from each key to the first of its echoes that came; keys without an echo are missing."""
         came: dict[int, float] = {}
         for when, datagram in self.net.client.got:
             came.setdefault(int.from_bytes(datagram[:4], "big"), when)
@@ -54,7 +54,7 @@ class Typist:
 
 
 def between(client: Nat | None, far: Nat | None, *, loss: float = 0.0, has_relay: bool = False) -> Internet:
-    """A connection of 80 ms round trip, UDP and TCP alike."""
+    """An SSH connection and UDP, both with a round trip of 80 ms."""
     net = Internet(home(client), office(far), has_relay=has_relay)
     for weather in net.weather.values():
         weather.loss = loss

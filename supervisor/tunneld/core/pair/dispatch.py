@@ -1,4 +1,4 @@
-"""How mosh's datagrams leave: over paths, streams or both, in copies, and again when no answer comes."""
+"""How mosh's datagrams leave: over paths, streams or both, in copies, and again when an answer is late."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections import Counter
 
 from tunneld.core.pair.outbox import Outbox
 from tunneld.core.pair.paths import Paths
-from tunneld.core.pair.redundancy import SMALL
-from tunneld.core.pair.resend import LateDatagram, Unanswered
+from tunneld.core.pair.resend import UnansweredDatagram, UnansweredDatagrams
 from tunneld.core.pair.route import Route, is_new, route
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import choose
+from tunneld.core.stream.choice import SMALL, choose
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
-CALM, DOUBT = 0, 1
-"""Flow numbers of datagrams on a stream: whether their sender trusts the path that it uses, if any."""
+CALM_FLOW, DOUBTING_FLOW = 0, 1
+"""Flow numbers of datagrams on a stream. A datagram on DOUBTING_FLOW tells the peer that the sender's path may have
+died, so that the peer does not rely on it either."""
 
-GRIEF = 5.0
-"""Seconds after the death of a path for which the peer is told so: it will have noticed by then."""
+TELL_DEATH_FOR = 5.0
+"""Seconds after a path's death for which datagrams stay on DOUBTING_FLOW: by then the peer has noticed by itself."""
 
 
 class Dispatch:
-    """`streams`, `paths` and `outbox` are the pair's; `counts` says what became of datagrams."""
+    """Sends one end's datagrams over the pair's `streams` and `paths`; what is for UDP goes through its `outbox`.
+
+    `counts` says what became of datagrams; `is_client`: this is mosh-client's end.
+    """
 
     def __init__(
         self,
@@ -37,85 +40,88 @@ class Dispatch:
         self._paths = paths
         self._outbox = outbox
         self._counts = counts
-        self._unanswered = Unanswered(has_echoes=not is_client)
+        self._unanswered = UnansweredDatagrams(has_echoes=not is_client)
         self._number = 0
         self._began = now
 
     def send(self, datagram: bytes, now: float) -> None:
-        """A new datagram leaves."""
+        """Send a new datagram, of MAX_DATAGRAM bytes at most."""
         if len(datagram) > self._paths.full:  # over IPv4 mosh's are a little longer than over IPv6
             self._paths.grow(len(datagram), now)
-        waiting = Waiting(self._mood(now), self._number, datagram, now)
+        waiting = Waiting(self._flow(now), self._number, datagram, now)
         self._number = (self._number + 1) & 0xFFFFFFFF
         paths, streams, beside = self._route(datagram, now)
         for stream in streams:
             stream.offer(waiting)
         packets = [self._outbox.send(path, waiting.number, datagram, now) for path in [*beside, *paths[:1]]]
         if paths and len(datagram) <= SMALL:
-            self._outbox.plan(waiting.number, datagram, now)
+            self._outbox.plan_copies(waiting.number, datagram, now)
             if self._paths.current and not streams:
                 self._unanswered.add(waiting, packets, now + paths[0].trips.late, paths[0].rtt or 0.0)
         if not paths and not streams:
             self._counts["datagrams_without_carrier"] += 1
 
     def answered(self, packet: int) -> None:
-        """The peer has had this packet."""
+        """The peer has received the packet with this number."""
         self._unanswered.answered(packet)
 
     def due(self) -> float:
-        """When to call `tick`."""
-        return min([self._unanswered.due(), *self._outbox.due()])
+        """When to call `tick`; inf: nothing waits."""
+        return min(self._unanswered.due(), self._outbox.due())
 
     def tick(self, now: float) -> None:
-        """Copies leave that are due, and what has no answer in time goes again."""
-        for copy in self._outbox.ripe(now):
+        """Send the copies that are due, and send unanswered datagrams again when an answer is late."""
+        for copy in self._outbox.take_due_copies(now):
             paths = self._route(copy.datagram, now).paths
             path = paths[copy.place % len(paths)] if paths else None
             if path and self._outbox.spend(path, copy.datagram, now):
                 packet = self._outbox.send(path, copy.number, copy.datagram, now)
-                self._unanswered.went(copy.number, packet)
+                self._unanswered.add_packet(copy.number, packet)
         if self._unanswered.due() <= now:
-            going = self._unanswered.again(now)
-            for late in going:
-                self._go_again(late, going[0].times, now)
+            late = self._unanswered.take_late(now)
+            for unanswered in late:
+                self._send_again(unanswered, late[0].times, now)
 
     def rescue(self, now: float) -> None:
-        """The path has gone silent: what it took last goes over what else there is. The peer drops what it has."""
-        for late in self._unanswered:
-            number, datagram, since = late.waiting.number, late.waiting.datagram, late.waiting.since
-            if late.is_rescued or now - since >= MAX_AGE:
+        """The path went silent: send what it took last over all other carriers. The peer drops what it has."""
+        for unanswered in self._unanswered:
+            number, datagram, since = unanswered.waiting.number, unanswered.waiting.datagram, unanswered.waiting.since
+            if unanswered.is_rescued or now - since >= MAX_AGE:
                 continue
-            late.is_rescued = True
+            unanswered.is_rescued = True
             paths, streams, beside = self._route(datagram, now)
-            self._stream(late, streams, now)
-            late.packets.update(self._outbox.send(path, number, datagram, now) for path in [*paths[:1], *beside])
+            self._stream(unanswered, streams, now)
+            unanswered.packets.update(self._outbox.send(path, number, datagram, now) for path in [*paths[:1], *beside])
             self._counts["datagrams_rescued"] += 1
 
     def is_in_doubt(self, now: float) -> bool:
-        """The path in use may have died, or the last one just did: the peer had better not rely on it either."""
+        """Whether the path in use may have died, or the last one died a moment ago: the peer should not rely on it."""
         current = self._paths.current
         if current:
             return current.is_our_doubt(now)
-        return self._paths.since > self._began and now - self._paths.since < GRIEF
+        return self._paths.since > self._began and now - self._paths.since < TELL_DEATH_FOR
 
-    def _mood(self, now: float) -> int:
-        return DOUBT if self.is_in_doubt(now) else CALM
+    def _flow(self, now: float) -> int:
+        return DOUBTING_FLOW if self.is_in_doubt(now) else CALM_FLOW
 
-    def _go_again(self, late: LateDatagram, turn: int, now: float) -> None:
-        """Over one of the paths in turn, all the same one, so that the newest comes first; over streams once."""
-        number, datagram = late.waiting.number, late.waiting.datagram
+    def _send_again(self, unanswered: UnansweredDatagram, turn: int, now: float) -> None:
+        """Send a datagram again, over the streams as well if they have not had it.
+
+        All datagrams of one `turn` take the same path, so that the newest arrives first; the next turn the next path.
+        """
+        number, datagram = unanswered.waiting.number, unanswered.waiting.datagram
         paths, streams, _ = self._route(datagram, now)
-        self._stream(late, streams or choose(self._streams.values(), len(datagram), now), now)
+        self._stream(unanswered, streams or choose(self._streams.values(), len(datagram), now), now)
         path = paths[turn % len(paths)] if paths else None
         if path and self._outbox.spend(path, datagram, now):
-            late.packets.add(self._outbox.send(path, number, datagram, now))
+            unanswered.packets.add(self._outbox.send(path, number, datagram, now))
 
-    def _stream(self, late: LateDatagram, streams: list[StreamCarrier], now: float) -> None:
-        if late.is_streamed:
+    def _stream(self, unanswered: UnansweredDatagram, streams: list[StreamCarrier], now: float) -> None:
+        if unanswered.is_streamed:
             return
         for stream in streams:
-            stream.offer(late.waiting._replace(flow=self._mood(now)))
-        late.is_streamed = bool(streams)
+            stream.offer(unanswered.waiting._replace(flow=self._flow(now)))
+        unanswered.is_streamed = bool(streams)
 
     def _route(self, datagram: bytes, now: float) -> Route:
         known = [path for path in self._paths if path.rtt is not None]

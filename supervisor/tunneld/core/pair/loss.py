@@ -1,4 +1,4 @@
-"""How much of what is sent on a path gets lost: from what was sent and what the peer says has come."""
+"""How much of what is sent on a path gets lost: we know what was sent, and the peer's answers say what has come."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from math import inf
 from typing import NamedTuple
 
 REMEMBERED = 30.0
-"""Seconds: a typist's seconds hold about 20 packets, so that one loss in a hundred shows within a few."""
+"""Seconds: a typist causes about 20 packets a second, so one loss in a hundred shows within a few seconds."""
 
-EVERY = 0.2
+ENTRY_EVERY = 0.2
 """Seconds between two entries, so that the list stays short."""
 
 OVERTAKEN = 0.8
-"""Seconds of which one entry counts. At the end of a while the best: what was only overtaken has come in one of them.
-At its beginning the worst: in a better one the probe itself was overtaken, which looked like a loss afterwards."""
+"""Seconds at each end of a period in which one entry counts, because packets overtake each other. At the period's end
+it is the best entry: a packet that was only overtaken has come by one of them. At the period's beginning it is the
+worst: a better one was taken when its probe had been overtaken itself, and would show losses afterwards that never
+were."""
+
+MIN_SAMPLE = 20
+"""Packets of which a share of losses can be told."""
 
 
 class _Entry(NamedTuple):
@@ -29,24 +34,30 @@ class _Entry(NamedTuple):
 
 
 class Loss:
-    """Packets that were sent up to a probe, and that had come when it was answered, both counted from the start."""
+    """The loss of one path within the last REMEMBERED seconds."""
 
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque()
 
     def learn(self, sent: int, came: int, now: float) -> None:
+        """The answer to a packet came.
+
+        Args:
+            sent: how many packets we had sent on this path when that packet left, that packet included.
+            came: how many packets the peer had received on this path when it answered.
+        """
         if self._entries and sent < self._entries[-1].sent:
             return  # a later answer has overtaken it
         if self._entries and came < self._entries[-1].came // 2:
             self._entries.clear()  # the peer began to count anew
-        if len(self._entries) > 1 and now - self._entries[-2].when < EVERY:
+        if len(self._entries) > 1 and now - self._entries[-2].when < ENTRY_EVERY:
             self._entries.pop()
         self._entries.append(_Entry(now, sent, came))
         while now - self._entries[0].when > REMEMBERED:
             self._entries.popleft()
 
     def lately(self, seconds: float, now: float) -> tuple[int, int]:
-        """How many packets the answers of the last `seconds` are about, and how many of them were lost."""
+        """How many packets the answers of the last `seconds` are about, and how many of these packets were lost."""
         entries = list(self._entries)
         recent = entries[bisect_left(entries, (now - seconds,)) :]
         if len(recent) < 2:
@@ -58,4 +69,5 @@ class Loss:
         return sent, max(0, min(sent, min(entry.missing for entry in late) - first.missing))
 
     def forget(self) -> None:
+        """The network changed, or the path begins anew: earlier losses say nothing."""
         self._entries.clear()

@@ -1,11 +1,10 @@
-"""OFFER: where one end of a pair may be reached over UDP, told to the other over a stream.
+"""OFFER: one end of a pair tells the other over a stream where it may be reached over UDP.
 
     {"round": 3, "ports": {"4": 41000, "6": 41001}, "candidates": [["lan", "192.168.1.7", 41000], ...]}
 
-`round` grows with each offer of an end; a copy of it on another stream says nothing new. `ports` are the end's own UDP
-ports by address family, to be tried with the addresses that SSH shows for it. Whoever gets an offer tries everything in
-it at once, as the sender does on its side: that opens the NATs between them.
-"""
+`round` grows with each offer of an end, so a copy that comes on another stream is known as one. `ports` are the end's
+own UDP ports by address family; its peer tries them with the addresses that SSH shows for the end. Whoever gets an
+offer tries everything in it at once, as the sender does on its side: that opens the NATs between them."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tunneld.core.pair.path import KINDS, Candidate, UdpAddress
+from tunneld.core.pair.candidate import KINDS, Candidate, UdpAddress
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -22,11 +21,14 @@ MAX_CANDIDATES = 16
 
 
 class Offer(NamedTuple):
+    """`round` is at least 1 in an offer from the wire; `ports` has one for each family that the end has."""
+
     round: int
     ports: Mapping[int, int]  # by family, 4 or 6
     candidates: tuple[Candidate, ...]
 
     def encode(self) -> Frame:
+        """The frame that carries the offer."""
         return frame.message(
             frame.OFFER,
             {
@@ -38,7 +40,10 @@ class Offer(NamedTuple):
 
 
 def read(body: dict[str, Any]) -> Offer | None:
-    """What a peer offers, without what makes no sense in it; None when nothing does."""
+    """The offer in the JSON object of a peer's frame; None when its shape is wrong.
+
+    Ports and candidates that make no sense are left out, and so is every candidate after MAX_CANDIDATES.
+    """
     count: Any = body.get("round")
     ports, candidates = body.get("ports"), body.get("candidates")
     if not _is_number(count, 1 << 32) or not isinstance(ports, dict) or not isinstance(candidates, list):
@@ -50,8 +55,8 @@ def read(body: dict[str, Any]) -> Offer | None:
     )
 
 
-def sensible(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Each once, and no more than may be offered."""
+def distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Each candidate once, in order, and no more than MAX_CANDIDATES."""
     return tuple(dict.fromkeys(candidates))[:MAX_CANDIDATES]
 
 
@@ -63,7 +68,11 @@ def _candidate(value: object) -> Candidate | None:
 
 
 def reachable(host: object) -> str | None:
-    """The address in its usual spelling; None for what no peer is reached at, or must not make us try."""
+    """A numeric address in its usual spelling; None when no peer is reached there.
+
+    Names, scoped and IPv4-mapped addresses give None; so do loopback, link-local, multicast and broadcast addresses,
+    so that a peer cannot make us knock at our own machine or network.
+    """
     if not isinstance(host, str) or len(host) > 45 or "%" in host:
         return None
     try:
@@ -77,4 +86,4 @@ def reachable(host: object) -> str | None:
 
 
 def _is_number(value: object, below: int) -> bool:
-    return type(value) is int and 0 < value < below
+    return type(value) is int and 0 < value < below  # a bool is an int, but no number here

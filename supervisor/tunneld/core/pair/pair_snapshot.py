@@ -1,4 +1,7 @@
-"""What a pair shows to people: its paths, streams and choice as plain values, ready for JSON."""
+"""What a pair shows to people: its paths, streams and choice as plain values, ready for JSON.
+
+Times are seconds, loss is a share from 0 to 1; None (null) where nothing is known. Tested in
+tests/core/pair/test_pair.py."""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from tunneld.core.stream.carrier import StreamCarrier
 
 
 def name(path: Path | None) -> str:
-    """What carries datagrams, in words."""
+    """What carries datagrams, in words; `path` is the path in use, if there is one."""
     return f"{path.kind} {path.remote}" if path else "stream"
 
 
 def in_use(paths: Paths, streams: Iterable[StreamCarrier], now: float) -> dict[str, Any]:
-    """What carries the next datagram."""
+    """What carries the next datagram, since how many seconds, and why."""
     current = paths.current
     if current:
         return {"carrier": "path", "since": round(now - paths.since, 1), "why": paths.why, **_measured(current, now)}
     ready = [stream for stream in streams if stream.greeted]
     carrier = "stream" if ready else "none"
     rtt = min((stream.rtt for stream in ready if stream.rtt is not None), default=None)
-    return {"carrier": carrier, "since": round(now - paths.since, 1), "why": paths.why, "rtt": _milli(rtt)}
+    return {"carrier": carrier, "since": round(now - paths.since, 1), "why": paths.why, "rtt": _rounded(rtt)}
 
 
 def path(one: Path, current: Path | None, now: float) -> dict[str, Any]:
-    """One path."""
+    """What is known about a path; `current` is the path in use."""
     held = one.held_until - now
     return {
         **_measured(one, now),
@@ -44,11 +47,11 @@ def path(one: Path, current: Path | None, now: float) -> dict[str, Any]:
 
 
 def stream(one: StreamCarrier, now: float) -> dict[str, Any]:
-    """One stream."""
+    """What is known about a stream."""
     return {
         "name": one.name,
         "greeted": one.greeted,
-        "rtt": _milli(one.rtt),
+        "rtt": _rounded(one.rtt),
         "waited": round(one.waited(now), 3),
         "sent": one.sent,
         "received": one.received,
@@ -61,11 +64,11 @@ def _measured(one: Path, now: float) -> dict[str, Any]:
         "kind": one.kind,
         "local": one.local,
         "remote": str(one.remote),
-        "rtt": _milli(one.rtt),
+        "rtt": _rounded(one.rtt),
         "loss": round(share, 4) if share is not None else None,
     }
 
 
-def _milli(seconds: float | None) -> float | None:
-    """Seconds, to a tenth of a millisecond."""
+def _rounded(seconds: float | None) -> float | None:
+    """To a tenth of a millisecond."""
     return round(seconds, 4) if seconds is not None else None

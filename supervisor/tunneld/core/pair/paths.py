@@ -1,7 +1,8 @@
-"""All paths of a pair, and which one is used.
+"""All paths of a pair, and which of them is used.
 
-The choice is one pure function: direct before relayed, then the shortest round trip, and no move for less than is felt.
-Each move away from a path that lives makes the next one wait twice as long, so the choice does not swing.
+The choice is one pure function: a direct path comes before a relayed one, then the shortest round trip counts, and a
+difference that nobody feels is no reason to move. Each move away from a path that lives makes the next move wait twice
+as long, so the choice does not swing.
 """
 
 from __future__ import annotations
@@ -10,44 +11,49 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import inf, sqrt
 
-from tunneld.core.pair.path import FORGIVEN, NEEDED, Candidate, Path, UdpAddress
+from tunneld.core.pair.candidate import Candidate, UdpAddress
+from tunneld.core.pair.loss import MIN_SAMPLE
+from tunneld.core.pair.path import FORGIVE_AFTER, NEEDED_SIZE, Path
 from tunneld.core.stream.flow import Rate
 
 MAX_PATHS = 32
-"""Sixteen candidates from two sockets, or from one of each family and what NATs made of the peer's."""
+"""Sixteen candidates from two sockets; or from one socket of each family, and what NATs made of the peer's
+addresses."""
 
 MAX_FOUND = 8
-"""Of these, how many the peer's probes may make by coming from somewhere new, at once and each 40 seconds: between two
-NATs that map for each peer and let all in, every probe would make another."""
+"""Of these, how many the peer's questions may make by coming from somewhere new: so many at once, and one each 5 s.
+Between two NATs that map for each peer and let all in, every probe would make another path."""
 
 FOUND = "peer"
 """The kind of a path that nobody offered: the peer's packets come from there."""
 
-FORGOTTEN = 60.0
-"""Seconds without a sign of life after which a path that is not offered is forgotten."""
+FORGET_AFTER = 60.0
+"""Seconds without a packet of the peer's after which a path that is not offered is forgotten."""
 
 BETTER_BY, BETTER_SHARE = 0.005, 0.9
-"""A shorter round trip is better by 5 ms and by a tenth at least, or nobody feels it."""
+"""A round trip is shorter only if it is by 5 ms, and by a tenth; nobody feels less."""
 
-PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
-"""Seconds in use before a better path counts, from the second move to one on; doubled by each, until the network
-changes. The first is free: the relay is often the first to answer, and the direct path comes a moment later."""
+MIN_STAY, MAX_STAY = 1.0, 60.0
+"""Seconds on a path before a better one counts: at first and at most. The first move is free, because the relay is
+often the first to answer, and the direct path comes a moment later. Each further move away from a path that lives
+doubles the stay; a change of network makes the next move free again."""
 
-TOO_MUCH_LOSS, LOSS_WINDOW, COUNTED = 0.2, 5.0, 20
-"""A fifth of the packets of the last seconds, of which there must be that many; surely so, not by chance."""
+TOO_MUCH_LOSS, LOSS_WINDOW = 0.2, 5.0
+"""A path that lost more than this share of its packets, within so many seconds, is held back. There must be MIN_SAMPLE
+packets, and the loss must exceed the share by its standard deviation, so that it is no chance."""
 
 
-def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patient: bool) -> Path | None:
-    """The path to use; None: none may be.
+def choose_path(current: Path | None, paths: Iterable[Path], now: float, *, must_stay: bool) -> Path | None:
+    """The path to use; None: no path may be used.
 
-    `is_patient`: that another one is better is no reason now, as long as this one lives; in doubt both carry.
+    `must_stay`: do not leave a live path for a better one yet. While it is in doubt, other carriers carry as well.
     """
     passing = [path for path in paths if path.passes()]
     usable = [path for path in passing if path.is_open(now)]
     trusted = [path for path in usable if not path.is_silent(now)]
     pool = trusted or usable or [path for path in passing if path.is_lossy]
     best = min(pool, key=lambda path: (not path.is_direct, path.trips.shortest), default=None)
-    if (current in passing and is_patient) or (current in pool and not trusted):
+    if (current in passing and must_stay) or (current in pool and not trusted):
         return current
     if best is None or current not in pool or current is None:
         return best
@@ -58,20 +64,23 @@ def choose(current: Path | None, paths: Iterable[Path], now: float, *, is_patien
 
 
 class Paths:
-    """`current` is in use since `since`, because of `why`; `full` is the size that paths should pass."""
+    """`current` is in use since `since`, for the reason `why`; `full` is the size in bytes that paths should pass.
+
+    `counts` says how many paths were refused.
+    """
 
     def __init__(self, counts: Counter[str], now: float) -> None:
         self.current: Path | None = None
         self.since = now
         self.why = "no path has answered yet"
-        self.full = NEEDED
+        self.full = NEEDED_SIZE
         self._counts = counts
         self._paths: dict[tuple[str, UdpAddress], Path] = {}
-        self._families: dict[str, int] = {}
-        self._offered: dict[UdpAddress, str] = {}
+        self._families: dict[str, int] = {}  # by socket: 4 or 6
+        self._offered: dict[UdpAddress, str] = {}  # the kind by address
         self._probes = Rate(100, 100)
         self._finds = Rate(0.2, MAX_FOUND)
-        self._patience = 0.0
+        self._stay = 0.0
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._paths.values())
@@ -82,16 +91,18 @@ class Paths:
     # What may be tried
 
     def open(self, local: str, family: int, now: float) -> None:
+        """A socket of `family` (4 or 6) is there: try what was offered from it as well."""
         self._families[local] = family
         self._fill(now)
 
     def shut(self, local: str) -> None:
+        """The socket is gone, and its paths with it."""
         self._families.pop(local, None)
         for path in [path for path in self if path.local == local]:
             self._remove(path)
 
     def offer(self, candidates: Iterable[Candidate], now: float) -> None:
-        """Where the peer may be; every one is tried from the beginning."""
+        """Replace the candidates at which the peer may be, and begin a new round."""
         self._offered = {}
         for kind, address in candidates:
             self._offered.setdefault(address, kind)
@@ -103,21 +114,25 @@ class Paths:
         self.start(now)
 
     def start(self, now: float) -> None:
-        """A new round: everything that does not answer is tried again."""
+        """Begin a new round: try every path again that does not answer."""
         for path in self:
             path.start(now)
 
     def moved(self, now: float) -> None:
-        """Nothing that was known holds any more."""
-        self._patience = 0.0
+        """The network changed: nothing that was known about the paths holds any more."""
+        self._stay = 0.0
         for path in self:
             path.doubt_everything(now)
 
     def heard(self, local: str, remote: UdpAddress, now: float, *, asks: bool) -> Path | None:
-        """A packet of the peer's came: its path, a new one if need be and it asks; None when there is none."""
+        """Record that an authenticated packet came from `remote` at the socket `local`.
+
+        Returns:
+            Its path. A packet that asks for an answer makes a new path if need be; None: there is no path.
+        """
         path = self._paths.get((local, remote))
         if path is None and asks:
-            path = self._find(local, remote, now)
+            path = self._add_found(local, remote, now)
         if path is None:
             return None
         path.heard = now
@@ -126,17 +141,21 @@ class Paths:
         return path
 
     def take_answer(self, number: int, came: int, now: float) -> bool:
-        """The peer answers packet `number`, from wherever: what counts is where that packet went."""
+        """The peer answers packet `number`. Where that packet went counts, not where the answer comes from.
+
+        Returns:
+            False when the answer is to no question of ours.
+        """
         return any(path.take_answer(number, came, now) for path in self)
 
     def grow(self, full: int, now: float) -> None:
-        """Datagrams of `full` bytes have come up: paths are asked whether they pass such ones."""
+        """The first datagram of `full` bytes has come: ask all paths whether they pass such datagrams."""
         self.full = full
         for path in self:
             path.grow(now)
 
     def has_direct(self, now: float) -> bool:
-        """Whether a path that no relay is on may be used."""
+        """Whether a path without a relay on it may be used."""
         return any(path.is_direct and path.is_open(now) for path in self)
 
     def find(self, local: str, remote: UdpAddress) -> Path | None:
@@ -145,44 +164,48 @@ class Paths:
     # Time
 
     def due(self, now: float, *, is_active: bool) -> float:
-        """When a probe is due, or a judgement may change."""
+        """When a probe is due, or time may change the choice. `is_active`: somebody is typing."""
         moments = [path.due(in_use=path is self.current, is_active=is_active) for path in self]
-        moments += [path.changes(now) for path in self]
-        patient_until = self.since + self._patience
-        return min([*moments, patient_until if self.current and patient_until > now else inf])
+        moments += [path.next_change(now) for path in self]
+        stays_until = self.since + self._stay
+        return min([*moments, stays_until if self.current and stays_until > now else inf])
 
     def to_probe(self, now: float, *, is_active: bool) -> list[Path]:
-        """The paths that are due to be asked now."""
+        """The paths that are due to be probed now."""
         return [path for path in self if path.due(in_use=path is self.current, is_active=is_active) <= now]
 
     def may_probe(self, now: float) -> bool:
-        """Whether one more probe is within bounds, whatever peers and candidates make us do."""
+        """Take one probe from the rate of all probes; False: too many, whatever peers and candidates ask for."""
         return self._probes.allows(now)
 
     def review(self, now: float) -> str | None:
-        """Judge all paths anew and choose; what changed, in words for people."""
+        """Judge all paths anew and choose.
+
+        Returns:
+            Why the choice changed, in words for people; None: it did not change.
+        """
         for path in list(self):
             self._judge(path, now)
-        former, is_patient = self.current, now - self.since < self._patience
-        chosen = choose(former, self, now, is_patient=is_patient)
+        former, must_stay = self.current, now - self.since < self._stay
+        chosen = choose_path(former, self, now, must_stay=must_stay)
         if chosen is former:
             return None
         reason = self._reason(former, chosen, now)
         if former and chosen and former.passes():
-            self._patience = min(max(PATIENCE, 2 * self._patience), LONGEST_PATIENCE)
+            self._stay = min(max(MIN_STAY, 2 * self._stay), MAX_STAY)
         self.current, self.since, self.why = chosen, now, reason
         return reason
 
     def _judge(self, path: Path, now: float) -> None:
         if path.is_dead(now):
-            path.end(now)
+            path.give_up(now)
         sent, lost = path.loss.lately(LOSS_WINDOW, now)
-        if path.is_open(now) and sent >= COUNTED and lost - sqrt(lost) > TOO_MUCH_LOSS * sent:
-            path.hold(now)
-        if path is self.current and now - self.since > FORGIVEN and not path.is_doubtful(now):
+        if path.is_open(now) and sent >= MIN_SAMPLE and lost - sqrt(lost) > TOO_MUCH_LOSS * sent:
+            path.hold_for_loss(now)
+        if path is self.current and now - self.since > FORGIVE_AFTER and not path.is_doubtful(now):
             path.forgive()
-        last = max(path.made, path.heard or 0.0)
-        if path.kind == FOUND and path is not self.current and now - last > FORGOTTEN:
+        last = max(path.created, path.heard or 0.0)
+        if path.kind == FOUND and path is not self.current and now - last > FORGET_AFTER:
             self._remove(path)
 
     def _reason(self, former: Path | None, chosen: Path | None, now: float) -> str:
@@ -210,27 +233,30 @@ class Paths:
         path = self._paths[local, remote] = Path(kind, local, remote, now)
         return path
 
-    def _find(self, local: str, remote: UdpAddress, now: float) -> Path | None:
-        if not self._finds.allows(now) or not self._has_room():
+    def _add_found(self, local: str, remote: UdpAddress, now: float) -> Path | None:
+        if not self._finds.allows(now) or not self._make_room():
             self._counts["paths_refused"] += 1
             return None
         if self.current:
-            self.current.warn(now)  # has the peer moved there?
+            self.current.warn(now)  # the peer may have moved there
         return self._add(FOUND, local, remote, now)
 
     def _remove(self, path: Path) -> None:
         self._paths.pop((path.local, path.remote), None)
         if path is self.current:
-            path.end(path.made)  # so that nothing chooses it again
+            path.give_up(path.created)  # so that nothing chooses it again
             path.fault = "its socket is gone"
 
-    def _has_room(self) -> bool:
-        """Room for one more path that nobody offered; the stalest that does not answer gives way."""
+    def _make_room(self) -> bool:
+        """Make room for one more path that nobody offered; False: each that there is answers, or is in use.
+
+        Of those that do not answer, the one that was heard longest ago gives way.
+        """
         found = [path for path in self if path.kind == FOUND]
         if len(found) < MAX_FOUND and len(self) < MAX_PATHS:
             return True
         stale = [path for path in found if path.answered is None and path is not self.current]
         if not stale:
             return False
-        self._remove(min(stale, key=lambda path: path.heard or path.made))
+        self._remove(min(stale, key=lambda path: path.heard or path.created))
         return True

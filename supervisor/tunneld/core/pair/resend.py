@@ -1,12 +1,12 @@
-"""Small datagrams whose answer has not come, and when they go again.
+"""Small datagrams that the peer has not answered, and when they are sent again.
 
-mosh waits a round trip and 100 ms more before it sends again. Here the first answer that is late makes all that have
-none go again, a few times a few milliseconds apart. The newest goes first: it says whatever mosh has no word of yet,
-and mosh takes no round trip from what comes behind it.
+mosh waits for a round trip and 100 ms more before it sends again. Here the first late answer makes all unanswered
+datagrams leave again, a few times, a few milliseconds apart. The newest goes first: it brings everything that the
+peer's mosh has not acknowledged, and mosh takes no round trip from datagrams that arrive behind a newer one.
 
-One that mosh does take a late round trip from, whichever way it went, makes mosh-server believe in a slow line, and
-hold the next echoes back. So this ends soon, and mosh's own repetition does the rest, a new datagram that is not late.
-Only mosh-server's newest is worth more: the echo that somebody waits for.
+Where mosh does measure a late round trip from a datagram that was sent again, mosh-server takes the line for a slow one
+and holds the next echoes back. So the resending ends soon, and mosh's own retransmission, a new datagram that is not
+late, does the rest. Only mosh-server's newest datagram is sent for longer: it is the echo that somebody waits for.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from math import inf
 
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
-AGAIN, TRIP_SHARE = 0.0125, 1 / 8
-"""Seconds from one time to the next, or this share of the round trip: a long line is often a slow one as well."""
+RESEND_PAUSE, TRIP_SHARE = 0.0125, 1 / 8
+"""Seconds from one time to the next, or this share of the round trip if that is longer: a long line is often slow
+too."""
 
-TIMES = 3
-"""How often one goes again. mosh's own repetition follows soon, as a new datagram, whose round trip is not late."""
+RESENDS = 3
+"""How often a datagram is sent again. Soon after, mosh itself sends a new datagram, whose round trip is not late."""
 
-MORE = 5
-"""How often the newest of mosh-server's goes again after that, with pauses twice as long: then mosh-server does so."""
+ECHO_RESENDS = 5
+"""How often mosh-server's newest datagram is sent again after RESENDS times, with pauses twice as long. Then
+mosh-server itself sends again."""
 
-MOST = 8
+MAX_UNANSWERED = 8
 """Datagrams that are remembered: what a quick typist causes in a second."""
 
 
-class LateDatagram:
-    """`packets` carried it. It went again `times` times, `every` seconds apart; `is_streamed`: over streams as well.
+class UnansweredDatagram:
+    """A datagram that left in `packets` (their numbers) and has no answer; `due` is when to send it again, or inf.
 
-    `is_rescued`: also over what else there was when its path went silent.
+    It was sent again `times` times so far, every `every` seconds. `is_streamed`: streams have taken it as well;
+    `is_rescued`: all other carriers have, because its path went silent.
     """
 
     def __init__(self, waiting: Waiting, packets: Iterable[int], due: float, every: float) -> None:
@@ -44,55 +47,61 @@ class LateDatagram:
         self.is_streamed = self.is_rescued = False
 
 
-class Unanswered:
-    """`has_echoes`: these are mosh-server's datagrams."""
+class UnansweredDatagrams:
+    """The last MAX_UNANSWERED of one end. `has_echoes`: this is mosh-server's end."""
 
     def __init__(self, *, has_echoes: bool) -> None:
         self._has_echoes = has_echoes
         self._newest = -1
-        self._sent: dict[int, LateDatagram] = {}  # by the datagram's number, the oldest first
+        self._sent: dict[int, UnansweredDatagram] = {}  # by the datagram's number, the oldest first
 
-    def __iter__(self) -> Iterator[LateDatagram]:
+    def __iter__(self) -> Iterator[UnansweredDatagram]:
         """The newest first."""
         return reversed(self._sent.values())
 
     def add(self, waiting: Waiting, packets: Iterable[int], due: float, trip: float) -> None:
-        """A datagram leaves in these packets; from `due` on its answer, which takes `trip` seconds, is late."""
+        """A datagram leaves in these packets. From `due` on its answer, which takes `trip` seconds, is late."""
         self._newest = waiting.number
-        self._sent[waiting.number] = LateDatagram(waiting, packets, due, max(AGAIN, trip * TRIP_SHARE))
-        if len(self._sent) > MOST:
+        every = max(RESEND_PAUSE, trip * TRIP_SHARE)
+        self._sent[waiting.number] = UnansweredDatagram(waiting, packets, due, every)
+        if len(self._sent) > MAX_UNANSWERED:
             del self._sent[next(iter(self._sent))]
 
-    def went(self, number: int, packet: int) -> None:
-        """This packet carries the datagram as well."""
+    def add_packet(self, number: int, packet: int) -> None:
+        """A copy of datagram `number` leaves in packet number `packet`; an answer to either is enough."""
         if number in self._sent:
             self._sent[number].packets.add(packet)
 
     def answered(self, packet: int) -> None:
-        """The peer has had this packet, and so the datagram in it."""
-        for number, late in self._sent.items():
-            if packet in late.packets:
+        """The peer has received this packet, and so the datagram in it."""
+        for number, datagram in self._sent.items():
+            if packet in datagram.packets:
                 del self._sent[number]
                 return
 
     def due(self) -> float:
-        """When the next one goes again."""
-        return min((late.due for late in self), default=inf)
+        """When the next datagram is to be sent again; inf: none is."""
+        return min((datagram.due for datagram in self), default=inf)
 
-    def again(self, now: float) -> list[LateDatagram]:
-        """One is late: those that go again now. Having gone along makes none late before its own time."""
-        for late in self:
-            if now - late.waiting.since >= MAX_AGE:  # a laptop slept
-                late.due = inf
-        going = [late for late in self if late.due < inf]
-        for late in going:
-            late.times += 1
-            late.due = max(late.due, now + self._pause(late))
-        return going
+    def take_late(self, now: float) -> list[UnansweredDatagram]:
+        """An answer is late: the datagrams to send again now, the newest first, each counted as sent again.
 
-    def _pause(self, late: LateDatagram) -> float:
-        if late.times < TIMES:
-            return late.every
-        if self._has_echoes and late.waiting.number == self._newest and late.times < TIMES + MORE:
-            return 2 * late.every
+        Those whose own answer is not late yet go along, but their `due` stays: one late answer must not make the next
+        datagrams late in turn, for as long as somebody types.
+        """
+        for datagram in self:
+            if now - datagram.waiting.since >= MAX_AGE:  # the machine slept: mosh has sent again by itself
+                datagram.due = inf
+        late = [datagram for datagram in self if datagram.due < inf]
+        for datagram in late:
+            datagram.times += 1
+            datagram.due = max(datagram.due, now + self._pause(datagram))
+        return late
+
+    def _pause(self, datagram: UnansweredDatagram) -> float:
+        if datagram.times < RESENDS:
+            return datagram.every
+        is_newest_echo = self._has_echoes and datagram.waiting.number == self._newest
+        if is_newest_echo and datagram.times < RESENDS + ECHO_RESENDS:
+            return 2 * datagram.every
         return inf

@@ -1,65 +1,68 @@
-"""STUN Binding, the least of it that tells an address (RFC 8489): a request, its answer, and nothing else.
+"""STUN's Binding method (RFC 8489), as little as tells an address: a request, its success response, nothing else.
 
-A message has a header of 20 bytes, all numbers big-endian: type u16 (0x0001 request, 0x0101 success), length of what
-follows u16, the magic cookie 0x2112A442, and the transaction's 12 bytes. Attributes follow: type u16, length u16, value
-padded to 4 bytes. The answer's XOR-MAPPED-ADDRESS (0x0020) holds what the server saw as the request's source.
-"""
+A message has a header of 20 bytes, all numbers big-endian: type u16 (0x0001 request, 0x0101 success response), length
+of what follows u16, the magic cookie 0x2112A442, and the transaction's 12 bytes (section 5). Attributes follow: type
+u16, length u16, value padded to 4 bytes (section 14). The response's XOR-MAPPED-ADDRESS (0x0020, section 14.2) holds
+the address that the server saw as the request's source."""
 
 from __future__ import annotations
 
 import ipaddress
 import struct
 
-from tunneld.core.pair.path import UdpAddress
+from tunneld.core.pair.candidate import UdpAddress
 
-TRANSACTION = 12
+TRANSACTION_SIZE = 12
 """Bytes; whoever cannot guess them cannot answer."""
 
-LARGEST = 548
-"""Bytes: what any server may send without knowing the path (RFC 8489, section 6.1); more is not read."""
+LARGEST_RESPONSE = 548
+"""Bytes: what a server may send over IPv4 without knowing the path (RFC 8489, section 6.1); more is not read."""
 
 _REQUEST, _SUCCESS = 0x0001, 0x0101
 _COOKIE = 0x2112A442
 _XOR_MAPPED_ADDRESS = 0x0020
 _FAMILIES = {1: 4, 2: 16}  # bytes of an address
 
-_HEADER = struct.Struct(">HHI12s")
-_ATTRIBUTE = struct.Struct(">HH")
+_MESSAGE_HEADER = struct.Struct(">HHI12s")
+_ATTRIBUTE_HEADER = struct.Struct(">HH")
 
 
 def is_stun(data: bytes) -> bool:
-    """By the first two bits and the cookie."""
-    return len(data) >= _HEADER.size and data[0] < 0x40 and data[4:8] == _COOKIE.to_bytes(4, "big")
+    """Whether this looks like a STUN message: by its first two bits and its magic cookie (RFC 8489, section 5)."""
+    return len(data) >= _MESSAGE_HEADER.size and data[0] < 0x40 and data[4:8] == _COOKIE.to_bytes(4, "big")
 
 
 def request(transaction: bytes) -> bytes:
-    """What to ask a server; `transaction` is 12 bytes of chance."""
-    return _HEADER.pack(_REQUEST, 0, _COOKIE, transaction)
+    """A Binding request without attributes; `transaction` is 12 bytes that nobody can guess."""
+    return _MESSAGE_HEADER.pack(_REQUEST, 0, _COOKIE, transaction)
 
 
 def respond(data: bytes, source: UdpAddress) -> bytes | None:
-    """A reflector's answer to `data` from `source`; None: say nothing.
+    """A server's response to `data`, which came from `source`; None: send nothing.
 
-    Attributes of the request do not matter, but for those that must be understood: a request that has any is not
-    answered. So an answer (32 or 44 bytes) is at most 2.2 times its request, and goes to nobody but its source.
+    A request with an attribute that must be understood (type below 0x8000) gets no response; other attributes are
+    ignored. A response (32 or 44 bytes) is at most 2.2 times as long as its request, and goes to its source alone.
     """
     if not is_stun(data):
         return None
-    kind, length, _, transaction = _HEADER.unpack_from(data)
-    attributes = _attributes(data[_HEADER.size :], length)
-    if kind != _REQUEST or attributes is None or any(known < 0x8000 for known, _ in attributes):
+    kind, length, _, transaction = _MESSAGE_HEADER.unpack_from(data)
+    attributes = _attributes(data[_MESSAGE_HEADER.size :], length)
+    if kind != _REQUEST or attributes is None or any(attribute < 0x8000 for attribute, _ in attributes):
         return None
     value = _mapped(source, transaction)
-    body = _ATTRIBUTE.pack(_XOR_MAPPED_ADDRESS, len(value)) + value
-    return _HEADER.pack(_SUCCESS, len(body), _COOKIE, transaction) + body
+    body = _ATTRIBUTE_HEADER.pack(_XOR_MAPPED_ADDRESS, len(value)) + value
+    return _MESSAGE_HEADER.pack(_SUCCESS, len(body), _COOKIE, transaction) + body
 
 
 def read_response(data: bytes) -> tuple[bytes, UdpAddress] | None:
-    """The transaction and the address that the server saw; None when this is not such an answer."""
-    if not is_stun(data) or len(data) > LARGEST:
+    """The transaction, and the address that the server saw; None when `data` is no valid success response.
+
+    The caller must compare the transaction with that of its request: anybody can make a response.
+    """
+    if not is_stun(data) or len(data) > LARGEST_RESPONSE:
         return None
-    kind, length, _, transaction = _HEADER.unpack_from(data)
-    attributes = _attributes(data[_HEADER.size :], length)
+    kind, length, _, transaction = _MESSAGE_HEADER.unpack_from(data)
+    attributes = _attributes(data[_MESSAGE_HEADER.size :], length)
     if kind != _SUCCESS or attributes is None:
         return None
     for attribute, value in attributes:
@@ -70,16 +73,16 @@ def read_response(data: bytes) -> tuple[bytes, UdpAddress] | None:
 
 
 def _attributes(data: bytes, length: int) -> list[tuple[int, bytes]] | None:
-    """None when they are not what the header says, or run over the end."""
+    """Types and values; None when their length is not what the header says, or an attribute runs over the end."""
     if length != len(data) or length % 4:
         return None
     found = []
     while data:
-        kind, size = _ATTRIBUTE.unpack_from(data)
-        end = _ATTRIBUTE.size + size
+        kind, size = _ATTRIBUTE_HEADER.unpack_from(data)
+        end = _ATTRIBUTE_HEADER.size + size
         if end > len(data):
             return None
-        found.append((kind, data[_ATTRIBUTE.size : end]))
+        found.append((kind, data[_ATTRIBUTE_HEADER.size : end]))
         data = data[end + -size % 4 :]
     return found
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from tunneld.core.stream.carrier import StreamCarrier
 
 SMALL = 300
-"""Bytes: what a keystroke and its echo take; twice that costs a typist less than 10 kbit/s."""
+"""Bytes: up to this size a datagram is a whole instruction of mosh's, a keystroke or its echo. Sent twice, these cost a
+typist less than 10 kbit/s."""
 
 
 def choose(carriers: Iterable[StreamCarrier], size: int, now: float) -> list[StreamCarrier]:

@@ -23,7 +23,7 @@ SERVING = frame.message(frame.SERVING, {"join": "/nowhere"}).encode()
 PRELUDE = f"""
 import os, socket, sys, time
 sys.path.insert(0, {str(Path(tunneld.__file__).parents[1])!r})
-from tunneld.core import frame
+from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame, message
 greeting = {HELLO!r}
 def say(data):

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import DeliverOnFlow, FlowEnded, Happening, Message, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, EndpointEvent, FlowEnded, Message, Outlet
 from tunneld.core.stream.flow import Flow
 from tunneld.core.supervise.backoff import Limits, floor
 from tunneld.errors import TunneldError
@@ -263,7 +263,7 @@ class AgentLink:
 
     # Datagrams
 
-    def _apply(self, events: Iterable[Happening]) -> None:
+    def _apply(self, events: Iterable[EndpointEvent]) -> None:
         for event in events:
             match event:
                 case DeliverOnFlow(flow, datagram) if self.outlet.flows.get(flow.number) is flow:

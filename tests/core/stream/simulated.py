@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, FlowEnded, Happening, Ingress, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, FlowEnded, EndpointEvent, Ingress, Outlet
 
 PORT = 60001
 PORTS = range(60001, 60011)
@@ -95,7 +95,7 @@ class Conversation:
     def sides(self) -> Iterable[tuple[Endpoint, StreamCarrier]]:
         return [(side, carrier) for side in self._sides.values() for carrier in side.carriers.values()]
 
-    def happened(self, events: list[Happening]) -> None:
+    def happened(self, events: list[EndpointEvent]) -> None:
         for event in events:
             if isinstance(event, FlowEnded):
                 self.ended.append(event.flow.number)

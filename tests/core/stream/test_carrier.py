@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.stream import frame
-from tunneld.core.stream.carrier import MAX_CONTROL, PATIENCE, StreamCarrier
+from tunneld.core.stream.carrier import MAX_CONTROL, LATE_MARGIN, StreamCarrier
 from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import Waiting
-from tunneld.core.stream.window import INITIAL, LARGEST
+from tunneld.core.stream.window import FIRST_WINDOW, MAX_WINDOW
 
 HELLO = frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [1]}).encode()
 NOW = 1000.0
@@ -80,15 +80,15 @@ def test_one_ping_at_a_time_measures_the_round_trip() -> None:
     assert (carrier.rtt, carrier.waited(NOW + 3)) == (2, 0)
 
 
-def test_credit_holds_datagrams_back() -> None:
+def test_the_window_holds_datagrams_back() -> None:
     """No more go out than may be under way, until the far side says what it got."""
     carrier = greeted()
-    offer(carrier, INITIAL + 3)
-    assert len(said(carrier.outgoing(NOW))) == INITIAL
+    offer(carrier, FIRST_WINDOW + 3)
+    assert len(said(carrier.outgoing(NOW))) == FIRST_WINDOW
     assert carrier.queued == 3
     assert carrier.outgoing(NOW) == b""
     carrier.receive(Frame(frame.ACK, number=2).encode(), NOW + 0.05)
-    assert [one.number for one in said(carrier.outgoing(NOW + 0.05))] == [INITIAL, INITIAL + 1]
+    assert [one.number for one in said(carrier.outgoing(NOW + 0.05))] == [FIRST_WINDOW, FIRST_WINDOW + 1]
 
 
 def test_unknown_kinds_are_skipped() -> None:
@@ -163,14 +163,14 @@ def test_what_is_late() -> None:
     assert not carrier.is_late(NOW + 99)
     offer(carrier, 1, now=NOW + 100)
     carrier.outgoing(NOW + 100)
-    assert not carrier.is_late(NOW + 100 + 0.02 + PATIENCE - 0.001)
-    assert carrier.is_late(NOW + 100 + 0.02 + PATIENCE + 0.001)
+    assert not carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN - 0.001)
+    assert carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN + 0.001)
 
 
 def test_a_flow_that_ended_waits_no_more() -> None:
     """What waited for it is gone."""
     carrier = greeted()
-    offer(carrier, INITIAL + 3)
+    offer(carrier, FIRST_WINDOW + 3)
     carrier.outgoing(NOW)
     carrier.forget(1)
     assert carrier.queued == 0
@@ -200,4 +200,4 @@ def test_frames_in_any_order_raise_nothing_but_a_protocol_error(frames: list[Fra
             carrier.ping(NOW)
             carrier.receive(one.encode(), NOW)
             assert carrier.waited(NOW) >= 0
-            assert carrier._credit.under_way <= LARGEST
+            assert len(carrier._window._sent) <= MAX_WINDOW

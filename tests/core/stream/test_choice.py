@@ -6,7 +6,7 @@ import pytest
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL, choose
+from tunneld.core.stream.choice import SMALL_DATAGRAM, choose
 
 NOW = 100.0
 
@@ -49,8 +49,8 @@ def test_the_carriers_that_are_chosen(states: tuple[str | None, ...], small: str
     that answers, if any does."""
     names = ("control", "stream-1", "stream-2")
     carriers = [carrier(name, state) for name, state in zip(names, states, strict=True) if state]
-    assert " ".join(chosen.name for chosen in choose(carriers, SMALL, NOW)) == small
-    assert " ".join(chosen.name for chosen in choose(carriers, SMALL + 1, NOW)) == large
+    assert " ".join(chosen.name for chosen in choose(carriers, SMALL_DATAGRAM, NOW)) == small
+    assert " ".join(chosen.name for chosen in choose(carriers, SMALL_DATAGRAM + 1, NOW)) == large
 
 
 def test_the_order_in_which_carriers_came_does_not_make_the_choice_swing() -> None:

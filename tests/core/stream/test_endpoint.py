@@ -18,8 +18,8 @@ from tests.core.stream.simulated import (
     met,
     numbered,
 )
-from tunneld.core.stream.endpoint import SWEEP, FlowEnded, Ingress
-from tunneld.core.stream.flow import IDLE, LONG_IDLE
+from tunneld.core.stream.endpoint import SWEEP_INTERVAL, FlowEnded, Ingress
+from tunneld.core.stream.flow import INGRESS_IDLE, OUTLET_IDLE
 
 
 def test_a_datagram_and_its_answer() -> None:
@@ -103,8 +103,8 @@ def test_without_a_stream_datagrams_are_counted() -> None:
 def test_the_ingress_ends_an_idle_flow_and_the_outlet_follows() -> None:
     """A minute after the client's last word."""
     talk, flow = met()
-    talk.at(talk.now + IDLE + SWEEP, lambda: talk.happened(list(talk.ingress.tick(talk.now))))
-    talk.stands(IDLE + SWEEP + 1)
+    talk.at(talk.now + INGRESS_IDLE + SWEEP_INTERVAL, lambda: talk.happened(list(talk.ingress.tick(talk.now))))
+    talk.stands(INGRESS_IDLE + SWEEP_INTERVAL + 1)
     assert talk.ended == [flow, flow]
     assert len(talk.ingress.flows) == len(talk.outlet.flows) == 0
 
@@ -112,6 +112,6 @@ def test_the_ingress_ends_an_idle_flow_and_the_outlet_follows() -> None:
 def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
     """When the ingress has forgotten to say so."""
     talk, flow = met()
-    assert talk.outlet.tick(talk.now + IDLE + 1) == []
-    ended = talk.outlet.tick(talk.now + LONG_IDLE + SWEEP)
+    assert talk.outlet.tick(talk.now + INGRESS_IDLE + 1) == []
+    ended = talk.outlet.tick(talk.now + OUTLET_IDLE + SWEEP_INTERVAL)
     assert [end.flow.number for end in ended if isinstance(end, FlowEnded)] == [flow]

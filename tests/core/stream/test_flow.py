@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.stream.flow import CHANCE, IDLE, SEEN, Bounds, Flow, FlowTable, Rate, SeenNumbers
+from tunneld.core.stream.flow import EVICTION_GRACE, INGRESS_IDLE, REPLAY_WINDOW, Bounds, Flow, FlowTable, Rate, SeenNumbers
 
 PLENTY = Bounds(new_rate=1e9, new_burst=1e9)
 
@@ -27,9 +27,9 @@ class Table:
         return flow
 
 
-# Seen
+# SeenNumbers
 
-near = st.integers(0, 3 * SEEN)
+near = st.integers(0, 3 * REPLAY_WINDOW)
 
 
 @given(st.lists(st.one_of(near, near.map(lambda ahead: ahead * 7)), max_size=200))
@@ -37,10 +37,29 @@ def test_each_number_is_accepted_once(numbers: list[int]) -> None:
     """As a set would have it, but what is older than the window counts as seen."""
     seen, model, highest = SeenNumbers(), set[int](), -1
     for number in numbers:
-        expected = number not in model and number > highest - SEEN
+        expected = number not in model and number > highest - REPLAY_WINDOW
         assert seen.accepts(number) is expected
         model.add(number)
         highest = max(highest, number)
+
+
+@pytest.mark.parametrize("start", [0, 5, 0xFFFFFFFF - 3])
+def test_a_replay_of_the_oldest_number_is_refused(start: int) -> None:
+    """The last of the numbers that are remembered is refused when seen and accepted when new; older ones never are."""
+
+    def after(steps: int) -> int:
+        return (start + steps) & 0xFFFFFFFF
+
+    seen = SeenNumbers()
+    for step in range(0, start, 1 << 30):
+        assert seen.accepts(step)
+    assert seen.accepts(after(0))
+    assert seen.accepts(after(REPLAY_WINDOW - 1))
+    assert not seen.accepts(after(0))
+    assert seen.accepts(after(REPLAY_WINDOW))
+    assert not seen.accepts(after(0))
+    assert seen.accepts(after(1))
+    assert not seen.accepts(after(1))
 
 
 @given(st.permutations(range(40)), st.integers(0, 0xFFFFFFFF))
@@ -62,7 +81,7 @@ def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
     for number in numbers:
         seen.accepts(number)
         assert not seen.accepts(number)
-        assert seen._bits.bit_length() <= SEEN
+        assert seen._bits.bit_length() <= REPLAY_WINDOW
 
 
 # Rate
@@ -126,7 +145,7 @@ def test_the_unanswered_give_way_when_the_table_is_full() -> None:
     here = Table(PLENTY._replace(flows=3))
     person, oldest, younger = here.open("person", answered=True), here.open("oldest"), here.open("younger")
     assert person and oldest and younger
-    here.now += CHANCE
+    here.now += EVICTION_GRACE
     younger.heard = person.heard = here.now
     assert here.open("new")
     assert here.evicted == [oldest]
@@ -140,7 +159,7 @@ def test_nobody_gives_way_before_having_had_a_chance() -> None:
     here = Table(PLENTY._replace(flows=2))
     here.open("a")
     here.open("b")
-    here.now += CHANCE - 0.1
+    here.now += EVICTION_GRACE - 0.1
     assert here.open("c") is None
     assert here.evicted == []
     assert here.table.counts["flows_refused_full"] == 1
@@ -162,7 +181,7 @@ def test_a_source_gives_way_to_itself_alone() -> None:
     other = here.open("other", group="B")
     mine = here.open("a", group="A")
     here.open("b", group="A")
-    here.now += CHANCE
+    here.now += EVICTION_GRACE
     assert here.open("c", group="A")
     assert here.evicted == [mine]
     assert other and here.table.find("other") is other
@@ -182,7 +201,7 @@ def test_idle_flows_expire() -> None:
     here = Table()
     silent, speaking = here.open("silent"), here.open("speaking")
     assert silent and speaking
-    here.now += IDLE
+    here.now += INGRESS_IDLE
     assert here.table.expired(here.now) == []
     speaking.heard = here.now
     here.now += 0.1

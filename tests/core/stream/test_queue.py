@@ -1,4 +1,4 @@
-"""The queue before the credit: what is given up, in which order, and what is not."""
+"""The queue before the send window: what is given up, in which order, and what is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunneld.core.stream.queue import MAX_AGE, MAX_BYTES, OVERHEAD, SUPERSEDED, TOGETHER, DatagramQueue, Waiting
+from tunneld.core.stream.queue import MAX_AGE, MAX_BYTES, DATAGRAM_COST, SUPERSEDED_AGE, INSTRUCTION_SPREAD, DatagramQueue, Waiting
 
 
 class Filled:
@@ -84,7 +84,7 @@ def test_what_is_newer_supersedes_what_has_waited() -> None:
     filled.push(500, at=0.0)
     filled.push(1252, 500, at=0.2)
     filled.push(500, at=0.4)
-    assert filled.pop_all(at=0.2 + SUPERSEDED + 0.01) == [3]
+    assert filled.pop_all(at=0.2 + SUPERSEDED_AGE + 0.01) == [3]
     assert filled.queue.dropped == 3
 
 
@@ -135,8 +135,8 @@ def test_the_rest_that_arrives_after_its_head_was_dropped_goes_too() -> None:
     filled = Filled()
     filled.push(1252, at=0.0)
     assert filled.pop_all(at=MAX_AGE + 0.01) == []
-    filled.push(1252, 300, 70, at=TOGETHER / 2)
-    assert filled.pop_all(at=TOGETHER / 2) == [3]
+    filled.push(1252, 300, 70, at=INSTRUCTION_SPREAD / 2)
+    assert filled.pop_all(at=INSTRUCTION_SPREAD / 2) == [3]
     assert filled.queue.dropped == 3
 
 
@@ -190,7 +190,7 @@ def test_empty_datagrams_are_not_free() -> None:
     """The queue is bounded in number too."""
     filled = Filled()
     filled.push(*[0] * 10_000)
-    assert len(filled.queue) <= MAX_BYTES // OVERHEAD
+    assert len(filled.queue) <= MAX_BYTES // DATAGRAM_COST
 
 
 def test_a_flow_that_ended_leaves_nothing() -> None:
@@ -200,7 +200,7 @@ def test_a_flow_that_ended_leaves_nothing() -> None:
     filled.push(70, flow=2)
     filled.queue.forget(1)
     filled.queue.forget(3)
-    assert (len(filled.queue), filled.queue.cost) == (1, 70 + OVERHEAD)
+    assert (len(filled.queue), filled.queue.cost) == (1, 70 + DATAGRAM_COST)
     assert filled.queue.dropped == 0
 
 
@@ -210,7 +210,7 @@ def test_without_time_or_excess_nothing_is_dropped(pushed: list[tuple[int, int]]
     filled = Filled()
     for flow, size in pushed:
         filled.push(size, flow=flow)
-    total = sum(size + OVERHEAD for _, size in pushed)
+    total = sum(size + DATAGRAM_COST for _, size in pushed)
     out = filled.pop_all()
     assert len(out) + filled.queue.dropped == len(pushed)
     if total <= MAX_BYTES:
@@ -274,7 +274,7 @@ class QueueModel(RuleBasedStateMachine):
     @invariant()
     def bytes_are_exact_and_bounded(self) -> None:
         waiting = [one for lane in self.queue._lanes.values() for each in lane.instructions for one in each.parts]
-        assert self.queue.cost == sum(len(one.datagram) + OVERHEAD for one in waiting) <= MAX_BYTES
+        assert self.queue.cost == sum(len(one.datagram) + DATAGRAM_COST for one in waiting) <= MAX_BYTES
         assert len(self.queue) == len(waiting)
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from tests.virtual import Journal, VirtualTime
-from tunneld.core.supervise.canary import AGAIN, FIRST, IN_USE, Finding, Verdict
+from tunneld.core.supervise.canary import BROKEN_VISIT_AFTER, FIRST_VISIT_AFTER, IN_USE, Finding, Verdict
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.profile import Direction, Forward, TcpAddress
 from tunneld.ssh.connect.failure import SessionError
@@ -91,12 +91,12 @@ async def test_each_forward_is_visited_soon_and_then_once_per_interval(sky: Sky)
     """A second after it listens; those that begin to listen later, too."""
     sky.opens(1)
     async with sky.session():
-        assert await sky.passes(FIRST - 0.1) == []
+        assert await sky.passes(FIRST_VISIT_AFTER - 0.1) == []
         assert await sky.passes(0.1) == [1]
         sky.opens(2)
-        assert await sky.passes(FIRST) == [2]
-        assert await sky.passes(INTERVAL - FIRST) == [1]
-        assert await sky.passes(FIRST) == [2]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [2]
+        assert await sky.passes(INTERVAL - FIRST_VISIT_AFTER) == [1]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [2]
 
 
 async def test_only_remote_forwards_that_want_one_have_a_canary(sky: Sky) -> None:
@@ -113,11 +113,11 @@ async def test_a_new_interval_counts_at_once(sky: Sky) -> None:
     sky.opens(1)
     sky.opens(2)
     async with sky.session():
-        assert await sky.passes(FIRST) == [1, 2]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [1, 2]
         sky.canary.adopt(0)
         assert await sky.passes(10 * INTERVAL) == []
         sky.canary.adopt(INTERVAL)
-        assert await sky.passes(FIRST) == [1, 2]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [1, 2]
         sky.canary.adopt(60)
         assert await sky.passes(66) == [1, 2]
 
@@ -127,7 +127,7 @@ async def test_people_who_get_answers_are_proof_enough(sky: Sky) -> None:
     opened = sky.opens(1)
     async with sky.session():
         opened.heard = True  # by the first visit's time nothing is known yet
-        assert await sky.passes(FIRST) == [1]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [1]
         opened.heard = True
         assert await sky.passes(INTERVAL) == []
         assert opened.finding is not None
@@ -140,9 +140,9 @@ async def test_a_forward_that_is_broken_twice_ends_the_session(sky: Sky) -> None
     sky.opens(1)
     sky.finds = BROKEN
     async with sky.session():
-        assert await sky.passes(FIRST) == [1]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [1]
         assert sky.ended is None
-        assert await sky.passes(AGAIN) == [1]
+        assert await sky.passes(BROKEN_VISIT_AFTER) == [1]
     error = sky.ended
     assert error is not None
     assert error.failure is Failure.NETWORK
@@ -155,9 +155,9 @@ async def test_a_session_that_mends_nothing_is_not_made_again(sky: Sky) -> None:
 
     async def ends() -> bool:
         async with sky.session():
-            await sky.passes(FIRST)
+            await sky.passes(FIRST_VISIT_AFTER)
             for _ in range(3):
-                await sky.passes(AGAIN)
+                await sky.passes(BROKEN_VISIT_AFTER)
         return sky.ended is not None
 
     sky.finds = BROKEN
@@ -175,7 +175,7 @@ async def test_a_doubtful_session_is_left_alone(sky: Sky) -> None:
     sky.doubtful = True
     async with sky.session():
         for _ in range(5):
-            assert await sky.passes(FIRST) == []
+            assert await sky.passes(FIRST_VISIT_AFTER) == []
         sky.doubtful, sky.finds = False, BROKEN
 
         async def look(connection: object, opened: OpenForward) -> Finding:
@@ -184,8 +184,8 @@ async def test_a_doubtful_session_is_left_alone(sky: Sky) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "look", look)
-            await sky.passes(FIRST)
-            await sky.passes(AGAIN)
+            await sky.passes(FIRST_VISIT_AFTER)
+            await sky.passes(BROKEN_VISIT_AFTER)
         assert opened.finding is None
         assert sky.ended is None
 
@@ -202,7 +202,7 @@ async def test_a_forward_that_was_closed_meanwhile_is_not_broken(sky: Sky) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "look", look)
         async with sky.session():
-            await sky.passes(FIRST)
+            await sky.passes(FIRST_VISIT_AFTER)
             assert opened.finding is None
             assert sky.journal.names(debug=True) == []
 
@@ -212,7 +212,7 @@ async def test_a_relay_that_lets_us_try_nothing_is_asked_once(sky: Sky) -> None:
     opened = sky.opens(1)
     sky.finds = Finding(Verdict.UNKNOWN, "no way", is_final=True)
     async with sky.session():
-        assert await sky.passes(FIRST) == [1]
+        assert await sky.passes(FIRST_VISIT_AFTER) == [1]
         assert await sky.passes(INTERVAL) == []
         assert _verdict(opened) is Verdict.UNKNOWN
         opened.heard = True
@@ -227,7 +227,7 @@ async def test_only_news_is_logged(sky: Sky) -> None:
     refused, hangs_up = Finding(Verdict.TARGET, "refused"), Finding(Verdict.TARGET, "it hangs up")
     opened.target_error = "refused"  # which the forward has logged
     async with sky.session():
-        await sky.passes(FIRST)
+        await sky.passes(FIRST_VISIT_AFTER)
         for sky.finds in (PASSES, IN_USE, BROKEN, PASSES, refused, hangs_up, hangs_up, PASSES, PASSES):
             await sky.passes(INTERVAL)
     told = [(event["level"], event["verdict"], event["reason"]) for event in sky.journal.events]

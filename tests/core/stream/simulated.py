@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, FlowEnded, EndpointEvent, Ingress, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, EndpointEvent, FlowEnded, Ingress, Outlet
 
 PORT = 60001
 PORTS = range(60001, 60011)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.stream import frame
-from tunneld.core.stream.carrier import MAX_CONTROL, LATE_MARGIN, StreamCarrier
+from tunneld.core.stream.carrier import LATE_MARGIN, MAX_CONTROL, StreamCarrier
 from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import Waiting
 from tunneld.core.stream.window import FIRST_WINDOW, MAX_WINDOW

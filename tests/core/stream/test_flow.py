@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.stream.flow import EVICTION_GRACE, INGRESS_IDLE, REPLAY_WINDOW, Bounds, Flow, FlowTable, Rate, SeenNumbers
+from tunneld.core.stream.flow import (
+    EVICTION_GRACE,
+    INGRESS_IDLE,
+    REPLAY_WINDOW,
+    Bounds,
+    Flow,
+    FlowTable,
+    Rate,
+    SeenNumbers,
+)
 
 PLENTY = Bounds(new_rate=1e9, new_burst=1e9)
 
@@ -125,7 +134,7 @@ def test_numbers_in_use_are_not_given_again() -> None:
     here = Table()
     first = here.open("a")
     assert first
-    numbers = {here.table.fresh_number(60001) for _ in range(0xFFFF)}
+    numbers = {here.table.fresh_number(60001) for _ in range(0x10000)}
     assert len(numbers) == 0xFFFF
     assert first.number not in numbers
     assert {number >> 16 for number in numbers} == {60001}

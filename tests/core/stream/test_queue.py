@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunneld.core.stream.queue import MAX_AGE, MAX_BYTES, DATAGRAM_COST, SUPERSEDED_AGE, INSTRUCTION_SPREAD, DatagramQueue, Waiting
+from tunneld.core.stream.queue import (
+    DATAGRAM_COST,
+    INSTRUCTION_SPREAD,
+    MAX_AGE,
+    MAX_BYTES,
+    SUPERSEDED_AGE,
+    DatagramQueue,
+    Waiting,
+)
 
 
 class Filled:

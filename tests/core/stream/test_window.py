@@ -76,12 +76,12 @@ def test_it_grows_while_acknowledgements_are_good() -> None:
 
 
 def test_it_does_not_grow_while_it_is_not_the_limit() -> None:
-    """A typist who never fills the window shows nothing about a larger one."""
+    """A sender who never fills the window shows nothing about a larger one."""
     line = Line()
-    for _ in range(100):
-        line.send(1)
+    for count in [1, FIRST_WINDOW - 1] * 50:
+        line.send(count)
         line.now += 0.1
-        line.answer()
+        line.answer(count)
     assert line.window.size == FIRST_WINDOW
 
 
@@ -188,6 +188,18 @@ def test_a_longer_route_is_learnt() -> None:
     line.round_trips(10, 0.02)
     line.queue_behind(3 * SHORTEST_RTT_AGE + 20, rate=1000, rtt=0.5)
     assert line.window.size == MAX_WINDOW
+
+
+def test_the_shortest_round_trip_of_the_last_half_minute_counts() -> None:
+    """When the older one has aged, a queue that stands at that moment is not taken for a longer route."""
+    line = Line()
+    line.round_trips(1, 0.1)
+    line.round_trips(int(SHORTEST_RTT_AGE / 0.1) - 1, 0.1)
+    line.send()
+    for _ in range(2):
+        line.now += 0.6
+        line.answer()
+    assert line.window.size == MAX_WINDOW / 2
 
 
 def test_the_round_trip_is_smoothed() -> None:

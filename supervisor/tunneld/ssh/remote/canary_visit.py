@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import asyncssh
 
-from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, patience
+from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, step_timeout
 from tunneld.profile import ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.alive import hear_from
 from tunneld.ssh.connect.failure import SessionError
@@ -107,7 +107,7 @@ async def _waited(connection: asyncssh.SSHClientConnection, visit: WatchedVisit)
         steps = set(visit.steps)
         visit.news.clear()
         try:
-            async with asyncio.timeout(patience(steps)):
+            async with asyncio.timeout(step_timeout(steps)):
                 await visit.news.wait()
         except TimeoutError:
             if Step.ARRIVED not in steps:

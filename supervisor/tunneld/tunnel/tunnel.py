@@ -383,7 +383,7 @@ def _shim(profile: Profile, log: FilteringBoundLogger) -> Shim | None:
     async def another() -> asyncssh.SSHClientConnection:
         return await dial(profile.relay, profile.keepalive)
 
-    return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, log=log)
+    return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, limits=profile.backoff, log=log)
 
 
 def address_of(relay: Relay) -> str:

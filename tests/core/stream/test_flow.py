@@ -43,7 +43,7 @@ near = st.integers(0, 3 * REPLAY_WINDOW)
 
 @given(st.lists(st.one_of(near, near.map(lambda ahead: ahead * 7)), max_size=200))
 def test_each_number_is_accepted_once(numbers: list[int]) -> None:
-    """As a set would have it, but what is older than the window counts as seen."""
+    """It behaves as a set does, but a number older than the window counts as seen."""
     seen, model, highest = SeenNumbers(), set[int](), -1
     for number in numbers:
         expected = number not in model and number > highest - REPLAY_WINDOW
@@ -85,7 +85,7 @@ def test_numbers_wrap(order: list[int], start: int) -> None:
 
 @given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=100))
 def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
-    """A peer that jumps to the end of the numbers does not make us hold what lies between."""
+    """A peer that jumps to the end of the numbers does not make us remember those between."""
     seen = SeenNumbers()
     for number in numbers:
         seen.accepts(number)
@@ -97,7 +97,7 @@ def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
 
 
 def test_a_rate_allows_its_burst_and_then_its_pace() -> None:
-    """Twenty at once, ten a second after that, and never more than the burst."""
+    """It allows twenty at once, ten a second after that, and never more than the burst."""
     rate = Rate(10, 20)
     assert sum(rate.allows(500.0) for _ in range(100)) == 20
     assert sum(rate.allows(501.0) for _ in range(100)) == 10
@@ -106,7 +106,7 @@ def test_a_rate_allows_its_burst_and_then_its_pace() -> None:
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=300))
 def test_a_rate_is_never_exceeded(pauses: list[float]) -> None:
-    """Over any time at most the burst and what the pace makes of it."""
+    """Over any time it allows at most the burst, and the rate times the seconds."""
     rate, now, taken = Rate(10, 20), 1000.0, 0
     for pause in pauses:
         now += pause
@@ -141,7 +141,7 @@ def test_numbers_in_use_are_not_given_again() -> None:
 
 
 def test_new_flows_are_bounded_in_rate() -> None:
-    """A burst, then a pace; counted."""
+    """A burst is let in, then so many a second; the others are counted."""
     here = Table(Bounds(new_rate=2, new_burst=3))
     assert sum(here.open(n) is not None for n in range(10)) == 3
     here.now += 1
@@ -150,7 +150,7 @@ def test_new_flows_are_bounded_in_rate() -> None:
 
 
 def test_the_unanswered_give_way_when_the_table_is_full() -> None:
-    """The one that has been silent for longest goes, once it had its chance; those who were answered stay."""
+    """The flow that has been silent for longest is evicted, once its grace is over; answered flows stay."""
     here = Table(PLENTY._replace(flows=3))
     person, oldest, younger = here.open("person", answered=True), here.open("oldest"), here.open("younger")
     assert person and oldest and younger
@@ -163,7 +163,7 @@ def test_the_unanswered_give_way_when_the_table_is_full() -> None:
     assert len(here.table) == 3
 
 
-def test_nobody_gives_way_before_having_had_a_chance() -> None:
+def test_no_flow_is_evicted_within_its_grace() -> None:
     """A newcomer under attack keeps its flow for long enough to be answered."""
     here = Table(PLENTY._replace(flows=2))
     here.open("a")
@@ -175,7 +175,7 @@ def test_nobody_gives_way_before_having_had_a_chance() -> None:
 
 
 def test_a_table_full_of_people_takes_no_more() -> None:
-    """Nobody who was answered gives way to a stranger."""
+    """An answered flow is never evicted for a stranger."""
     here = Table(PLENTY._replace(flows=2))
     here.open("a", answered=True)
     here.open("b", answered=True)
@@ -185,7 +185,7 @@ def test_a_table_full_of_people_takes_no_more() -> None:
 
 
 def test_a_source_gives_way_to_itself_alone() -> None:
-    """One address with many flows costs another address nothing."""
+    """An address with many flows costs another address nothing."""
     here = Table(PLENTY._replace(flows=10, flows_of_group=2))
     other = here.open("other", group="B")
     mine = here.open("a", group="A")
@@ -197,7 +197,7 @@ def test_a_source_gives_way_to_itself_alone() -> None:
 
 
 def test_a_source_at_its_bound_leaves_the_others_their_rate() -> None:
-    """What it is refused costs no token."""
+    """A flow that it is refused takes no token."""
     here = Table(Bounds(flows_of_group=2, new_rate=0.001, new_burst=4))
     for key in range(100):
         here.open(key, group="hostile")
@@ -206,7 +206,7 @@ def test_a_source_at_its_bound_leaves_the_others_their_rate() -> None:
 
 
 def test_idle_flows_expire() -> None:
-    """A minute after the last datagram, and not before; what speaks stays."""
+    """They expire a minute after their last datagram, and not before; other flows stay."""
     here = Table()
     silent, speaking = here.open("silent"), here.open("speaking")
     assert silent and speaking
@@ -221,7 +221,7 @@ def test_idle_flows_expire() -> None:
 
 @pytest.mark.parametrize("count", [5000])
 def test_a_flood_of_keys_leaves_bounded_state(count: int) -> None:
-    """From one address or from many."""
+    """This holds for keys from one address and from many."""
     here = Table(Bounds())
     for number in range(count):
         here.now += 0.01

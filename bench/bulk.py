@@ -2,8 +2,8 @@
 
     python -m bench.bulk [--json] [--quick]
 
-Everything runs on the loopback of one network namespace, without delay: what is measured is what the tunnel costs in
-processor time. Each round takes every subject in turn; ratios are made round by round.
+Everything runs on the loopback of one network namespace, without delay, so the figures show what the tunnel costs in
+processor time. Each round takes every subject in turn, and ratios compare subjects within a round.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ DIRECT: Final = "no tunnel"
 SSH, SSH_SAME = "ssh -R, its default cipher", f"ssh -R, {SAME_CIPHER}"
 OURS, OURS_SAME = "tunneld, its default cipher", f"tunneld, {SAME_CIPHER}"
 PEER_OF: Final = {OURS: SSH, OURS_SAME: SSH_SAME}
-PORTS: Final = {DIRECT: 7000, SSH: 7001, SSH_SAME: 7002, OURS: 7003, OURS_SAME: 7004}  # each leads to the first
+PORTS: Final = {DIRECT: 7000, SSH: 7001, SSH_SAME: 7002, OURS: 7003, OURS_SAME: 7004}  # all lead to the first
 TARGET: Final = f"127.0.0.1:{PORTS[DIRECT]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done: bytes of a copy, echoes of a round, rounds."""
+    """How much is measured: bytes of a copy, echoes of a round, rounds."""
 
     copy: int
     echoes: int
@@ -48,7 +48,7 @@ QUICK = Size(copy=64 << 20, echoes=200, rounds=2)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One subject in one round: MB/s, microseconds, and seconds of the host's process for each GB of both copies."""
+    """One subject in one round: copies in MB/s, echoes in microseconds, the host's processor time in s for each GB."""
 
     up: float
     down: float
@@ -62,7 +62,7 @@ Samples = Mapping[str, list[Sample]]
 
 @contextmanager
 def subjects(folder: Path) -> Iterator[tuple[Machine, Mapping[str, int]]]:
-    """Every tunnel, up, on one machine whose loopback nobody else uses, and the process that stands for its host."""
+    """All tunnels, up, on one machine whose loopback nobody else uses; and the process on the host's side of each."""
     with Lab(folder) as lab, ExitStack() as stack:
         machine = lab.relay
         keeper = person(machine, "keeper")
@@ -94,11 +94,11 @@ def _tunnel(machine: Machine, keeper: Person, name: str) -> Iterator[int]:
 
 
 def measure(machine: Machine, pids: Mapping[str, int], size: Size) -> Samples:
+    """Take a sample of each subject in each round; a first round, which warms everything up, does not count."""
     found: dict[str, list[Sample]] = {name: [] for name in PORTS}
     for number in range(-1, size.rounds):
         for name, port in rotated(PORTS, number):
             sample = _sample(machine, port, pids[name], size)
-            # The first round warms everything up.
             found[name] += [sample] if number >= 0 else []
         progress(f"bulk: round {number + 1} of {size.rounds}")
     return found
@@ -170,7 +170,7 @@ def echoing(found: Samples) -> Table:
 
 
 def _against(found: Samples, name: str, value: Callable[[Sample], float]) -> tuple[Cell, Cell]:
-    """The median of the rounds' ratios and their spread; dashes for who has no peer."""
+    """The median and the spread of the rounds' ratios; dashes for a subject without a peer."""
     if name not in PEER_OF:
         return None, "-"
     compared = ratio([value(sample) for sample in found[name]], [value(sample) for sample in found[PEER_OF[name]]])

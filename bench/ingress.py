@@ -1,9 +1,9 @@
-"""Keystroke echo of stock mosh through the ingress, where UDP is allowed nowhere but from client to relay.
+"""Keystroke echo of stock mosh through the ingress, where UDP passes only between client and relay.
 
     python -m bench.ingress [--json] [--quick]
 
-Real mosh-client and ssh under a pty, prediction off, 80 ms from client to host and back. Each condition starts
-everything anew; then the subjects type in turn, a batch each, until everybody has his keystrokes.
+A real mosh-client and ssh run under a pty, without prediction, with 80 ms from client to host and back. Each condition
+starts everything anew. Then the subjects type in turn, a batch each, until each has typed all of its keystrokes.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from bench.target import GIVE
 from bench.traffic import asked
 from tests.lab.terminal import Terminal
 
-PAUSE = (0.02, 0.12)  # seconds between an echo and the next key, evenly: the timers of mosh must not fall into step
-SETTLE = 1.0  # seconds after a copy has ended, for queues to run empty
-GROWN = 3.0  # seconds from a copy's start until its queues stand
-LIMITED = 20_000_000  # bits a second
+PAUSE = (0.02, 0.12)  # seconds from an echo to the next key, drawn evenly: mosh's timers must not fall into step
+SETTLE = 1.0  # seconds after a copy has ended, in which its queues run empty
+GROWN = 3.0  # seconds from the start of a copy until its queues are full
+LIMITED = 20_000_000  # bits a second of a limited uplink
 EVERYTHING = 1 << 40  # bytes: a copy that does not end by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    keys: int  # for each cell
+    """How many keys are typed: for each cell, in a turn, and before anything is measured."""
+
+    keys: int
     batch: int
     warm_up: int
 
@@ -45,9 +47,9 @@ QUICK = Size(keys=40, batch=40, warm_up=3)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """Faults of the host's link, each way; `up` are more of them for the way to the relay.
+    """Faults of the host's link in both directions; `up` are further faults in the direction of the relay.
 
-    With `copying`, everybody types without and with a copy that goes to the relay through the forward of his tunnel.
+    With `copying`, each subject types without a copy and with one, which goes to the relay through its own tunnel.
     """
 
     title: str
@@ -57,7 +59,7 @@ class Condition:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        # What a session changes about socat shows without a copy, and copies take their time.
+        # What a session changes about socat shows without a copy as well, and copies take time.
         return tuple(name for name in SUBJECTS if not (self.copying and name == SOCAT_SESSION))
 
 
@@ -89,7 +91,7 @@ class Cell:
 
     @property
     def rate(self) -> float | None:
-        """Mbit/s of the copy while he typed."""
+        """Mbit/s of the copy while the subject typed."""
         return self.copied * 8 / 1e6 / self.seconds if self.seconds else None
 
 
@@ -97,7 +99,7 @@ Cells = Mapping[tuple[str, bool], Cell]  # by subject, and whether a copy ran
 
 
 def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
-    """The echoes in ms, each key a while after the echo of the one before."""
+    """The echoes in ms; each key is typed a pause after the echo of the key before."""
     taken = []
     for _ in range(keys):
         taken.append(terminal.echo(timeout=30))
@@ -106,7 +108,7 @@ def typed(terminal: Terminal, keys: int, chance: Random) -> list[float]:
 
 
 class Copy:
-    """A copy from the host to the relay that reads on until it is closed; `copied` counts its bytes."""
+    """A copy from the host to the relay, which goes on until it is closed; `copied` counts its bytes."""
 
     def __init__(self, peer: socket.socket) -> None:
         self.copied = 0
@@ -116,7 +118,7 @@ class Copy:
 
     def _read(self) -> None:
         room = bytearray(1 << 20)
-        # Its end is ours, and may be a reset.
+        # The copy ends when we close it, which may look like a reset.
         with suppress(OSError):
             while got := self._peer.recv_into(room):
                 self.copied += got
@@ -128,7 +130,7 @@ class Copy:
 
 @contextmanager
 def copy_beside(place: Stage, name: str, cell: Cell) -> Iterator[None]:
-    """A copy through the tunnel that the subject uses, its queues grown before the block and gone after it."""
+    """Copy through the subject's tunnel during the block; the queues are full before it, and empty after it."""
     with asked(place.lab.relay, COPY[name], GIVE, EVERYTHING) as peer, closing(Copy(peer)) as copy:
         time.sleep(GROWN)
         copied, began = copy.copied, time.monotonic()
@@ -139,7 +141,7 @@ def copy_beside(place: Stage, name: str, cell: Cell) -> Iterator[None]:
 
 
 def measure(place: Stage, condition: Condition, size: Size) -> Cells:
-    """Every subject in turn, a batch each, until each has his keystrokes."""
+    """Have the subjects type in turn, a batch each, until each has typed all of its keystrokes."""
     place.lab.home_link.set("both", **condition.link)
     place.lab.home_link.set("up", **condition.up)
     chance = Random(1)
@@ -157,6 +159,7 @@ def measure(place: Stage, condition: Condition, size: Size) -> Cells:
 
 
 def table(condition: Condition, cells: Cells) -> Table:
+    """What was measured under one condition, absolute and against direct UDP and socat."""
     return Table(
         condition.title,
         (
@@ -193,7 +196,7 @@ def _place(item: tuple[tuple[str, bool], Cell]) -> tuple[bool, int]:
 
 
 def aims(found: Mapping[Condition, Cells]) -> Table:
-    """What the ingress is meant to reach, and what it reached."""
+    """What the ingress is meant to reach, and what was measured."""
     rows: list[tuple[str, float, str]] = []
     for condition, cells in found.items():
         ours = cells[INGRESS, False]

@@ -11,12 +11,12 @@ from bench.target import ECHO, GIVE, REQUEST, TAKE, give, take
 from tests.lab.machine import Machine, wait_until
 
 MEGABYTE = 1e6
-SIZE = 100  # bytes of an echo, a keystroke with all that is around it
+SIZE = 100  # bytes of an echo: a keystroke with everything around it
 
 
 @contextmanager
 def asked(machine: Machine, port: int, kind: bytes, count: int = 0) -> Iterator[socket.socket]:
-    """A connection to the target through `port` on the machine, with the request sent."""
+    """Connect to the target through `port` on the machine, and send the request."""
     with machine.entered():
         peer = socket.socket()
     with peer:
@@ -28,9 +28,9 @@ def asked(machine: Machine, port: int, kind: bytes, count: int = 0) -> Iterator[
 
 
 def await_echo(machine: Machine, port: int, *, timeout: float = 30) -> None:
-    """Return once an echo comes back through the port.
+    """Wait until an echo comes back through the port.
 
-    A peer that connects in the moment in which a relay begins to listen may be turned away; the next one is not.
+    A connection that is made at the very moment when the relay begins to listen may be refused; the next one is not.
     """
 
     def comes() -> bool:
@@ -43,7 +43,7 @@ def await_echo(machine: Machine, port: int, *, timeout: float = 30) -> None:
 
 
 def upload_rate(machine: Machine, port: int, count: int) -> float:
-    """MB/s of a copy away from the host behind NAT, as seen by the reader at the relay."""
+    """MB/s of a copy of `count` bytes from the host behind NAT, as the reader at the relay sees it."""
     with asked(machine, port, GIVE, count) as peer:
         began = time.perf_counter()
         take(peer, count)
@@ -51,7 +51,7 @@ def upload_rate(machine: Machine, port: int, count: int) -> float:
 
 
 def download_rate(machine: Machine, port: int, count: int) -> float:
-    """MB/s of a copy to the host behind NAT, until it says that everything is there."""
+    """MB/s of a copy of `count` bytes to the host behind NAT, until the host says that it has all of them."""
     with asked(machine, port, TAKE, count) as peer:
         began = time.perf_counter()
         give(peer, count)
@@ -60,13 +60,13 @@ def download_rate(machine: Machine, port: int, count: int) -> float:
 
 
 def echo_times(machine: Machine, port: int, count: int) -> list[float]:
-    """Microseconds that each of `count` echoes took, one after the other."""
+    """How many microseconds each of `count` echoes took, one after the other."""
     message, taken = bytes(SIZE), []
     with asked(machine, port, ECHO) as peer:
         for number in range(count + 1):
             began = time.perf_counter()
             peer.sendall(message)
             take(peer, SIZE)
-            # The first opens the way.
+            # The first echo opens the connection to the target, and does not count.
             taken += [(time.perf_counter() - began) * 1e6] if number else []
     return taken

@@ -1,4 +1,4 @@
-"""The ways in which a host can hold a reverse tunnel: tunneld, and what it is compared with."""
+"""The programs with which a host can hold a reverse tunnel: tunneld, and those that it is compared with."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp (include/net/t
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether somebody listens on the TCP port in the network of process `pid`; it asks nobody and costs nothing."""
+    """Whether a program listens on the TCP port, in the network namespace of process `pid`; makes no connection."""
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     fields = (line.split() for line in lines)
     return any(state == LISTEN and int(local.rpartition(":")[2], 16) == port for _, local, _, state, *_ in fields)
 
 
 def await_listener(pid: int, port: int, *, what: str, timeout: float = 30) -> None:
+    """Wait until a program listens on the port, `timeout` seconds at most; `what` names it in an error."""
     wait_until(lambda: listens(pid, port), what=f"{what}: port {port} listens", timeout=timeout, every=0.002)
 
 
 @contextmanager
 def target_on(machine: Machine, port: int) -> Iterator[int]:
-    """The service that every forward leads to; its process id."""
+    """Run the service that every forward leads to; gives its process id."""
     process = machine.popen([sys.executable, "-I", "-S", Path(target.__file__), str(port)])
     try:
         await_listener(process.pid, port, what="the target")
@@ -44,7 +45,7 @@ def target_on(machine: Machine, port: int) -> Iterator[int]:
 def ssh_command(
     keeper: Person, place: Sequence[str], forwards: Sequence[str], *options: str, alive_interval: int = 10
 ) -> list[str]:
-    """`ssh -N -R ...` as its manual recommends it for a tunnel; `place` are the words that name the relay."""
+    """`ssh -N -R ...` as its manual recommends it for a tunnel; `place` are the arguments that name the relay."""
     remote = [word for forward in forwards for word in ("-R", forward)]
     alive = ["-o", "ExitOnForwardFailure=yes", "-o", f"ServerAliveInterval={alive_interval}"]
     return keeper.ssh("-N", *alive, *options, *remote, *place)
@@ -54,7 +55,7 @@ def ssh_command(
 def held(
     machine: Machine, command: Sequence[str], *, stdin: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs until the block ends."""
+    """Run a program until the block ends."""
     process = machine.popen(command, stdin=stdin)
     try:
         yield process
@@ -63,7 +64,7 @@ def held(
 
 
 def autossh_command(ssh: Sequence[str]) -> list[str]:
-    """The same tunnel, watched by autossh in its usual way: no monitoring port, ssh's own keepalive."""
+    """The same tunnel under autossh, as people use it: without a monitoring port, with ssh's own keepalive."""
     assert ssh[0] == "ssh"
     return ["autossh", "-M", "0", *ssh[1:]]
 
@@ -81,7 +82,7 @@ def profile(
     cipher: str | None = None,
     rest: str = "",
 ) -> str:
-    """A profile's text: `forwards` are pairs of listen and to. A cipher of one's choice comes by ssh_config."""
+    """A profile's text: `forwards` are pairs of `listen` and `to`, and `cipher`, if given, is set in an ssh_config."""
     config = "false"
     if cipher is not None:
         path = keeper.folder / "one_cipher"
@@ -96,7 +97,7 @@ def profile(
 
 @contextmanager
 def tunneld(machine: Machine, name: str, text: str) -> Iterator[Daemon]:
-    """`tunneld run` with a profile of this text; up on entry."""
+    """Run `tunneld run` with a profile of this text; the tunnel is up when the block begins."""
     with Daemon(machine, text, name) as daemon:
         yield daemon
         daemon.stop()
@@ -104,7 +105,7 @@ def tunneld(machine: Machine, name: str, text: str) -> Iterator[Daemon]:
 
 @contextmanager
 def tunnelds(machine: Machine, texts: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """One daemon with a tunnel for each profile: names and texts."""
+    """Run one daemon with a tunnel for each profile; `texts` are the profiles by name."""
     listed = [Daemon(machine, text, name) for name, text in texts.items()]
     for daemon in listed:
         daemon.write(daemon.text)

@@ -14,7 +14,7 @@ from tests.lab.net import Host, Lab
 from tests.lab.product import MOSH, TUNNELD, Daemon, bound_ports
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
-from tunneld.core.supervise.failover import USED_TO
+from tunneld.core.supervise.failover import SETTLED_AFTER
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus
 
@@ -84,7 +84,7 @@ def test_the_second_takes_over_and_gives_back(place: Place) -> None:
         with place.ssh(SECOND) as ssh, place.guest.mosh_terminal(SECOND, "-p", "2222") as mosh:
             ssh.echoes(3)
             mosh.echoes(3)
-        daemon.wait_for(lambda status: status.since > USED_TO, what="a relay that people are used to")
+        daemon.wait_for(lambda status: status.since > SETTLED_AFTER, what="a relay that people are used to")
         place.first.start()
         daemon.wait_for(lambda status: _states(status) == ["up", "up"], what="a trial")
         assert {2222} <= bound_ports(place.lab.relay) & bound_ports(second)

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tunneld.core.pair.pair import Pair
+from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.mosh import ssh_pool
 from tunneld.mosh.pool_policy import SHORTEST_DENIED, SUSPECTED
 from tunneld.mosh.ssh_pool import ANSWER_AFTER_CHANGE, TERMINATE_GRACE, SshPool

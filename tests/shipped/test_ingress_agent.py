@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.oldest import oldest_python
-from tests.shim.test_shim import MOSH_SIZED, free_udp_ports
+from tests.shim.scene import MOSH_SIZED, free_udp_ports
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import MAX_CONTROL
 from tunneld.core.stream.flow import MAX_FLOWS_OF_SOURCE

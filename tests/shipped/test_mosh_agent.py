@@ -34,7 +34,7 @@ from tunneld.shipped.start_mosh_server import LOOPBACK
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
-SMALL = 20 << 20  # bytes: a Python with nothing in it has half of that
+SMALL_DATAGRAM = 20 << 20  # bytes: a Python with nothing in it has half of that
 NO_UTF8 = "mosh-server needs a UTF-8 native locale to run."
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed")
@@ -429,7 +429,7 @@ def test_strangers_are_not_answered(place: Place) -> None:
         with pytest.raises(BlockingIOError):
             stranger.recv(2000)
     assert cpu(agent_of(answer)) - before < 2
-    assert resident(agent_of(answer)) < SMALL
+    assert resident(agent_of(answer)) < SMALL_DATAGRAM
 
 
 def listen_in(client: Client) -> list[bytes]:
@@ -647,7 +647,7 @@ def test_it_is_small(place: Place) -> None:
     client, answer = place.session()
     client.types("hello")
     client.sees("<hello>")
-    assert resident(agent_of(answer)) < SMALL
+    assert resident(agent_of(answer)) < SMALL_DATAGRAM
     assert resident(client.processes["ssh"].pid) < 4 << 20
 
 

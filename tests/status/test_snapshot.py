@@ -54,7 +54,7 @@ several = st.builds(
     lambda whole, parts: replace(whole, relays=tuple(parts), mode="all"), tunnels, st.lists(tunnels, max_size=2)
 )
 
-SMALL = TunnelStatus(name="pi-home", state=State.UP, since=1.5, relay="relay:22")
+SMALL_DATAGRAM = TunnelStatus(name="pi-home", state=State.UP, since=1.5, relay="relay:22")
 
 
 @given(tunnels | several)
@@ -67,14 +67,14 @@ def test_a_status_comes_back_from_its_json(status: TunnelStatus) -> None:
 
 def test_a_newer_daemon_may_say_more() -> None:
     """Keys that this reader does not know are skipped, at every level."""
-    data = json.loads(to_json(SMALL)) | {"later": 1}
+    data = json.loads(to_json(SMALL_DATAGRAM)) | {"later": 1}
     data["mosh"]["later"] = {"deep": True}
-    assert from_json(json.dumps(data)) == SMALL
+    assert from_json(json.dumps(data)) == SMALL_DATAGRAM
 
 
 def test_an_older_daemon_may_say_less() -> None:
     """What has a default may be missing."""
-    assert from_json('{"name":"pi-home","state":"up","since":1.5,"relay":"relay:22"}') == SMALL
+    assert from_json('{"name":"pi-home","state":"up","since":1.5,"relay":"relay:22"}') == SMALL_DATAGRAM
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"state":"up"}', '{"state":"asleep"}', '{"state":[]}'])
@@ -86,8 +86,8 @@ def test_what_is_no_status_is_a_value_error(text: str) -> None:
 
 def test_a_relay_has_no_relays() -> None:
     """However deep an answer is, it is read one level deep."""
-    deep = json.loads(to_json(replace(SMALL, relays=(replace(SMALL, relays=(SMALL,)),))))
-    assert from_json(json.dumps(deep)) == replace(SMALL, relays=(SMALL,))
+    deep = json.loads(to_json(replace(SMALL_DATAGRAM, relays=(replace(SMALL_DATAGRAM, relays=(SMALL_DATAGRAM,)),))))
+    assert from_json(json.dumps(deep)) == replace(SMALL_DATAGRAM, relays=(SMALL_DATAGRAM,))
 
 
 def test_snapshots_are_frozen() -> None:

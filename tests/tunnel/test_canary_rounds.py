@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from tests.virtual import Journal, VirtualTime
-from tunneld.core.supervise.canary import AGAIN, FIRST, IN_USE, Finding, Verdict
+from tunneld.core.supervise.canary import BROKEN_VISIT_AFTER, FIRST_VISIT_AFTER, IN_USE, Finding, Verdict
 from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Direction, Forward, TcpAddress
 from tunneld.ssh.connect.failure import SessionError
@@ -94,12 +94,12 @@ async def test_each_forward_is_visited_soon_and_then_once_per_interval(scene: Sc
     """The first visit comes a second after the forward listens, also for a forward that comes later."""
     scene.opens(1)
     async with scene.session():
-        assert await scene.passes(FIRST - 0.1) == []
+        assert await scene.passes(FIRST_VISIT_AFTER - 0.1) == []
         assert await scene.passes(0.1) == [1]
         scene.opens(2)
-        assert await scene.passes(FIRST) == [2]
-        assert await scene.passes(INTERVAL - FIRST) == [1]
-        assert await scene.passes(FIRST) == [2]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [2]
+        assert await scene.passes(INTERVAL - FIRST_VISIT_AFTER) == [1]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [2]
 
 
 async def test_only_remote_forwards_that_want_one_have_a_canary(scene: Scene) -> None:
@@ -116,11 +116,11 @@ async def test_a_new_interval_counts_at_once(scene: Scene) -> None:
     scene.opens(1)
     scene.opens(2)
     async with scene.session():
-        assert await scene.passes(FIRST) == [1, 2]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [1, 2]
         scene.rounds.adopt(0)
         assert await scene.passes(10 * INTERVAL) == []
         scene.rounds.adopt(INTERVAL)
-        assert await scene.passes(FIRST) == [1, 2]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [1, 2]
         scene.rounds.adopt(60)
         assert await scene.passes(66) == [1, 2]
 
@@ -130,7 +130,7 @@ async def test_people_who_get_answers_are_proof_enough(scene: Scene) -> None:
     opened = scene.opens(1)
     async with scene.session():
         opened.heard = True  # by the first visit's time nothing is known yet
-        assert await scene.passes(FIRST) == [1]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [1]
         opened.heard = True
         assert await scene.passes(INTERVAL) == []
         assert opened.finding is not None
@@ -143,9 +143,9 @@ async def test_a_forward_that_is_broken_twice_ends_the_session(scene: Scene) -> 
     scene.opens(1)
     scene.finds = BROKEN
     async with scene.session():
-        assert await scene.passes(FIRST) == [1]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [1]
         assert scene.ended is None
-        assert await scene.passes(AGAIN) == [1]
+        assert await scene.passes(BROKEN_VISIT_AFTER) == [1]
     error = scene.ended
     assert error is not None
     assert error.failure is Failure.NETWORK
@@ -158,9 +158,9 @@ async def test_a_session_that_mends_nothing_is_not_made_again(scene: Scene) -> N
 
     async def ends() -> bool:
         async with scene.session():
-            await scene.passes(FIRST)
+            await scene.passes(FIRST_VISIT_AFTER)
             for _ in range(3):
-                await scene.passes(AGAIN)
+                await scene.passes(BROKEN_VISIT_AFTER)
         return scene.ended is not None
 
     scene.finds = BROKEN
@@ -178,7 +178,7 @@ async def test_a_doubtful_session_is_left_alone(scene: Scene) -> None:
     scene.doubtful = True
     async with scene.session():
         for _ in range(5):
-            assert await scene.passes(FIRST) == []
+            assert await scene.passes(FIRST_VISIT_AFTER) == []
         scene.doubtful, scene.finds = False, BROKEN
 
         async def look(connection: object, opened: OpenForward) -> Finding:
@@ -187,8 +187,8 @@ async def test_a_doubtful_session_is_left_alone(scene: Scene) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "look", look)
-            await scene.passes(FIRST)
-            await scene.passes(AGAIN)
+            await scene.passes(FIRST_VISIT_AFTER)
+            await scene.passes(BROKEN_VISIT_AFTER)
         assert opened.finding is None
         assert scene.ended is None
 
@@ -205,7 +205,7 @@ async def test_a_forward_that_was_closed_meanwhile_is_not_broken(scene: Scene) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "look", look)
         async with scene.session():
-            await scene.passes(FIRST)
+            await scene.passes(FIRST_VISIT_AFTER)
             assert opened.finding is None
             assert scene.journal.names(debug=True) == []
 
@@ -215,7 +215,7 @@ async def test_a_relay_that_lets_us_try_nothing_is_asked_once(scene: Scene) -> N
     opened = scene.opens(1)
     scene.finds = Finding(Verdict.UNKNOWN, "no way", is_final=True)
     async with scene.session():
-        assert await scene.passes(FIRST) == [1]
+        assert await scene.passes(FIRST_VISIT_AFTER) == [1]
         assert await scene.passes(INTERVAL) == []
         assert _verdict(opened) is Verdict.UNKNOWN
         opened.heard = True
@@ -230,7 +230,7 @@ async def test_only_news_is_logged(scene: Scene) -> None:
     refused, hangs_up = Finding(Verdict.TARGET, "refused"), Finding(Verdict.TARGET, "it hangs up")
     opened.target_error = "refused"  # which the forward has logged
     async with scene.session():
-        await scene.passes(FIRST)
+        await scene.passes(FIRST_VISIT_AFTER)
         for scene.finds in (PASSES, IN_USE, BROKEN, PASSES, refused, hangs_up, hangs_up, PASSES, PASSES):
             await scene.passes(INTERVAL)
     told = [(event["level"], event["verdict"], event["reason"]) for event in scene.journal.events]

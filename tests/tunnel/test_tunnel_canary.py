@@ -13,7 +13,7 @@ from tests.sshd import free_port
 from tests.tunnel.supervised import echoing, forward, line, profile_of, relay_of, running, running_relay
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise import canary
-from tunneld.core.supervise.canary import AGAIN, FIRST, Finding, Verdict
+from tunneld.core.supervise.canary import BROKEN_VISIT_AFTER, FIRST_VISIT_AFTER, Finding, Verdict
 from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Canary
 from tunneld.ssh.forward.opened import OpenForward
@@ -35,7 +35,7 @@ SLEEPERS = 2
 async def found(tunnel: Tunnel, time: VirtualTime) -> CanaryStatus:
     """What the next visit finds."""
     await time.slept_on(SLEEPERS)
-    time.advance(FIRST)
+    time.advance(FIRST_VISIT_AFTER)
     async with asyncio.timeout(10):
         await until(lambda: tunnel.status().forwards[0].canary is not None)
     status = tunnel.status().forwards[0].canary
@@ -74,7 +74,7 @@ async def test_a_broken_forward_costs_the_session_once(tmp_path: Path, monkeypat
                 await journal.says("session_established")
                 assert (await found(tunnel, time)).verdict == "broken"
                 await time.slept_on(SLEEPERS)
-                time.advance(AGAIN)
+                time.advance(BROKEN_VISIT_AFTER)
             await time.slept_on(SLEEPERS)
             assert tunnel.status().state is State.UP
     (lost,) = [event for event in journal.events if event["event"] == "session_lost"]
@@ -109,4 +109,4 @@ async def test_a_forward_that_comes_later_is_visited_as_soon(tmp_path: Path) -> 
             time.asked.clear()
             await tunnel.apply(replace(profile, forward=(*profile.forward, forward(free_port(), port))))
             async with asyncio.timeout(10):
-                await until(lambda: FIRST in time.asked)
+                await until(lambda: FIRST_VISIT_AFTER in time.asked)

@@ -1,1 +1,1 @@
-"""The datagram half: UDP sockets and streams around the core."""
+"""The tunnel's end of the datagrams: the agent on the relay, the streams to it, and the sockets towards mosh-server."""

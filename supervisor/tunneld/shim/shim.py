@@ -1,4 +1,4 @@
-"""The shim of one tunnel: keeps the agent on the relay running, over whichever session the tunnel has."""
+"""The shim of one tunnel: keeps the agent on the relay running, over the session that the tunnel has at the time."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ import socket
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
+from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import Keepalive, Mosh
-from tunneld.shim.link import AgentError, AgentLink, Dial
+from tunneld.shim.agent_streams import AgentError
+from tunneld.shim.dedicated_streams import Dial
+from tunneld.shim.link import AgentLink
 from tunneld.status.snapshot import MoshState, MoshStatus
 
-FIRST_PAUSE = 2.0
-LONGEST_PAUSE = 300.0
-"""Seconds between two starts of the agent: a port may become free soon, Python is seldom installed meanwhile."""
+FIRST_AGENT_PAUSE = 2.0
+MAX_AGENT_PAUSE = 300.0
+"""Seconds before the agent is started again: the pause doubles with each failure. A port may become free soon, but
+Python is seldom installed in the meantime."""
 
-STEADY = 60.0
-"""Seconds that an agent must have served for its end to be an accident: one that keeps ending is started less often."""
+STEADY_AFTER = 60.0
+"""Seconds that an agent must have served for the pauses to begin anew: one that keeps ending is started less often."""
 
-WAITING = "waiting for the tunnel"
-
-SHORTEST_SILENCE = 20.0
-"""Seconds: the agent must outlive a daemon whose machine is busy for a moment."""
+NO_SESSION = "waiting for the tunnel"
 
 
 class Shim:
-    """`dial` opens one more SSH connection to the same relay."""
+    """Serves mosh over one session after the other; `status` tells how that goes."""
 
-    def __init__(self, mosh: Mosh, *, dial: Dial, keepalive: Keepalive, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, mosh: Mosh, *, dial: Dial, keepalive: Keepalive, limits: Limits, log: FilteringBoundLogger
+    ) -> None:
+        """`dial` opens one more SSH connection to the same relay; `limits` are the profile's [backoff]."""
         self._mosh = mosh
         self._dial = dial
         self._keepalive = keepalive
+        self._limits = limits
         self._log = log
         self._state: MoshState = "starting"
-        self._reason = WAITING
+        self._reason = NO_SESSION
         self._logged = ""
         self._ready_since = 0.0
         self._link: AgentLink | None = None
@@ -42,14 +47,15 @@ class Shim:
     async def run(self, connection: asyncssh.SSHClientConnection) -> None:
         """Serve mosh over this session until cancelled or until the connection has ended.
 
-        Trouble with the agent never raises: it is logged once, shown by `status`, and the agent is started again.
+        A fault of the agent raises nothing: it is logged once and shown by `status`, and the agent is started again.
         """
         try:
             await self._run(connection)
         finally:
-            self._state, self._reason = "starting", WAITING
+            self._state, self._reason = "starting", NO_SESSION
 
     def status(self) -> MoshStatus:
+        """Whether mosh is available, and why not; with the counters of both ends and the streams while it is."""
         link = self._link
         if link is None:
             return MoshStatus(self._state, self._reason, str(self._mosh.ports))
@@ -61,11 +67,11 @@ class Shim:
             ports=str(self._mosh.ports),
             flows=len(link.outlet.flows),
             counters=dict(sorted({**here, **there}.items())),
-            carriers=tuple(link.carriers()),
+            carriers=link.streams.status(),
         )
 
     async def _run(self, connection: asyncssh.SSHClientConnection) -> None:
-        pause = FIRST_PAUSE
+        pause = FIRST_AGENT_PAUSE
         self._reason = ""
         while not connection.is_closed():
             try:
@@ -73,24 +79,23 @@ class Shim:
             except (AgentError, asyncssh.Error) as error:
                 if connection.is_closed():
                     break
-                pause = FIRST_PAUSE if self._was_steady() else pause
+                pause = FIRST_AGENT_PAUSE if self._was_steady() else pause
                 self._unavailable(str(error), pause)
             finally:
                 self._link = None
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_AGENT_PAUSE)
 
     async def _serve(self, connection: asyncssh.SSHClientConnection) -> None:
-        silence = max(SHORTEST_SILENCE, self._keepalive.interval * (self._keepalive.count + 1))
         self._link = AgentLink(
-            bind=self._mosh.bind,
-            ports=range(self._mosh.ports.first, self._mosh.ports.last + 1),
-            host=await self._resolve(),
-            interval=min(self._keepalive.interval, silence / 4),
-            silence=silence,
+            self._mosh,
+            await self._resolve(),
+            keepalive=self._keepalive,
+            limits=self._limits,
+            dial=self._dial,
             log=self._log,
         )
-        await self._link.run(connection, dial=self._dial, ready=self._ready)
+        await self._link.run(connection, ready=self._ready)
 
     async def _resolve(self) -> str:
         """mosh-server's numeric address.
@@ -106,14 +111,14 @@ class Shim:
         return str(found[0][4][0])
 
     def _ready(self) -> None:
-        # News only once: a tunnel that flaps must not fill a journal.
+        # At level info only once in a row: a tunnel that flaps must not fill a journal.
         say = self._log.debug if self._logged == "ready" else self._log.info
         say("mosh_ready", ports=str(self._mosh.ports), bind=self._mosh.bind)
         self._state, self._reason, self._logged = "ready", "", "ready"
         self._ready_since = asyncio.get_running_loop().time()
 
     def _was_steady(self) -> bool:
-        return self._state == "ready" and asyncio.get_running_loop().time() - self._ready_since > STEADY
+        return self._state == "ready" and asyncio.get_running_loop().time() - self._ready_since > STEADY_AFTER
 
     def _unavailable(self, reason: str, pause: float) -> None:
         if reason != self._logged:

@@ -1,4 +1,4 @@
-"""The UDP sockets before mosh-server: one for each flow, so that sources stay apart and mosh-server can choose."""
+"""The UDP sockets towards mosh-server: one for each flow, so that mosh-server can tell its clients apart."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from tunneld.core.stream.flow import MAX_DATAGRAM, Flow
 
-BATCH = 64
-"""Datagrams read from one socket before others have their turn."""
+READS_AT_ONCE = 64
+"""Datagrams that are read from one socket before other sockets have their turn."""
 
 
 class FlowSockets:
     """Each flow's socket is connected to the flow's port on `host`, a numeric address.
 
-    `answered(flow, datagram)` is called for what comes back, `refused(flow)` when nothing listens there.
+    `answered(flow, datagram)` is called for each datagram that comes back, `refused(flow)` when nothing listens there.
     """
 
     def __init__(self, host: str, answered: Callable[[Flow, bytes], None], refused: Callable[[Flow], None]) -> None:
@@ -27,7 +27,7 @@ class FlowSockets:
         self._sockets: dict[int, socket.socket] = {}
 
     def send(self, flow: Flow, datagram: bytes) -> None:
-        """Hand a datagram to mosh-server; one that the system does not take is lost, as datagrams may be."""
+        """Send a datagram to mosh-server; one for which the system has no room is lost, as datagrams may be."""
         try:
             (self._sockets.get(flow.number) or self._open(flow)).send(datagram)
         except BlockingIOError:
@@ -36,6 +36,7 @@ class FlowSockets:
             self._refused(flow)
 
     def close(self, flow: Flow) -> None:
+        """Close the flow's socket, if it has one."""
         sock = self._sockets.pop(flow.number, None)
         if sock:
             self._loop.remove_reader(sock)
@@ -61,7 +62,7 @@ class FlowSockets:
         return sock
 
     def _read(self, flow: Flow, sock: socket.socket) -> None:
-        for _ in range(BATCH):
+        for _ in range(READS_AT_ONCE):
             try:
                 datagram = sock.recv(MAX_DATAGRAM + 1)
             except BlockingIOError:

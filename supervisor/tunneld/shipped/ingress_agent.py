@@ -20,7 +20,7 @@ from typing import Any
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import DeliverOnFlow, Happening, Ingress, Message
+from tunneld.core.stream.endpoint import DeliverOnFlow, EndpointEvent, Ingress, Message
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.byte_stream import ByteStream
@@ -129,7 +129,7 @@ class IngressAgent:
 
     # What the daemon asks for
 
-    def _apply(self, events: list[Happening]) -> None:
+    def _apply(self, events: list[EndpointEvent]) -> None:
         for event in events:
             if isinstance(event, DeliverOnFlow):
                 self._deliver(event)

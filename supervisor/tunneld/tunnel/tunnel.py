@@ -313,7 +313,9 @@ class Tunnel:
         async def another() -> asyncssh.SSHClientConnection:
             return await dial(profile.relay, profile.keepalive)
 
-        return Shim(profile.mosh, dial=another, keepalive=profile.keepalive, log=self._context.log)
+        return Shim(
+            profile.mosh, dial=another, keepalive=profile.keepalive, limits=profile.backoff, log=self._context.log
+        )
 
 
 def address_of(relay: Relay) -> str:

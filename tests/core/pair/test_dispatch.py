@@ -18,7 +18,7 @@ from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.redundancy import SPACING, Budget
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL
+from tunneld.core.stream.choice import SMALL_DATAGRAM
 from tunneld.core.stream.frame import Frame, FrameDecoder
 from tunneld.core.stream.queue import MAX_AGE
 
@@ -180,7 +180,7 @@ def test_without_a_budget_only_the_stream_takes_a_late_datagram() -> None:
 def test_a_large_datagram_is_not_sent_again() -> None:
     """mosh does that."""
     end = End()
-    end.sends(NOW, bytes(SMALL + 1))
+    end.sends(NOW, bytes(SMALL_DATAGRAM + 1))
     end.dispatch.tick(NOW)
     assert end.dispatch.due() == inf
 

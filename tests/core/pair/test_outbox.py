@@ -16,7 +16,7 @@ from tunneld.core.pair.path import COMPANION_AFTER, Path
 from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.redundancy import SPACING, Budget
 from tunneld.core.pair.round_trips import QUEUED
-from tunneld.core.stream.choice import SMALL
+from tunneld.core.stream.choice import SMALL_DATAGRAM
 
 
 class End:
@@ -112,13 +112,13 @@ def test_packets_that_wait_are_bounded() -> None:
 def test_a_small_datagram_asks_itself_and_a_large_one_has_a_probe_beside_it() -> None:
     """The probe only when the path was not asked a moment ago; nothing asks on a path that does not answer."""
     end = End()
-    end.outbox.send(end.path, 0, bytes(SMALL), NOW)
-    end.outbox.send(end.path, 1, bytes(SMALL + 1), NOW)
+    end.outbox.send(end.path, 0, bytes(SMALL_DATAGRAM), NOW)
+    end.outbox.send(end.path, 1, bytes(SMALL_DATAGRAM + 1), NOW)
     assert end.kinds() == [packet.ASKING, packet.DATAGRAM]
-    end.outbox.send(end.path, 2, bytes(SMALL + 1), NOW + COMPANION_AFTER)
+    end.outbox.send(end.path, 2, bytes(SMALL_DATAGRAM + 1), NOW + COMPANION_AFTER)
     assert end.kinds() == [packet.PROBE, packet.DATAGRAM]
     end.path.give_up(NOW + 1)
-    end.outbox.send(end.path, 3, bytes(SMALL), NOW + 1)
+    end.outbox.send(end.path, 3, bytes(SMALL_DATAGRAM), NOW + 1)
     assert end.kinds() == [packet.DATAGRAM]
 
 

@@ -12,7 +12,7 @@ from tunneld.core.pair.round_trips import QUEUED
 from tunneld.core.pair.route import NEW_FOR, is_new, route
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL
+from tunneld.core.stream.choice import SMALL_DATAGRAM
 from tunneld.core.stream.frame import Frame
 
 
@@ -36,14 +36,14 @@ class Case:
     paths: list[int]
     beside: list[int] = field(default_factory=list)
     streams: bool = False
-    size: int = SMALL
+    size: int = SMALL_DATAGRAM
     in_use: bool = True  # the first one known
     is_new: bool = False
     with_streams: list[StreamCarrier] = field(default_factory=lambda: [stream()])
 
 
 OPEN, LOSSY, NARROW, WARNED = (Sample(state=state) for state in ("open", "lossy", "narrow", "warned"))
-LARGE = SMALL + 1
+LARGE = SMALL_DATAGRAM + 1
 CASES = [
     Case("a path in use carries alone", [OPEN], [0]),
     Case("a large datagram as well", [OPEN], [0], size=NEEDED_SIZE),
@@ -91,11 +91,11 @@ def test_a_path_with_a_queue_shares_no_copies() -> None:
     """They would wait behind the rest."""
     current, other = made(Sample(), 1), made(Sample(), 2)
     known = [current, other]
-    assert route(SMALL, NOW, current=current, is_new=False, known=known, streams=[]).paths == known
+    assert route(SMALL_DATAGRAM, NOW, current=current, is_new=False, known=known, streams=[]).paths == known
     for number in range(QUEUED):
         other.trips.learn(NOW - 1, NOW - 1 + 0.15 + number / 100)
     assert other.trips.has_queue
-    assert route(SMALL, NOW, current=current, is_new=False, known=known, streams=[]).paths == [current]
+    assert route(SMALL_DATAGRAM, NOW, current=current, is_new=False, known=known, streams=[]).paths == [current]
 
 
 def test_the_path_that_answered_last_is_the_last_resort() -> None:
@@ -107,9 +107,9 @@ def test_the_path_that_answered_last_is_the_last_resort() -> None:
     gone = made(Sample(), 3)
     gone.give_up(NOW)
     for known, paths in (([early, late, gone], [late, early]), ([gone, early], [early, gone])):
-        taken = route(SMALL, NOW, current=None, is_new=False, known=known, streams=[])
+        taken = route(SMALL_DATAGRAM, NOW, current=None, is_new=False, known=known, streams=[])
         assert [*taken.paths, *taken.beside] == paths
-    assert route(SMALL, NOW, current=None, is_new=False, known=[gone], streams=[stream()]).paths == []
+    assert route(SMALL_DATAGRAM, NOW, current=None, is_new=False, known=[gone], streams=[stream()]).paths == []
 
 
 def test_a_path_is_new_for_a_second_or_two_round_trips() -> None:

@@ -8,9 +8,10 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, FlowEnded, Happening, Ingress, Outlet
+from tunneld.core.stream.endpoint import DeliverOnFlow, Endpoint, EndpointEvent, FlowEnded, Ingress, Outlet
 
 PORT = 60001
 PORTS = range(60001, 60011)
@@ -20,10 +21,10 @@ MOSH = bytes(40)  # what a mosh-client could have sent
 
 @dataclass
 class Line:
-    """One direction of one SSH connection: a byte stream with as much buffer as anybody likes.
+    """One direction of one SSH connection: a byte stream with an endless buffer.
 
-    `delay` is one way, in seconds; `rate` in bytes a second; a segment is lost with probability `loss` and comes again
-    after a retransmission, everything behind it waiting; nothing arrives during `stalls`, pairs of times.
+    `delay` is one way, in seconds; `rate` in bytes a second; a segment is lost with probability `loss` and is sent
+    again, and everything behind it waits for that; nothing arrives during `stalls`, pairs of times.
     """
 
     delay: float = 0.05
@@ -35,7 +36,7 @@ class Line:
     _last: float = 0.0
 
     def arrival(self, size: int, now: float) -> float:
-        """When `size` bytes that are written now are there."""
+        """When `size` bytes that are written now arrive."""
         self._free = max(self._free, now) + size / self.rate
         arrival = self._free + self.delay
         retransmission = 3 * self.delay  # a round trip and a half: three duplicate acknowledgements, or a probe
@@ -51,10 +52,10 @@ class Line:
 
 @dataclass
 class Conversation:
-    """`stands(seconds)` lets time pass. What the endpoints deliver is in `out` (at the outlet) and `back`."""
+    """Both endpoints and the lines between them. What they deliver is in `out` (at the outlet) and `back`."""
 
     lines: dict[str, tuple[Line, Line]] = field(default_factory=lambda: {"control": (Line(), Line())})
-    pieces: int = 1 << 20  # bytes that one read gives at most
+    piece: int = 1 << 20  # bytes that one read gives at most
     ingress: Ingress = field(default_factory=Ingress)
     outlet: Outlet = field(default_factory=lambda: Outlet(PORTS))
     now: float = START
@@ -74,7 +75,8 @@ class Conversation:
     def at(self, when: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._due, (when, next(self._order), act))
 
-    def stands(self, seconds: float) -> None:
+    def passes(self, seconds: float) -> None:
+        """Let time pass."""
         until = self.now + seconds
         while self._due and self._due[0][0] <= until:
             self.now, _, act = heapq.heappop(self._due)
@@ -95,7 +97,7 @@ class Conversation:
     def sides(self) -> Iterable[tuple[Endpoint, StreamCarrier]]:
         return [(side, carrier) for side in self._sides.values() for carrier in side.carriers.values()]
 
-    def happened(self, events: list[Happening]) -> None:
+    def happened(self, events: list[EndpointEvent]) -> None:
         for event in events:
             if isinstance(event, FlowEnded):
                 self.ended.append(event.flow.number)
@@ -108,11 +110,13 @@ class Conversation:
         for name, lines in self.lines.items():
             for line, source, sink in zip(lines, ("ingress", "outlet"), ("outlet", "ingress"), strict=True):
                 data = self._sides[source].outgoing(name, self.now)
-                for at in range(0, len(data), self.pieces):
-                    self._carry(line, self._sides[sink], name, data[at : at + self.pieces])
+                if data:
+                    arrival = line.arrival(len(data), self.now)
+                    self.at(arrival, partial(self._arrive, self._sides[sink], name, data))
 
-    def _carry(self, line: Line, side: Endpoint, name: str, data: bytes) -> None:
-        self.at(line.arrival(len(data), self.now), lambda: self.happened(side.receive(name, data, self.now)))
+    def _arrive(self, side: Endpoint, name: str, data: bytes) -> None:
+        for at in range(0, len(data), self.piece):
+            self.happened(side.receive(name, data[at : at + self.piece], self.now))
 
 
 def numbered(count: int, size: int = 100) -> Iterable[bytes]:
@@ -154,9 +158,9 @@ def slow(rate: float) -> dict[str, tuple[Line, Line]]:
 def met(lines: dict[str, tuple[Line, Line]] | None = None) -> tuple[Conversation, int]:
     """A conversation in which a client has spoken; its flow's number at the outlet."""
     talk = Conversation(lines or three())
-    talk.stands(1)
+    talk.passes(1)
     talk.client_sends(MOSH)
-    talk.stands(1)
+    talk.passes(1)
     return talk, talk.out[-1][1]
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.stream import frame
-from tunneld.core.stream.carrier import MAX_CONTROL, PATIENCE, StreamCarrier
+from tunneld.core.stream.carrier import LATE_MARGIN, MAX_CONTROL, StreamCarrier
 from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import Waiting
-from tunneld.core.stream.window import INITIAL, LARGEST
+from tunneld.core.stream.window import FIRST_WINDOW, MAX_WINDOW
 
 HELLO = frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [1]}).encode()
 NOW = 1000.0
@@ -62,7 +62,7 @@ def test_datagrams_are_acknowledged_once_for_all_that_came() -> None:
 
 
 def test_a_ping_is_answered() -> None:
-    """With its own number, ahead of datagrams."""
+    """The answer has the number of the ping, and goes out ahead of datagrams."""
     carrier = greeted()
     offer(carrier, 1)
     carrier.receive(Frame(frame.PING, number=77).encode(), NOW)
@@ -70,7 +70,7 @@ def test_a_ping_is_answered() -> None:
 
 
 def test_one_ping_at_a_time_measures_the_round_trip() -> None:
-    """A ping that is not answered is not followed by more."""
+    """No further ping is sent while one is unanswered."""
     carrier = greeted()
     carrier.ping(NOW)
     carrier.ping(NOW + 1)
@@ -80,19 +80,19 @@ def test_one_ping_at_a_time_measures_the_round_trip() -> None:
     assert (carrier.rtt, carrier.waited(NOW + 3)) == (2, 0)
 
 
-def test_credit_holds_datagrams_back() -> None:
-    """No more go out than may be under way, until the far side says what it got."""
+def test_the_window_holds_datagrams_back() -> None:
+    """No more go out than the window allows, until the far side acknowledges some."""
     carrier = greeted()
-    offer(carrier, INITIAL + 3)
-    assert len(said(carrier.outgoing(NOW))) == INITIAL
+    offer(carrier, FIRST_WINDOW + 3)
+    assert len(said(carrier.outgoing(NOW))) == FIRST_WINDOW
     assert carrier.queued == 3
     assert carrier.outgoing(NOW) == b""
     carrier.receive(Frame(frame.ACK, number=2).encode(), NOW + 0.05)
-    assert [one.number for one in said(carrier.outgoing(NOW + 0.05))] == [INITIAL, INITIAL + 1]
+    assert [one.number for one in said(carrier.outgoing(NOW + 0.05))] == [FIRST_WINDOW, FIRST_WINDOW + 1]
 
 
 def test_unknown_kinds_are_skipped() -> None:
-    """A later version may say more; the endpoint sees such a frame and lets it be."""
+    """A later version may have more kinds; the endpoint gets such a frame and ignores it."""
     carrier = greeted()
     later = Frame(200, 1, 2, b"new")
     assert carrier.receive(later.encode() + Frame(frame.PING).encode(), NOW) == [later]
@@ -136,13 +136,13 @@ def test_a_later_version_may_still_speak_ours() -> None:
     ],
 )
 def test_answers_to_nothing_end_it(wrong: Frame, why: str) -> None:
-    """A far side that answers what was never said is broken."""
+    """A far side that answers what was never sent is broken."""
     with pytest.raises(ProtocolError, match=why):
         greeted().receive(wrong.encode(), NOW)
 
 
-def test_a_peer_that_asks_and_does_not_read_chokes_it() -> None:
-    """Answers wait within a bound; the adapter looks at `is_choked` and ends the stream."""
+def test_a_peer_that_asks_and_does_not_read_chokes_the_carrier() -> None:
+    """The answers that wait are bounded; the owner looks at `is_choked` and ends the stream."""
     carrier = greeted()
     pings = Frame(frame.PING).encode() * 1000
     batches = 0
@@ -152,8 +152,8 @@ def test_a_peer_that_asks_and_does_not_read_chokes_it() -> None:
     assert batches == MAX_CONTROL // len(pings) + 1
 
 
-def test_what_is_late() -> None:
-    """More than twice the usual round trip, and at least a retransmission's beginning more than it."""
+def test_an_answer_is_late_in_proportion_to_the_round_trip() -> None:
+    """It is late after twice the usual round trip, and at least LATE_MARGIN above that."""
     carrier = greeted()
     offer(carrier, 1)
     carrier.outgoing(NOW)
@@ -163,14 +163,14 @@ def test_what_is_late() -> None:
     assert not carrier.is_late(NOW + 99)
     offer(carrier, 1, now=NOW + 100)
     carrier.outgoing(NOW + 100)
-    assert not carrier.is_late(NOW + 100 + 0.02 + PATIENCE - 0.001)
-    assert carrier.is_late(NOW + 100 + 0.02 + PATIENCE + 0.001)
+    assert not carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN - 0.001)
+    assert carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN + 0.001)
 
 
 def test_a_flow_that_ended_waits_no_more() -> None:
-    """What waited for it is gone."""
+    """Its datagrams are dropped."""
     carrier = greeted()
-    offer(carrier, INITIAL + 3)
+    offer(carrier, FIRST_WINDOW + 3)
     carrier.outgoing(NOW)
     carrier.forget(1)
     assert carrier.queued == 0
@@ -178,7 +178,7 @@ def test_a_flow_that_ended_waits_no_more() -> None:
 
 @given(st.lists(st.binary(max_size=60), max_size=20))
 def test_garbage_after_the_greeting_raises_nothing_but_a_protocol_error(chunks: list[bytes]) -> None:
-    """And leaves bounded state behind."""
+    """The state that it leaves is bounded."""
     carrier = greeted()
     with contextlib.suppress(ProtocolError):
         for chunk in chunks:
@@ -200,4 +200,4 @@ def test_frames_in_any_order_raise_nothing_but_a_protocol_error(frames: list[Fra
             carrier.ping(NOW)
             carrier.receive(one.encode(), NOW)
             assert carrier.waited(NOW) >= 0
-            assert carrier._credit.under_way <= LARGEST
+            assert len(carrier._window._sent) <= MAX_WINDOW

@@ -6,7 +6,7 @@ import pytest
 
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL, choose
+from tunneld.core.stream.choice import SMALL_DATAGRAM, choose
 
 NOW = 100.0
 
@@ -22,7 +22,7 @@ def carrier(name: str, state: str) -> StreamCarrier:
     return made
 
 
-# the states of control, stream-1 and stream-2 (None: there is no such carrier); which ones small and large ones take
+# The states of control, stream-1 and stream-2 (None: no such carrier); the streams of a small and of a large datagram
 CASES = [
     ((None, None, None), "", ""),
     (("new", "new", "new"), "", ""),
@@ -45,15 +45,17 @@ CASES = [
 
 @pytest.mark.parametrize(("states", "small", "large"), CASES)
 def test_the_carriers_that_are_chosen(states: tuple[str | None, ...], small: str, large: str) -> None:
-    """Small ones over every dedicated stream, large ones over one; more when a dedicated one is late, and always one
-    that answers, if any does."""
+    """Small datagrams take every dedicated stream, large ones take one, or more when a dedicated stream is late.
+
+    A stream that answers in time is always among them, if there is any.
+    """
     names = ("control", "stream-1", "stream-2")
     carriers = [carrier(name, state) for name, state in zip(names, states, strict=True) if state]
-    assert " ".join(chosen.name for chosen in choose(carriers, SMALL, NOW)) == small
-    assert " ".join(chosen.name for chosen in choose(carriers, SMALL + 1, NOW)) == large
+    assert " ".join(chosen.name for chosen in choose(carriers, SMALL_DATAGRAM, NOW)) == small
+    assert " ".join(chosen.name for chosen in choose(carriers, SMALL_DATAGRAM + 1, NOW)) == large
 
 
 def test_the_order_in_which_carriers_came_does_not_make_the_choice_swing() -> None:
-    """Among equals the first stays first, whatever is sent."""
+    """Among equals the first one stays the first, whatever is sent."""
     carriers = [carrier("stream-2", "ok"), carrier("stream-1", "ok")]
     assert [choose(carriers, size, NOW)[0].name for size in (24, 1252, 24)] == ["stream-2"] * 3

@@ -18,15 +18,15 @@ from tests.core.stream.simulated import (
     met,
     numbered,
 )
-from tunneld.core.stream.endpoint import SWEEP, FlowEnded, Ingress
-from tunneld.core.stream.flow import IDLE, LONG_IDLE
+from tunneld.core.stream.endpoint import SWEEP_INTERVAL, FlowEnded, Ingress
+from tunneld.core.stream.flow import INGRESS_IDLE, OUTLET_IDLE
 
 
 def test_a_datagram_and_its_answer() -> None:
-    """One way after one delay, back after another, unchanged."""
+    """A datagram crosses unchanged, and so does the answer."""
     talk, flow = met()
     talk.server_sends(flow, b"\x80answer")
-    talk.stands(1)
+    talk.passes(1)
     assert [(flow >> 16, datagram) for _, flow, datagram in talk.out] == [(PORT, MOSH)]
     assert [(peer, datagram) for _, peer, datagram in talk.back] == [("client", b"\x80answer")]
 
@@ -34,18 +34,18 @@ def test_a_datagram_and_its_answer() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_each_datagram_arrives_once_at_most_and_unchanged(data: st.DataObject) -> None:
-    """Over one to three streams, with loss, stalls, slow lines and any cut, sources kept apart."""
+    """This holds over one to three streams with loss, stalls, slow lines and any cut; sources stay apart."""
     chance = random.Random(data.draw(st.integers(0, 1 << 32)))
     names = data.draw(st.sampled_from([["control"], ["stream-1", "stream-2"], ["control", "stream-1", "stream-2"]]))
     lines = {name: (drawn_line(data, chance), drawn_line(data, chance)) for name in names}
-    talk = Conversation(lines, pieces=data.draw(st.sampled_from([1, 7, 1000, 1 << 20])))
+    talk = Conversation(lines, piece=data.draw(st.sampled_from([1, 7, 1000, 1 << 20])))
     sent = defaultdict[tuple[str, int], Counter[bytes]](Counter)
     for number in range(60):
         peer, port = f"client-{chance.randrange(3)}", PORT + chance.randrange(2)
         datagram = number.to_bytes(8, "big") + bytes(chance.choice([16, 62, 1244]))
         sent[(peer, port)][datagram] += 1
         talk.at(START + 0.05 * number, partial(talk.client_sends, datagram, peer, port))
-    talk.stands(60)
+    talk.passes(60)
     out = defaultdict[int, Counter[bytes]](Counter)
     for _, flow, datagram in talk.out:
         out[flow][datagram] += 1
@@ -72,7 +72,7 @@ def test_small_datagrams_take_both_streams_and_large_ones_one() -> None:
     for size in (100, 1000):
         for datagram in numbered(5, size):
             talk.server_sends(flow, datagram)
-    talk.stands(1)
+    talk.passes(1)
     assert len(talk.back) == 10
     assert {name: carrier.sent for name, carrier in talk.outlet.carriers.items()} == {
         "control": 0,
@@ -83,35 +83,35 @@ def test_small_datagrams_take_both_streams_and_large_ones_one() -> None:
 
 
 def test_a_stream_that_goes_takes_no_flow_with_it() -> None:
-    """What follows takes the others."""
+    """The next datagram takes the other streams."""
     talk, flow = met()
     for side in (talk.ingress, talk.outlet):
         side.detach("stream-1")
     del talk.lines["stream-1"]
     talk.server_sends(flow, bytes(1000))
-    talk.stands(1)
+    talk.passes(1)
     assert len(talk.back) == 1
 
 
 def test_without_a_stream_datagrams_are_counted() -> None:
-    """Not kept: they would be stale."""
+    """They are not kept, since they would be stale."""
     ingress = Ingress()
     ingress.arrive(PORT, "client", MOSH, START, source="client")
     assert ingress.counters()["datagrams_without_carrier"] == 1
 
 
 def test_the_ingress_ends_an_idle_flow_and_the_outlet_follows() -> None:
-    """A minute after the client's last word."""
+    """It does so a minute after the client's last datagram."""
     talk, flow = met()
-    talk.at(talk.now + IDLE + SWEEP, lambda: talk.happened(list(talk.ingress.tick(talk.now))))
-    talk.stands(IDLE + SWEEP + 1)
+    talk.at(talk.now + INGRESS_IDLE + SWEEP_INTERVAL, lambda: talk.happened(list(talk.ingress.tick(talk.now))))
+    talk.passes(INGRESS_IDLE + SWEEP_INTERVAL + 1)
     assert talk.ended == [flow, flow]
     assert len(talk.ingress.flows) == len(talk.outlet.flows) == 0
 
 
 def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
-    """When the ingress has forgotten to say so."""
+    """This is for an ingress that has gone without a CLOSE."""
     talk, flow = met()
-    assert talk.outlet.tick(talk.now + IDLE + 1) == []
-    ended = talk.outlet.tick(talk.now + LONG_IDLE + SWEEP)
+    assert talk.outlet.tick(talk.now + INGRESS_IDLE + 1) == []
+    ended = talk.outlet.tick(talk.now + OUTLET_IDLE + SWEEP_INTERVAL)
     assert [end.flow.number for end in ended if isinstance(end, FlowEnded)] == [flow]

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.core.stream.flow import CHANCE, IDLE, SEEN, Bounds, Flow, FlowTable, Rate, SeenNumbers
+from tunneld.core.stream.flow import (
+    EVICTION_GRACE,
+    INGRESS_IDLE,
+    REPLAY_WINDOW,
+    Bounds,
+    Flow,
+    FlowTable,
+    Rate,
+    SeenNumbers,
+)
 
 PLENTY = Bounds(new_rate=1e9, new_burst=1e9)
 
@@ -27,20 +36,39 @@ class Table:
         return flow
 
 
-# Seen
+# SeenNumbers
 
-near = st.integers(0, 3 * SEEN)
+near = st.integers(0, 3 * REPLAY_WINDOW)
 
 
 @given(st.lists(st.one_of(near, near.map(lambda ahead: ahead * 7)), max_size=200))
 def test_each_number_is_accepted_once(numbers: list[int]) -> None:
-    """As a set would have it, but what is older than the window counts as seen."""
+    """It behaves as a set does, but a number older than the window counts as seen."""
     seen, model, highest = SeenNumbers(), set[int](), -1
     for number in numbers:
-        expected = number not in model and number > highest - SEEN
+        expected = number not in model and number > highest - REPLAY_WINDOW
         assert seen.accepts(number) is expected
         model.add(number)
         highest = max(highest, number)
+
+
+@pytest.mark.parametrize("start", [0, 5, 0xFFFFFFFF - 3])
+def test_a_replay_of_the_oldest_number_is_refused(start: int) -> None:
+    """The last of the numbers that are remembered is refused when seen and accepted when new; older ones never are."""
+
+    def after(steps: int) -> int:
+        return (start + steps) & 0xFFFFFFFF
+
+    seen = SeenNumbers()
+    for step in range(0, start, 1 << 30):
+        assert seen.accepts(step)
+    assert seen.accepts(after(0))
+    assert seen.accepts(after(REPLAY_WINDOW - 1))
+    assert not seen.accepts(after(0))
+    assert seen.accepts(after(REPLAY_WINDOW))
+    assert not seen.accepts(after(0))
+    assert seen.accepts(after(1))
+    assert not seen.accepts(after(1))
 
 
 @given(st.permutations(range(40)), st.integers(0, 0xFFFFFFFF))
@@ -57,19 +85,19 @@ def test_numbers_wrap(order: list[int], start: int) -> None:
 
 @given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=100))
 def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
-    """A peer that jumps to the end of the numbers does not make us hold what lies between."""
+    """A peer that jumps to the end of the numbers does not make us remember those between."""
     seen = SeenNumbers()
     for number in numbers:
         seen.accepts(number)
         assert not seen.accepts(number)
-        assert seen._bits.bit_length() <= SEEN
+        assert seen._bits.bit_length() <= REPLAY_WINDOW
 
 
 # Rate
 
 
 def test_a_rate_allows_its_burst_and_then_its_pace() -> None:
-    """Twenty at once, ten a second after that, and never more than the burst."""
+    """It allows twenty at once, ten a second after that, and never more than the burst."""
     rate = Rate(10, 20)
     assert sum(rate.allows(500.0) for _ in range(100)) == 20
     assert sum(rate.allows(501.0) for _ in range(100)) == 10
@@ -78,7 +106,7 @@ def test_a_rate_allows_its_burst_and_then_its_pace() -> None:
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=300))
 def test_a_rate_is_never_exceeded(pauses: list[float]) -> None:
-    """Over any time at most the burst and what the pace makes of it."""
+    """Over any time it allows at most the burst, and the rate times the seconds."""
     rate, now, taken = Rate(10, 20), 1000.0, 0
     for pause in pauses:
         now += pause
@@ -106,14 +134,14 @@ def test_numbers_in_use_are_not_given_again() -> None:
     here = Table()
     first = here.open("a")
     assert first
-    numbers = {here.table.fresh_number(60001) for _ in range(0xFFFF)}
+    numbers = {here.table.fresh_number(60001) for _ in range(0x10000)}
     assert len(numbers) == 0xFFFF
     assert first.number not in numbers
     assert {number >> 16 for number in numbers} == {60001}
 
 
 def test_new_flows_are_bounded_in_rate() -> None:
-    """A burst, then a pace; counted."""
+    """A burst is let in, then so many a second; the others are counted."""
     here = Table(Bounds(new_rate=2, new_burst=3))
     assert sum(here.open(n) is not None for n in range(10)) == 3
     here.now += 1
@@ -122,11 +150,11 @@ def test_new_flows_are_bounded_in_rate() -> None:
 
 
 def test_the_unanswered_give_way_when_the_table_is_full() -> None:
-    """The one that has been silent for longest goes, once it had its chance; those who were answered stay."""
+    """The flow that has been silent for longest is evicted, once its grace is over; answered flows stay."""
     here = Table(PLENTY._replace(flows=3))
     person, oldest, younger = here.open("person", answered=True), here.open("oldest"), here.open("younger")
     assert person and oldest and younger
-    here.now += CHANCE
+    here.now += EVICTION_GRACE
     younger.heard = person.heard = here.now
     assert here.open("new")
     assert here.evicted == [oldest]
@@ -135,19 +163,19 @@ def test_the_unanswered_give_way_when_the_table_is_full() -> None:
     assert len(here.table) == 3
 
 
-def test_nobody_gives_way_before_having_had_a_chance() -> None:
+def test_no_flow_is_evicted_within_its_grace() -> None:
     """A newcomer under attack keeps its flow for long enough to be answered."""
     here = Table(PLENTY._replace(flows=2))
     here.open("a")
     here.open("b")
-    here.now += CHANCE - 0.1
+    here.now += EVICTION_GRACE - 0.1
     assert here.open("c") is None
     assert here.evicted == []
     assert here.table.counts["flows_refused_full"] == 1
 
 
 def test_a_table_full_of_people_takes_no_more() -> None:
-    """Nobody who was answered gives way to a stranger."""
+    """An answered flow is never evicted for a stranger."""
     here = Table(PLENTY._replace(flows=2))
     here.open("a", answered=True)
     here.open("b", answered=True)
@@ -157,19 +185,19 @@ def test_a_table_full_of_people_takes_no_more() -> None:
 
 
 def test_a_source_gives_way_to_itself_alone() -> None:
-    """One address with many flows costs another address nothing."""
+    """An address with many flows costs another address nothing."""
     here = Table(PLENTY._replace(flows=10, flows_of_group=2))
     other = here.open("other", group="B")
     mine = here.open("a", group="A")
     here.open("b", group="A")
-    here.now += CHANCE
+    here.now += EVICTION_GRACE
     assert here.open("c", group="A")
     assert here.evicted == [mine]
     assert other and here.table.find("other") is other
 
 
 def test_a_source_at_its_bound_leaves_the_others_their_rate() -> None:
-    """What it is refused costs no token."""
+    """A flow that it is refused takes no token."""
     here = Table(Bounds(flows_of_group=2, new_rate=0.001, new_burst=4))
     for key in range(100):
         here.open(key, group="hostile")
@@ -178,11 +206,11 @@ def test_a_source_at_its_bound_leaves_the_others_their_rate() -> None:
 
 
 def test_idle_flows_expire() -> None:
-    """A minute after the last datagram, and not before; what speaks stays."""
+    """They expire a minute after their last datagram, and not before; other flows stay."""
     here = Table()
     silent, speaking = here.open("silent"), here.open("speaking")
     assert silent and speaking
-    here.now += IDLE
+    here.now += INGRESS_IDLE
     assert here.table.expired(here.now) == []
     speaking.heard = here.now
     here.now += 0.1
@@ -193,7 +221,7 @@ def test_idle_flows_expire() -> None:
 
 @pytest.mark.parametrize("count", [5000])
 def test_a_flood_of_keys_leaves_bounded_state(count: int) -> None:
-    """From one address or from many."""
+    """This holds for keys from one address and from many."""
     here = Table(Bounds())
     for number in range(count):
         here.now += 0.01

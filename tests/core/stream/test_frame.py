@@ -1,4 +1,4 @@
-"""Frames: the bytes on the wire, and a decoder that nothing but a ProtocolError leaves."""
+"""Frames: their bytes on the wire, and a decoder that raises nothing but a ProtocolError."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_frames_on_the_wire(sent: Frame, wire: str) -> None:
 
 
 def test_the_documentation_shows_the_same_bytes() -> None:
-    """The worked example is one."""
+    """The worked example of the document is a real frame."""
     text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
     assert f"    {PREAMBLE.hex(' ')} " in text
     assert f"    {Frame(DATAGRAM, 60001 << 16 | 1, 0, bytes(8) + b'...').encode().hex(' ')}\n" in text
@@ -70,14 +70,14 @@ def test_the_preamble_on_the_wire() -> None:
 
 @pytest.mark.parametrize(("sent", "wire"), GOLDEN)
 def test_the_wire_makes_the_same_frames(sent: Frame, wire: str) -> None:
-    """What was encoded comes out as it was; numbers are modulo 2^32."""
+    """A frame that was encoded is decoded as it was; numbers are modulo 2^32."""
     (received,) = synchronised().feed(bytes.fromhex(wire))
     assert received == sent._replace(number=sent.number & 0xFFFFFFFF)
 
 
 @given(st.lists(frames, max_size=8), st.binary(max_size=50), st.data())
 def test_a_stream_cut_anywhere_gives_the_same_frames(sent: list[Frame], noise: bytes, data: st.DataObject) -> None:
-    """TCP and SSH cut where they like."""
+    """TCP and SSH may cut the stream anywhere."""
     noise = noise.replace(b"\0", b"")
     stream = noise + PREAMBLE + b"".join(one.encode() for one in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
@@ -99,7 +99,7 @@ noises = st.lists(
 @example(b"\0tunnel", 1)
 @example(b"\0\0tunnel\0", 3)
 def test_noise_may_look_like_a_preamble(noise: bytes, step: int) -> None:
-    """Beginnings and ends of the preamble before it do not mislead the decoder, however they arrive."""
+    """Parts of the preamble in the noise do not mislead the decoder, however they arrive."""
     stream = noise + PREAMBLE + Frame(PING).encode()
     decoder = FrameDecoder()
     received = [one for at in range(0, len(stream), step) for one in decoder.feed(stream[at : at + step])]
@@ -116,7 +116,7 @@ def test_noise_is_there_to_be_read_before_the_preamble() -> None:
 
 @pytest.mark.parametrize("step", [1000, MAX_NOISE + 100])
 def test_noise_without_end_is_refused(step: int) -> None:
-    """A far side that never speaks our protocol is found out within 64 KiB."""
+    """A far side that does not speak our protocol is recognised within 64 KiB."""
     decoder = FrameDecoder()
     with pytest.raises(ProtocolError, match="no preamble in the first 65536 bytes"):
         for _ in range(0, MAX_NOISE + 2 * step, step):
@@ -124,7 +124,7 @@ def test_noise_without_end_is_refused(step: int) -> None:
 
 
 def test_as_much_noise_as_is_allowed() -> None:
-    """Exactly the bound passes, one byte more does not."""
+    """Exactly the bound is accepted, and one byte more is not."""
     assert FrameDecoder().feed(b"x" * MAX_NOISE + PREAMBLE + Frame(PING).encode()) == [Frame(PING)]
     with pytest.raises(ProtocolError):
         FrameDecoder().feed(b"x" * (MAX_NOISE + 1) + PREAMBLE)
@@ -140,7 +140,7 @@ def test_a_length_over_the_bound_is_refused_before_its_payload_comes() -> None:
 
 @given(st.lists(st.binary(max_size=100), max_size=20))
 def test_garbage_raises_nothing_but_a_protocol_error(chunks: list[bytes]) -> None:
-    """Whatever follows the preamble makes frames, waits for more, or breaks the protocol; what waits is bounded."""
+    """Any bytes make frames, wait for more, or break the protocol; those that wait are bounded."""
     decoder = synchronised()
     with contextlib.suppress(ProtocolError):
         for chunk in chunks:
@@ -166,7 +166,7 @@ def test_garbage_raises_nothing_but_a_protocol_error(chunks: list[bytes]) -> Non
     ids=lambda payload: repr(payload[:12]),
 )
 def test_json_of_a_wrong_shape_breaks_the_protocol(payload: bytes) -> None:
-    """Not JSON, not an object, too deep, too many digits: one kind of error."""
+    """Text that is no JSON, no object, too deep or has too many digits all raises the same kind of error."""
     with pytest.raises(ProtocolError, match="kind 7 does not carry a JSON object"):
         body(Frame(SERVE, payload=payload))
 

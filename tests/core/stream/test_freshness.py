@@ -1,4 +1,4 @@
-"""How old is what a person sees: two endpoints over slow, lossy and stalling streams."""
+"""How old the screen is that a person sees: two endpoints over slow, lossy and stalling streams."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def offered(talk: Conversation, flow: int, *, sizes: tuple[int, ...], every: flo
 
     for step in range(steps):
         talk.at(talk.now + step * every, partial(send, step * len(sizes)))
-    talk.stands(seconds + 30)
+    talk.passes(seconds + 30)
     return sent
 
 
@@ -45,7 +45,7 @@ def arrived(talk: Conversation, sent: dict[int, float]) -> list[tuple[float, int
 
 @pytest.mark.parametrize("size", [500, 1100])
 def test_a_slow_link_shows_the_present(size: int) -> None:
-    """64 kbit/s offered four times as much: plain buffers would be tens of seconds behind."""
+    """On 64 kbit/s with four times as much to send, plain buffers would be tens of seconds behind."""
     talk, flow = met(slow(8000))
     sent = offered(talk, flow, sizes=(size,), every=size / 31250, seconds=60)
     came = arrived(talk, sent)
@@ -55,7 +55,7 @@ def test_a_slow_link_shows_the_present(size: int) -> None:
 
 
 def test_a_slow_link_carries_whole_instructions() -> None:
-    """Nothing crosses of those that are dropped, and all of the others."""
+    """Either all datagrams of an instruction cross, or none."""
     talk, flow = met(slow(8000))
     sent = offered(talk, flow, sizes=(1252, 1252, 300), every=0.09, seconds=60)
     whole = Counter(number_of(datagram) // 3 for _, _, datagram in talk.back)
@@ -64,14 +64,14 @@ def test_a_slow_link_carries_whole_instructions() -> None:
 
 
 def test_a_large_screen_crosses_a_slow_link() -> None:
-    """20 KB each second over 8 KB a second: mosh sends until one has come, so one has to come."""
+    """With 20 KB each second over 8 KB a second, mosh sends the screen until it has crossed once, so it must cross."""
     talk, flow = met(slow(8000))
     sent = offered(talk, flow, sizes=(*[1252] * 16, 300), every=1.0, seconds=30)
     assert len(arrived(talk, sent)) >= 8
 
 
 def test_a_stall_of_everything_is_followed_by_the_present() -> None:
-    """Three seconds without a byte: what was under way comes, then at once what is new, and no backlog."""
+    """After three seconds without a byte, what was under way arrives, then at once what is new, and no backlog."""
     stall = [(START + 12, START + 15)]
     talk, flow = met(three(Line(stalls=stall), Line(stalls=stall)))
     talk.lines["control"][1].stalls = stall
@@ -84,21 +84,21 @@ def test_a_stall_of_everything_is_followed_by_the_present() -> None:
 
 
 def test_a_stall_of_one_stream_is_not_noticed() -> None:
-    """Small datagrams are on the other as well."""
+    """Small datagrams take the other stream as well."""
     talk, flow = met(three(Line(stalls=[(START + 12, START + 15)])))
     sent = offered(talk, flow, sizes=(70,), every=0.04, seconds=30)
     assert freshness(sent, arrived(talk, sent))[-1] < 0.06
 
 
 def test_large_datagrams_leave_a_stream_that_stalls() -> None:
-    """Within a retransmission's time they are on the other as well."""
+    """Within the time of a retransmission they take the other stream as well."""
     talk, flow = met(three(Line(stalls=[(START + 12, START + 15)])))
     sent = offered(talk, flow, sizes=(1252, 300), every=0.04, seconds=30)
     assert freshness(sent, arrived(talk, sent))[-1] < 0.4
 
 
 def test_loss_on_two_streams_is_seldom_felt() -> None:
-    """5 % of segments lost on each: 95 of 100 keystrokes are there without a retransmission's delay."""
+    """With 5 % of segments lost on each, 95 of 100 keystrokes cross without the delay of a retransmission."""
     chance = random.Random(7)
     talk, flow = met(three(Line(loss=0.05, chance=chance), Line(loss=0.05, chance=chance)))
     sent = offered(talk, flow, sizes=(70,), every=0.13, seconds=120)

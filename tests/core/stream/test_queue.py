@@ -1,12 +1,20 @@
-"""The queue before the credit: what is given up, in which order, and what is not."""
+"""The queue before the send window: what is dropped, in which order, and what is not."""
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunneld.core.stream.queue import MAX_AGE, MAX_BYTES, OVERHEAD, SUPERSEDED, TOGETHER, DatagramQueue, Waiting
+from tunneld.core.stream.queue import (
+    DATAGRAM_COST,
+    INSTRUCTION_SPREAD,
+    MAX_AGE,
+    MAX_BYTES,
+    SUPERSEDED_AGE,
+    DatagramQueue,
+    Waiting,
+)
 
 
 class Filled:
@@ -26,7 +34,7 @@ class Filled:
 
 
 def test_what_is_fresh_comes_out_in_order() -> None:
-    """One flow is first in, first out."""
+    """Within a flow, what came first leaves first."""
     filled = Filled()
     filled.push(70, 1252, 80, 0)
     assert filled.pop_all() == [0, 1, 2, 3]
@@ -43,7 +51,7 @@ def test_flows_take_turns() -> None:
 
 
 def test_strangers_wait_for_people() -> None:
-    """Flows that nobody has answered, however many, come after those that somebody has."""
+    """Flows that mosh-server has not answered, however many, come after those that it has."""
     filled = Filled()
     for flow in range(100, 110):
         filled.push(70, flow=flow, stranger=True)
@@ -51,7 +59,7 @@ def test_strangers_wait_for_people() -> None:
     assert filled.pop_all()[:3] == [10, 11, 0]
 
 
-def test_a_stranger_who_was_answered_is_none_any_more() -> None:
+def test_a_stranger_that_was_answered_is_none_any_more() -> None:
     """The first answer moves a flow up."""
     filled = Filled()
     filled.push(70, flow=1, stranger=True)
@@ -60,8 +68,8 @@ def test_a_stranger_who_was_answered_is_none_any_more() -> None:
     assert filled.pop_all() == [1, 2, 0]
 
 
-def test_what_is_too_old_goes() -> None:
-    """After 1.1 s mosh sends from the last acknowledged state again."""
+def test_what_is_too_old_is_dropped() -> None:
+    """After 1.1 s mosh has sent its state anew."""
     filled = Filled()
     filled.push(70, at=0.0)
     filled.push(70, at=0.5)
@@ -69,8 +77,8 @@ def test_what_is_too_old_goes() -> None:
     assert filled.queue.dropped == 1
 
 
-def test_an_old_instruction_goes_as_a_whole() -> None:
-    """Full-size datagrams and the shorter one that follows are one, though some came later than others."""
+def test_an_old_instruction_is_dropped_as_a_whole() -> None:
+    """Full-size datagrams and the shorter one after them are one instruction, though some came later than others."""
     filled = Filled()
     filled.push(1252, at=0.0)
     filled.push(1252, 300, 70, at=0.01)
@@ -79,24 +87,24 @@ def test_an_old_instruction_goes_as_a_whole() -> None:
 
 
 def test_what_is_newer_supersedes_what_has_waited() -> None:
-    """On a line that is too slow, the state of a moment ago makes room for the present one."""
+    """On a line that is too slow, an older state makes room for the present one."""
     filled = Filled()
     filled.push(500, at=0.0)
     filled.push(1252, 500, at=0.2)
     filled.push(500, at=0.4)
-    assert filled.pop_all(at=0.2 + SUPERSEDED + 0.01) == [3]
+    assert filled.pop_all(at=0.2 + SUPERSEDED_AGE + 0.01) == [3]
     assert filled.queue.dropped == 3
 
 
 def test_what_nothing_newer_supersedes_may_wait() -> None:
-    """The last one is good until mosh sends it again."""
+    """The last state is good until mosh sends it again."""
     filled = Filled()
     filled.push(500, at=0.0)
     assert filled.pop_all(at=MAX_AGE - 0.01) == [0]
 
 
 def test_an_instruction_that_has_begun_to_leave_is_let_finish() -> None:
-    """On a slow line a large screen takes seconds; without its end its beginning was in vain."""
+    """On a slow line a large screen takes seconds, and its first part is worthless without the rest."""
     filled = Filled()
     filled.push(*[1252] * 9, 300, at=0.0)
     filled.push(70, at=1.0)
@@ -110,8 +118,8 @@ def test_an_instruction_that_has_begun_to_leave_is_let_finish() -> None:
     assert filled.queue.dropped == 1
 
 
-def test_an_instruction_that_was_stalled_is_given_up() -> None:
-    """After a stall the present goes out at once, not the rest of what was on its way before."""
+def test_an_instruction_that_was_stalled_is_dropped() -> None:
+    """After a stall the present state leaves at once, not the rest of an old one."""
     filled = Filled()
     filled.push(*[1252] * 9, 300, at=0.0)
     assert filled.queue.pop(0.0)
@@ -120,7 +128,7 @@ def test_an_instruction_that_was_stalled_is_given_up() -> None:
 
 
 def test_too_much_does_not_cost_what_has_begun_to_leave() -> None:
-    """A large screen that mosh sends again each second would never get through."""
+    """Otherwise a large screen, which mosh sends again each second, would never get through."""
     filled = Filled()
     filled.push(*[1252] * 20, 300, at=0.0)
     assert filled.queue.pop(0.0)
@@ -130,18 +138,18 @@ def test_too_much_does_not_cost_what_has_begun_to_leave() -> None:
     assert filled.queue.dropped == 21
 
 
-def test_the_rest_that_arrives_after_its_head_was_dropped_goes_too() -> None:
-    """Half an instruction would only cost time."""
+def test_the_rest_of_a_dropped_instruction_is_dropped_as_well() -> None:
+    """Half an instruction would only take up time."""
     filled = Filled()
     filled.push(1252, at=0.0)
     assert filled.pop_all(at=MAX_AGE + 0.01) == []
-    filled.push(1252, 300, 70, at=TOGETHER / 2)
-    assert filled.pop_all(at=TOGETHER / 2) == [3]
+    filled.push(1252, 300, 70, at=INSTRUCTION_SPREAD / 2)
+    assert filled.pop_all(at=INSTRUCTION_SPREAD / 2) == [3]
     assert filled.queue.dropped == 3
 
 
 def test_what_comes_much_later_is_not_the_rest() -> None:
-    """A full-size datagram that was dropped does not cost the keystroke a minute later."""
+    """A keystroke is not dropped for a full-size datagram of a minute ago."""
     filled = Filled()
     filled.push(1252, at=0.0)
     assert filled.pop_all(at=60.0) == []
@@ -150,7 +158,7 @@ def test_what_comes_much_later_is_not_the_rest() -> None:
 
 
 def test_too_much_costs_the_oldest_instruction() -> None:
-    """And nothing of the next one."""
+    """Nothing of the next one is dropped with it."""
     filled = Filled()
     filled.push(1252, 1252, 300)
     filled.push(1252, 500)
@@ -161,7 +169,7 @@ def test_too_much_costs_the_oldest_instruction() -> None:
 
 
 def test_too_much_costs_the_flow_that_has_most() -> None:
-    """One flow's flood pushes out no keystroke of another, however old it is."""
+    """One flow's flood pushes out no keystroke of another flow, however old that is."""
     filled = Filled()
     filled.push(70, flow=1, at=0.0)
     filled.push(*[1000, 900] * 100, flow=2, at=0.5)
@@ -178,8 +186,8 @@ def test_too_much_costs_strangers_first() -> None:
     assert filled.pop_all()[:21] == list(range(21))
 
 
-def test_an_instruction_larger_than_the_queue_goes_as_a_whole() -> None:
-    """It could not cross anyway; what comes after it does."""
+def test_an_instruction_larger_than_the_queue_is_dropped_as_a_whole() -> None:
+    """It could not cross anyway; the instruction after it does."""
     filled = Filled()
     filled.push(*[1252] * 60, 300)
     filled.push(70)
@@ -187,20 +195,20 @@ def test_an_instruction_larger_than_the_queue_goes_as_a_whole() -> None:
 
 
 def test_empty_datagrams_are_not_free() -> None:
-    """The queue is bounded in number too."""
+    """The queue is bounded in number as well."""
     filled = Filled()
     filled.push(*[0] * 10_000)
-    assert len(filled.queue) <= MAX_BYTES // OVERHEAD
+    assert len(filled.queue) <= MAX_BYTES // DATAGRAM_COST
 
 
 def test_a_flow_that_ended_leaves_nothing() -> None:
-    """Neither its datagrams nor its memory of a torn instruction, and nothing is counted as dropped."""
+    """Its datagrams and its half instruction are forgotten, and nothing is counted as dropped."""
     filled = Filled()
     filled.push(*[1252] * 10, flow=1)
     filled.push(70, flow=2)
     filled.queue.forget(1)
     filled.queue.forget(3)
-    assert (len(filled.queue), filled.queue.cost) == (1, 70 + OVERHEAD)
+    assert (len(filled.queue), filled.queue.cost) == (1, 70 + DATAGRAM_COST)
     assert filled.queue.dropped == 0
 
 
@@ -210,7 +218,7 @@ def test_without_time_or_excess_nothing_is_dropped(pushed: list[tuple[int, int]]
     filled = Filled()
     for flow, size in pushed:
         filled.push(size, flow=flow)
-    total = sum(size + OVERHEAD for _, size in pushed)
+    total = sum(size + DATAGRAM_COST for _, size in pushed)
     out = filled.pop_all()
     assert len(out) + filled.queue.dropped == len(pushed)
     if total <= MAX_BYTES:
@@ -274,8 +282,9 @@ class QueueModel(RuleBasedStateMachine):
     @invariant()
     def bytes_are_exact_and_bounded(self) -> None:
         waiting = [one for lane in self.queue._lanes.values() for each in lane.instructions for one in each.parts]
-        assert self.queue.cost == sum(len(one.datagram) + OVERHEAD for one in waiting) <= MAX_BYTES
+        assert self.queue.cost == sum(len(one.datagram) + DATAGRAM_COST for one in waiting) <= MAX_BYTES
         assert len(self.queue) == len(waiting)
 
 
 TestQueueModel = QueueModel.TestCase
+TestQueueModel.settings = settings(max_examples=50)

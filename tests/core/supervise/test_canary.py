@@ -1,4 +1,4 @@
-"""What a canary's steps mean, and when it flies."""
+"""What the steps of a visit mean, and when a forward is visited."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.supervise.canary import (
-    AGAIN,
-    FIRST,
-    MOST_BROKEN,
+    ARRIVAL_TIMEOUT,
+    BROKEN_VISIT_AFTER,
+    FIRST_VISIT_AFTER,
+    JITTER,
+    MAX_BROKEN_VISITS,
+    OPEN_TIMEOUT,
+    SPEECH_TIMEOUT,
+    TARGET_TIMEOUT,
     Beat,
     Finding,
     Step,
     Verdict,
     Visit,
     judge,
-    patience,
+    step_timeout,
 )
 
 TRIED = {Step.TRIED}
@@ -43,7 +48,7 @@ ACCEPTED = ARRIVED | {Step.ACCEPTED}
     ],
 )
 def test_steps_that_say_it_all(steps: set[Step], verdict: Verdict, says: str) -> None:
-    """Where the way ends, or that it does not, is known as soon as the last of these steps is seen."""
+    """As soon as the last of these steps is seen, it is known how far the connection gets."""
     finding = judge(steps, "why", waited=False)
     assert finding is not None
     assert (finding.verdict, says in finding.text) == (verdict, True)
@@ -62,7 +67,7 @@ def test_steps_that_say_it_all(steps: set[Step], verdict: Verdict, says: str) ->
     ],
 )
 def test_steps_that_another_should_follow(steps: set[Step], speaks_first: bool, verdict: Verdict, says: str) -> None:
-    """They are waited for, and the one that does not come tells who is to blame."""
+    """The next step is waited for, and when it does not come, its absence tells who is to blame."""
     assert judge(steps, waited=False, speaks_first=speaks_first) is None
     finding = judge(steps, waited=True, speaks_first=speaks_first)
     assert finding is not None
@@ -71,12 +76,27 @@ def test_steps_that_another_should_follow(steps: set[Step], speaks_first: bool, 
 
 @given(st.sets(st.sampled_from(Step)), st.booleans())
 def test_there_is_a_verdict_in_bounded_time(steps: set[Step], speaks_first: bool) -> None:
-    """Whatever a relay makes of it; and waiting never makes a verdict another one."""
+    """Whatever a relay reports, each wait is bounded, and waiting never changes a verdict that was there before."""
     early = judge(steps, waited=False, speaks_first=speaks_first)
     late = judge(steps, waited=True, speaks_first=speaks_first)
     assert late is not None
     assert early in (None, late)
-    assert 0 < patience(steps) <= 12
+    assert 0 < step_timeout(steps) <= 12
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds"),
+    [
+        (set(), OPEN_TIMEOUT),
+        (TRIED, OPEN_TIMEOUT),
+        (OPENED, ARRIVAL_TIMEOUT),
+        (ARRIVED, TARGET_TIMEOUT),
+        (ACCEPTED, SPEECH_TIMEOUT),
+    ],
+)
+def test_each_step_has_its_time(steps: set[Step], seconds: float) -> None:
+    """The visit waits for the step that comes next as long as that one may take."""
+    assert step_timeout(steps) == seconds
 
 
 THERE = set(Step) - {Step.ARRIVED, Step.ACCEPTED, Step.FAILED}
@@ -84,14 +104,14 @@ THERE = set(Step) - {Step.ARRIVED, Step.ACCEPTED, Step.FAILED}
 
 @given(st.sets(st.sampled_from(sorted(THERE, key=str))))
 def test_only_what_has_arrived_passes(steps: set[Step]) -> None:
-    """Whatever the relay says, and whatever answers there: it proves nothing about the tunnel by itself."""
+    """Whatever the relay says, and whatever answers there proves nothing about the tunnel by itself."""
     finding = judge(steps, waited=True)
     assert finding is not None
     assert finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN)
 
 
 def test_both_ends_of_a_visit_note_its_steps() -> None:
-    """Each is told at once; of several reasons the first counts."""
+    """Each step is told at once; of several reasons the first one counts."""
     told: list[int] = []
     visit = Visit("127.0.0.1", lambda: told.append(len(visit.steps)))
     visit.saw(Step.ARRIVED)
@@ -102,9 +122,9 @@ def test_both_ends_of_a_visit_note_its_steps() -> None:
 
 
 def test_a_forward_is_visited_soon_and_then_seldom() -> None:
-    """A second after it listens, then about once per interval, never in step with others."""
+    """A second after it listens, then about once in an interval, never in step with others."""
     beat = Beat(now=100)
-    assert beat.due == 100 + FIRST
+    assert beat.due == 100 + FIRST_VISIT_AFTER
     waits = []
     for chance in (0, 0.5, 0.999):
         beat.note(Finding(Verdict.PASSES, at=beat.due), interval=300, chance=chance)
@@ -116,12 +136,24 @@ def test_a_forward_is_visited_soon_and_then_seldom() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.PASSES, Verdict.TARGET, Verdict.UNKNOWN])
 def test_one_broken_visit_is_an_accident(verdict: Verdict) -> None:
-    """It is looked at again soon, and only several in a row cost the session."""
+    """The forward is visited again soon, and only several broken visits in a row cost the session."""
     beat, broken = Beat(0), Finding(Verdict.BROKEN, at=50)
     for finding in (broken, replace(broken, verdict=verdict), broken):
         beat.note(finding, interval=300, chance=0.5)
         assert not beat.is_lost
-    assert beat.due == 50 + AGAIN
-    for _ in range(MOST_BROKEN - 1):
+    assert beat.due == 50 + BROKEN_VISIT_AFTER
+    for _ in range(MAX_BROKEN_VISITS - 1):
         beat.note(broken, interval=300, chance=0.5)
     assert beat.is_lost
+
+
+def test_a_visit_may_be_put_off_and_brought_forward() -> None:
+    """It is put off by a moment; a shorter interval brings it forward, and never puts it off."""
+    beat = Beat(0)
+    beat.postpone(50)
+    assert beat.due == 50 + FIRST_VISIT_AFTER
+    beat.shorten(50, 300)
+    assert beat.due == 50 + FIRST_VISIT_AFTER
+    beat.note(Finding(Verdict.PASSES, at=51), interval=3600, chance=0.5)
+    beat.shorten(60, 300)
+    assert beat.due == 60 + 300 * (1 + JITTER)

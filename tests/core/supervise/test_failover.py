@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunneld.core.supervise.failover import HEAD_START as DRAWN
-from tunneld.core.supervise.failover import LONGEST_PROOF, USED_TO, Failover
+from tunneld.core.supervise.failover import MAX_RETURN_DELAY, SETTLED_AFTER, Failover
 
 RETURN_AFTER = 60.0
 CHANCE = 0.25
@@ -16,7 +16,7 @@ FIRST, SECOND, THIRD = range(3)
 
 
 class Relays:
-    """Some relays, the clock, and what the failover makes of them."""
+    """Some relays, a clock, and what the failover decides about them."""
 
     def __init__(self, count: int = 2) -> None:
         self.failover = Failover(count, RETURN_AFTER)
@@ -25,7 +25,10 @@ class Relays:
         self.failover.look(self.well, self.now, CHANCE)
 
     def after(self, seconds: float, **changed: bool) -> tuple[int, int]:
-        """Let time pass, with a look at each deadline; then these relays change. Who serves, and the last dialled."""
+        """Let time pass, with a look at each deadline; then change these relays.
+
+        Returns which relay serves, and the last one that is dialled.
+        """
         end = self.now + seconds
         while (deadline := self.failover.deadline) is not None and deadline <= end:
             self.now = deadline
@@ -39,7 +42,7 @@ class Relays:
 
 
 def on_the_second(count: int = 2) -> Relays:
-    """The first was lost, and the second has served for a while."""
+    """The first relay was lost, and the second one has served for a while."""
     relays = Relays(count)
     relays.after(0, first=True)
     relays.after(500, first=False)
@@ -50,7 +53,7 @@ def on_the_second(count: int = 2) -> Relays:
 
 
 def test_one_relay_is_all_there_is() -> None:
-    """It serves, or nobody does."""
+    """A single relay serves, or none does, and there is nothing to wait for."""
     relays = Relays(1)
     assert relays.after(1000) == (FIRST, FIRST)
     assert relays.after(0, first=True) == (FIRST, FIRST)
@@ -58,7 +61,7 @@ def test_one_relay_is_all_there_is() -> None:
 
 
 def test_the_first_has_a_head_start() -> None:
-    """A dial takes its time, and the second is not troubled when it succeeds."""
+    """A dial takes its time, and the second relay is not dialled when the first one comes up."""
     relays = Relays()
     assert relays.after(HEAD_START - 0.1) == (FIRST, FIRST)
     assert relays.after(0, first=True) == (FIRST, FIRST)
@@ -66,14 +69,14 @@ def test_the_first_has_a_head_start() -> None:
 
 
 def test_the_others_follow_one_by_one() -> None:
-    """Each is dialled beside those before it, which are never given up."""
+    """Each relay is dialled beside the relays before it, which are never given up."""
     relays = Relays(3)
     assert [relays.after(HEAD_START)[1] for _ in range(3)] == [SECOND, THIRD, THIRD]
     assert relays.failover.deadline is None
 
 
 def test_a_lost_session_is_made_anew_on_its_own_relay() -> None:
-    """Mostly it was the session that broke, not the relay."""
+    """In most cases the session broke, not the relay."""
     relays = Relays()
     relays.after(0, first=True)
     relays.after(500, first=False)
@@ -81,15 +84,15 @@ def test_a_lost_session_is_made_anew_on_its_own_relay() -> None:
 
 
 def test_the_second_serves_as_soon_as_it_is_well() -> None:
-    """And the third is not needed then."""
+    """The third relay is then no longer dialled."""
     relays = Relays(3)
     assert relays.after(2 * HEAD_START) == (FIRST, THIRD)
     assert relays.after(1, second=True) == (SECOND, SECOND)
     assert relays.after(10_000) == (SECOND, SECOND)
 
 
-def test_an_earlier_relay_proves_itself_before_it_serves_again() -> None:
-    """Until then the other keeps the tunnel; afterwards it is left alone."""
+def test_an_earlier_relay_is_well_for_a_while_before_it_serves_again() -> None:
+    """Until then the other relay keeps the tunnel; afterwards that one is left alone."""
     relays = on_the_second()
     assert relays.after(0, first=True) == (SECOND, SECOND)
     assert relays.failover.deadline == relays.now + RETURN_AFTER
@@ -97,8 +100,8 @@ def test_an_earlier_relay_proves_itself_before_it_serves_again() -> None:
     assert relays.after(0.1) == (FIRST, FIRST)
 
 
-def test_an_earlier_relay_that_fails_its_proof_begins_anew() -> None:
-    """It has to be well without a break."""
+def test_an_earlier_relay_that_fails_meanwhile_begins_anew() -> None:
+    """It has to be well for the whole delay without a break."""
     relays = on_the_second()
     relays.after(0, first=True)
     relays.after(RETURN_AFTER - 1, first=False)
@@ -107,38 +110,38 @@ def test_an_earlier_relay_that_fails_its_proof_begins_anew() -> None:
     assert relays.after(1) == (FIRST, FIRST)
 
 
-def test_a_relay_on_trial_serves_at_once_when_the_other_fails() -> None:
-    """It is there already."""
+def test_an_earlier_relay_serves_at_once_when_the_other_fails() -> None:
+    """It has a session already, so nothing is gained by waiting."""
     relays = on_the_second()
     relays.after(0, first=True)
     assert relays.after(10, second=False) == (FIRST, FIRST)
 
 
 def test_relays_that_come_up_together_leave_it_to_the_first() -> None:
-    """After an outage of our own, the order decides, not who was a moment faster."""
+    """After an outage on our side the order of preference decides, not which relay was a moment faster."""
     relays = Relays()
     relays.after(HEAD_START)
     assert relays.after(50, second=True) == (SECOND, SECOND)
-    assert relays.after(USED_TO - 0.1, first=True) == (FIRST, FIRST)
+    assert relays.after(SETTLED_AFTER - 0.1, first=True) == (FIRST, FIRST)
 
 
-def test_a_relay_that_takes_the_tunnel_back_and_loses_it_has_to_prove_more() -> None:
-    """Every return breaks the connections through the other."""
+def test_a_relay_that_takes_the_tunnel_back_and_loses_it_waits_longer() -> None:
+    """Every return breaks the connections through the other relay, so each failed one doubles the delay."""
     relays = on_the_second()
-    proofs = []
+    delays = []
     for _ in range(8):
         relays.after(0, first=True)
         assert relays.failover.deadline is not None
-        proofs.append(relays.failover.deadline - relays.now)
-        assert relays.after(proofs[-1]) == (FIRST, FIRST)
+        delays.append(relays.failover.deadline - relays.now)
+        assert relays.after(delays[-1]) == (FIRST, FIRST)
         relays.after(1, first=False, second=False)
         relays.after(HEAD_START, second=True)
         relays.after(100)
-    assert proofs == [60, 120, 240, 480, 960, 1920, LONGEST_PROOF, LONGEST_PROOF]
+    assert delays == [60, 120, 240, 480, 960, 1920, MAX_RETURN_DELAY, MAX_RETURN_DELAY]
 
 
 def test_a_relay_that_kept_the_tunnel_is_forgiven() -> None:
-    """What it did before does not count any more."""
+    """What happened before no longer counts."""
     relays = on_the_second()
     for seconds in (1, 500):
         relays.after(0, first=True)
@@ -151,7 +154,7 @@ def test_a_relay_that_kept_the_tunnel_is_forgiven() -> None:
 
 
 def test_when_the_second_fails_too_the_third_has_its_turn() -> None:
-    """After the second's own head start."""
+    """The third relay is dialled after a head start for the second."""
     relays = on_the_second(3)
     assert relays.after(0, second=False) == (SECOND, SECOND)
     assert relays.after(HEAD_START) == (SECOND, THIRD)
@@ -176,7 +179,7 @@ changes = st.lists(st.tuples(st.floats(0, 200), st.integers(0, 2), st.booleans()
 
 @given(changes)
 def test_whoever_serves_is_well_if_anybody_is(changes: list[tuple[float, int, bool]]) -> None:
-    """And later relays are dialled only while nobody is."""
+    """Later relays are dialled only while no relay is well."""
     relays = Relays(3)
     for seconds, relay, is_well in changes:
         serving, last = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})
@@ -187,7 +190,7 @@ def test_whoever_serves_is_well_if_anybody_is(changes: list[tuple[float, int, bo
 @given(changes)
 @example([(0.0, 1, True), (0.0, 1, False), (4.0, 1, True), (0.0, 0, True)])
 def test_nobody_loses_the_tunnel_to_a_later_one_while_it_is_well(changes: list[tuple[float, int, bool]]) -> None:
-    """Nor to an earlier one that has not proved itself, unless it has itself only just come up."""
+    """An earlier relay takes it only after its return delay, or when the relay that serves has only just come up."""
     relays = Relays(3)
     since = [0.0] * 3
     for seconds, relay, is_well in changes:
@@ -197,12 +200,12 @@ def test_nobody_loses_the_tunnel_to_a_later_one_while_it_is_well(changes: list[t
         after = relays.after(0, **{("first", "second", "third")[relay]: is_well})[0]
         if after != before and relays.well[before]:
             assert after < before
-            assert relays.now - since[after] >= RETURN_AFTER or relays.now - since[before] < USED_TO
+            assert relays.now - since[after] >= RETURN_AFTER or relays.now - since[before] < SETTLED_AFTER
 
 
 @given(changes, st.floats(0, 0.99))
 def test_nothing_happens_before_the_deadline(changes: list[tuple[float, int, bool]], part: float) -> None:
-    """Whoever looks too early sees what was there."""
+    """A look before the deadline changes nothing."""
     relays = Relays(3)
     for seconds, relay, is_well in changes:
         decided = relays.after(seconds, **{("first", "second", "third")[relay]: is_well})

@@ -11,136 +11,136 @@ INTERVAL = 10.0
 
 
 def test_it_asks_after_each_interval() -> None:
-    """Not before, not twice, and again one interval after the answer."""
-    pulse = Liveness(INTERVAL, 0)
-    assert pulse.deadline() == 10
-    assert not pulse.tick(9.9, 0)
-    assert pulse.tick(10, 0)
-    assert not pulse.tick(10.1, 0)
-    pulse.answered(10.04)
-    assert pulse.deadline() == 20.04
-    assert not pulse.doubted
+    """It does not ask before that, nor twice, and asks again one interval after the answer."""
+    liveness = Liveness(INTERVAL, 0)
+    assert liveness.deadline() == 10
+    assert not liveness.tick(9.9, 0)
+    assert liveness.tick(10, 0)
+    assert not liveness.tick(10.1, 0)
+    liveness.answered(10.04)
+    assert liveness.deadline() == 20.04
+    assert not liveness.doubted
 
 
 def test_silence_makes_doubt() -> None:
-    """No answer and no acknowledgement within the patience; the adapter is not called again until something happens."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 500)
-    assert pulse.deadline() == 10 + SHORTEST_PATIENCE
-    pulse.tick(11, 500)
-    assert pulse.doubted
-    assert pulse.deadline() is None
+    """Without an answer or an acknowledgement in time the session is doubted, and `tick` is not needed any more."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 500)
+    assert liveness.deadline() == 10 + SHORTEST_PATIENCE
+    liveness.tick(11, 500)
+    assert liveness.doubted
+    assert liveness.deadline() is None
 
 
 def test_a_late_answer_ends_the_doubt() -> None:
-    """The session is kept, and asked again in its time."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 500)
-    pulse.tick(11, 500)
-    pulse.answered(12)
-    assert not pulse.doubted
-    assert pulse.deadline() == 22
+    """The session is kept, and asked again after an interval."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 500)
+    liveness.tick(11, 500)
+    liveness.answered(12)
+    assert not liveness.doubted
+    assert liveness.deadline() == 22
 
 
 def test_an_answer_behind_a_long_queue_is_waited_for() -> None:
-    """While the other kernel acknowledges what we send, the way is open; when that stops, doubt begins."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 500)
+    """While the other kernel acknowledges what we send, the session is not doubted; when that stops, it is."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 500)
     for second, acknowledged in ((11, 600), (12, 700), (13, 800)):
-        pulse.tick(second, acknowledged)
-        assert not pulse.doubted
-    pulse.tick(14, 800)
-    assert pulse.doubted
+        liveness.tick(second, acknowledged)
+        assert not liveness.doubted
+    liveness.tick(14, 800)
+    assert liveness.doubted
 
 
 def test_without_a_count_of_acknowledged_bytes_only_answers_count() -> None:
-    """Through a jump host nobody can tell what the relay's kernel has."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, None)
-    pulse.tick(11, None)
-    assert pulse.doubted
+    """Through a jump host nobody can tell what the relay's kernel has received."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, None)
+    liveness.tick(11, None)
+    assert liveness.doubted
 
 
 def test_a_nudge_asks_at_once_and_waits_shortly() -> None:
     """After a resume or a new address nobody waits for the interval."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.nudge(3, 500)
-    assert pulse.deadline() == 3
-    assert pulse.tick(3, 500)
-    assert pulse.deadline() == 3 + HURRIED_PATIENCE
-    pulse.tick(3 + HURRIED_PATIENCE, 500)
-    assert pulse.doubted
+    liveness = Liveness(INTERVAL, 0)
+    liveness.nudge(3, 500)
+    assert liveness.deadline() == 3
+    assert liveness.tick(3, 500)
+    assert liveness.deadline() == 3 + HURRIED_PATIENCE
+    liveness.tick(3 + HURRIED_PATIENCE, 500)
+    assert liveness.doubted
 
 
 def test_a_nudge_shortens_a_wait_that_has_begun() -> None:
-    """The question that is under way will do."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 500)
-    pulse.nudge(10.1, 500)
-    assert pulse.deadline() == 10.1 + HURRIED_PATIENCE
-    pulse.answered(10.2)
-    assert pulse.patience == SHORTEST_PATIENCE
+    """A question that is under way is not asked again."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 500)
+    liveness.nudge(10.1, 500)
+    assert liveness.deadline() == 10.1 + HURRIED_PATIENCE
+    liveness.answered(10.2)
+    assert liveness.patience == SHORTEST_PATIENCE
 
 
-def test_a_slow_way_gets_more_patience() -> None:
-    """Three of its round trips, forgotten slowly, and never more than the longest patience."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 0)
-    pulse.answered(10.9)
-    assert round(pulse.patience, 6) == 2.7
-    pulse.tick(20.9, 0)
-    pulse.answered(21)
-    assert round(pulse.patience, 6) == 2.025
-    pulse.tick(31, 0)
-    pulse.answered(33)
-    assert pulse.patience == LONGEST_PATIENCE
+def test_a_slow_line_gets_more_patience() -> None:
+    """It gets three of its round trips, which are forgotten slowly, and never more than the longest patience."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 0)
+    liveness.answered(10.9)
+    assert round(liveness.patience, 6) == 2.7
+    liveness.tick(20.9, 0)
+    liveness.answered(21)
+    assert round(liveness.patience, 6) == 2.025
+    liveness.tick(31, 0)
+    liveness.answered(33)
+    assert liveness.patience == LONGEST_PATIENCE
 
 
 def test_an_outage_that_ended_is_no_round_trip() -> None:
-    """The next silence is noticed nearly as soon, and the delay that is shown is the way's."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 0)
-    pulse.answered(10.04)
-    pulse.tick(20.04, 0)
-    pulse.tick(21.04, 0)
-    pulse.answered(80)
-    assert pulse.patience == ROUND_TRIPS * SHORTEST_PATIENCE
-    assert round(pulse.rtt or 0, 6) == 0.04
+    """The next silence is noticed nearly as soon as before, and the outage does not count in the round trip."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 0)
+    liveness.answered(10.04)
+    liveness.tick(20.04, 0)
+    liveness.tick(21.04, 0)
+    liveness.answered(80)
+    assert liveness.patience == ROUND_TRIPS * SHORTEST_PATIENCE
+    assert round(liveness.rtt or 0, 6) == 0.04
 
 
-def test_a_way_that_is_slower_than_the_patience_is_learnt() -> None:
-    """Doubted once, and then no more."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.tick(10, 0)
-    pulse.tick(11, 0)
-    assert pulse.doubted
-    pulse.answered(12.5)
-    pulse.tick(22.5, 0)
-    assert (pulse.deadline() or 0) - 22.5 >= 2.5
+def test_a_line_that_is_slower_than_the_patience_is_learnt() -> None:
+    """It is doubted once, and then no more."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 0)
+    liveness.tick(11, 0)
+    assert liveness.doubted
+    liveness.answered(12.5)
+    liveness.tick(22.5, 0)
+    assert (liveness.deadline() or 0) - 22.5 >= 2.5
 
 
 def test_an_answer_to_nothing_is_news_all_the_same() -> None:
-    """One that comes after its question was answered must not upset the clock."""
-    pulse = Liveness(INTERVAL, 0)
-    pulse.answered(5)
-    assert pulse.rtt is None
-    assert pulse.deadline() == 15
+    """An answer without a question says that the session lives, and is no round trip."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.answered(5)
+    assert liveness.rtt is None
+    assert liveness.deadline() == 15
 
 
 @given(st.lists(st.tuples(st.sampled_from(["tick", "answer", "nudge"]), st.floats(0.01, 30))))
 def test_whatever_happens_a_silent_session_is_doubted_soon(steps: list[tuple[str, float]]) -> None:
-    """From any state: an interval and the longest patience without a sign are enough."""
-    pulse, now = Liveness(INTERVAL, 0), 0.0
+    """From any state, an interval and twice the longest patience without a sign are enough."""
+    liveness, now = Liveness(INTERVAL, 0), 0.0
     for step, seconds in steps:
         now += seconds
         if step == "tick":
-            pulse.tick(now, 0)
+            liveness.tick(now, 0)
         elif step == "answer":
-            pulse.answered(now)
+            liveness.answered(now)
         else:
-            pulse.nudge(now, 0)
+            liveness.nudge(now, 0)
     end = now + INTERVAL + 2 * LONGEST_PATIENCE
-    while (due := pulse.deadline()) is not None:
+    while (due := liveness.deadline()) is not None:
         assert due <= end
-        pulse.tick(max(due, now), 0)
-    assert pulse.doubted
+        liveness.tick(max(due, now), 0)
+    assert liveness.doubted

@@ -71,7 +71,7 @@ async def find(connection: Connection, listen: ForwardAddress, target: ForwardAd
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less patience: what these tests wait for never comes."""
-    for name in ("OPEN_TIME", "ARRIVAL_TIME", "FIRST_WORDS_TIME"):
+    for name in ("OPEN_TIMEOUT", "ARRIVAL_TIMEOUT", "SPEECH_TIMEOUT"):
         monkeypatch.setattr(core, name, 0.3)
 
 

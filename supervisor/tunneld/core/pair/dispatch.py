@@ -9,7 +9,7 @@ from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.resend import UnansweredDatagram, UnansweredDatagrams
 from tunneld.core.pair.route import Route, is_new, route
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL, choose
+from tunneld.core.stream.choice import SMALL_DATAGRAM, choose
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
 CALM_FLOW, DOUBTING_FLOW = 0, 1
@@ -54,7 +54,7 @@ class Dispatch:
         for stream in streams:
             stream.offer(waiting)
         packets = [self._outbox.send(path, waiting.number, datagram, now) for path in [*beside, *paths[:1]]]
-        if paths and len(datagram) <= SMALL:
+        if paths and len(datagram) <= SMALL_DATAGRAM:
             self._outbox.plan_copies(waiting.number, datagram, now)
             if self._paths.current and not streams:
                 self._unanswered.add(waiting, packets, now + paths[0].trips.late, paths[0].rtt or 0.0)

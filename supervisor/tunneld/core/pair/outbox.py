@@ -14,7 +14,7 @@ from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.path import Path
 from tunneld.core.pair.paths import Paths
 from tunneld.core.pair.route import is_new
-from tunneld.core.stream.choice import SMALL
+from tunneld.core.stream.choice import SMALL_DATAGRAM
 
 UDP_HEADERS = 28
 """Bytes of IPv4 and UDP headers, which a copy costs as well."""
@@ -67,7 +67,7 @@ class Outbox:
         Returns:
             The number of the packet that carries it, which the peer's answer will name.
         """
-        is_small = len(datagram) <= SMALL
+        is_small = len(datagram) <= SMALL_DATAGRAM
         if not is_small and path.wants_company(now):
             self.probe(path, now)
         path.carries(len(datagram), self._paths.full, now)

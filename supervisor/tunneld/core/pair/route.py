@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tunneld.core.pair.path import Path
 from tunneld.core.stream.carrier import StreamCarrier
-from tunneld.core.stream.choice import SMALL, choose
+from tunneld.core.stream.choice import SMALL_DATAGRAM, choose
 
 NEW_FOR = 1.0
 """Seconds (or two round trips, if longer) for which streams carry as well when a path was just chosen."""
@@ -48,7 +48,7 @@ def route(
 
     `current` is the path in use; `is_new`: it was chosen a moment ago. `known`: all paths that have ever answered.
     """
-    is_small = size <= SMALL
+    is_small = size <= SMALL_DATAGRAM
     if current is not None and _is_enough(current, size, now, streams) and not is_new:
         return Route([current, *_second_path(current, known, now)], [])
     ready = choose(streams, size, now)
@@ -73,7 +73,7 @@ def is_new(current: Path, since: float, now: float) -> bool:
 def _is_enough(current: Path, size: int, now: float, streams: list[StreamCarrier]) -> bool:
     """Whether the path can carry the datagram by itself, as it nearly always can."""
     is_well = size <= current.proven and current.is_open(now) and not current.is_doubtful(now)
-    return is_well and not (size <= SMALL and _is_slow(current, streams))
+    return is_well and not (size <= SMALL_DATAGRAM and _is_slow(current, streams))
 
 
 def _last_resort(known: Iterable[Path], *, is_alone: bool) -> list[Path]:

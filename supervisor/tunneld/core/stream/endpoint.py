@@ -1,8 +1,8 @@
-"""One end of the shim: flows on one side, carriers on the other, and each datagram passed on once.
+"""One end of the shim: flows on one side, stream carriers on the other, and each datagram passed on once.
 
-Two kinds share the carriers' half: an `Ingress` takes datagrams from clients and makes flows of them; an `Outlet`
-stands before mosh-server and follows the flows that its peer made. Neither does input or output: datagrams and bytes go
-in with the time, events come out, and `outgoing` says what to write.
+There are two kinds of endpoints. An `Ingress` takes datagrams from clients and makes flows of them. An `Outlet` stands
+before mosh-server and follows the flows that the ingress made. Neither does input or output: the owner hands in
+datagrams and bytes with the time, carries out the events that it gets back, and writes what `outgoing` returns.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Union
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.choice import choose
-from tunneld.core.stream.flow import LONG_IDLE, MAX_DATAGRAM, MIN_MOSH, Bounds, Flow, FlowTable
+from tunneld.core.stream.flow import MAX_DATAGRAM, MIN_MOSH, OUTLET_IDLE, Bounds, Flow, FlowTable
 from tunneld.core.stream.frame import Frame
 from tunneld.core.stream.queue import Waiting
 
-SWEEP = 5.0
-"""Seconds between two looks for idle flows."""
+SWEEP_INTERVAL = 5.0
+"""Seconds between two searches for idle flows."""
 
 
 class DeliverOnFlow(NamedTuple):
@@ -29,49 +29,53 @@ class DeliverOnFlow(NamedTuple):
 
 
 class FlowEnded(NamedTuple):
-    """The flow is gone; free what belongs to it."""
+    """The flow has ended; free what belongs to it."""
 
     flow: Flow
 
 
 class Message(NamedTuple):
-    """The peer says something that is not about a flow (SERVE, SERVING, REPORT)."""
+    """The peer has sent a message that is not about a flow: `kind` is SERVE, SERVING or REPORT."""
 
     kind: int
     body: dict[str, Any]
 
 
-Happening = Union[DeliverOnFlow, FlowEnded, Message]
+EndpointEvent = Union[DeliverOnFlow, FlowEnded, Message]
 
 
 class Endpoint:
-    """What both kinds share. Times are seconds on any steady clock."""
+    """What both kinds of endpoints share.
+
+    `carriers` are those that are attached, by name. Times are seconds on any steady clock.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self.flows = FlowTable(bounds)
         self.carriers: dict[str, StreamCarrier] = {}
         self.counts: Counter[str] = self.flows.counts
-        self._sweep = 0.0
+        self._next_sweep = 0.0
 
     def attach(self, carrier: StreamCarrier) -> None:
+        """Use this carrier from now on, in the place of another one of its name."""
         self.carriers[carrier.name] = carrier
 
     def detach(self, name: str) -> None:
-        """The carrier is gone; what waited on it is lost, as datagrams may be."""
+        """The carrier is gone; the datagrams that waited on it are lost, as datagrams may be."""
         carrier = self.carriers.pop(name, None)
         if carrier:
             self.counts["datagrams_stale"] += carrier.dropped
 
-    def receive(self, name: str, data: bytes, now: float) -> list[Happening]:
-        """Bytes came in on a carrier.
+    def receive(self, name: str, data: bytes, now: float) -> list[EndpointEvent]:
+        """Take bytes that came in on a carrier; return what the owner has to do.
 
         Raises:
-            frame.ProtocolError: the carrier's peer broke the protocol; detach it.
+            frame.ProtocolError: the peer broke the protocol; the owner must detach the carrier.
         """
-        events: list[Happening] = []
+        events: list[EndpointEvent] = []
         for received in self.carriers[name].receive(data, now):
             if received.kind == frame.DATAGRAM:
-                events += self._datagram(received, now)
+                events += self._take_datagram(received, now)
             elif received.kind == frame.CLOSE:
                 flow = self.flows.get(received.flow)
                 if flow:
@@ -81,12 +85,12 @@ class Endpoint:
         return events
 
     def send(self, flow: Flow, datagram: bytes, now: float) -> None:
-        """Queue a datagram on the carriers that suit it."""
+        """Queue a datagram for the peer on the carriers that suit it; without any it is lost, and counted."""
         carriers = choose(self.carriers.values(), len(datagram), now)
         if not carriers:
             self.counts["datagrams_without_carrier"] += 1
-        waiting = Waiting(flow.number, flow.sent, datagram, now, stranger=not flow.answered)
-        flow.sent = (flow.sent + 1) & 0xFFFFFFFF
+        waiting = Waiting(flow.number, flow.next_number, datagram, now, from_stranger=not flow.answered)
+        flow.next_number = (flow.next_number + 1) & 0xFFFFFFFF
         for carrier in carriers:
             carrier.offer(waiting)
 
@@ -97,29 +101,31 @@ class Endpoint:
         return self._end(flow)
 
     def deadline(self) -> float | None:
-        """When to call `tick`; None: not at all."""
-        return self._sweep if len(self.flows) else None
+        """When to call `tick`; None while there are no flows."""
+        return self._next_sweep if len(self.flows) else None
 
-    def tick(self, now: float) -> list[Happening]:
-        if now < self._sweep:
+    def tick(self, now: float) -> list[EndpointEvent]:
+        """End the flows that have been idle for too long, if a sweep is due."""
+        if now < self._next_sweep:
             return []
-        self._sweep = now + SWEEP
+        self._next_sweep = now + SWEEP_INTERVAL
         return [self.close(flow, now) for flow in self.flows.expired(now)]
 
     def outgoing(self, name: str, now: float) -> bytes:
+        """Take the bytes that are to be written to this carrier's stream now."""
         return self.carriers[name].outgoing(now)
 
     def counters(self) -> dict[str, int]:
-        """What was refused, dropped and passed on so far, by name."""
+        """How many datagrams and flows were refused, dropped and passed on so far, by name."""
         counts = dict(self.counts)
         stale = sum(carrier.dropped for carrier in self.carriers.values())
         counts["datagrams_stale"] = counts.get("datagrams_stale", 0) + stale
         return counts
 
-    def _datagram(self, received: Frame, now: float) -> list[Happening]:
+    def _take_datagram(self, received: Frame, now: float) -> list[EndpointEvent]:
         raise NotImplementedError
 
-    def _pass_on(self, flow: Flow, received: Frame) -> list[Happening]:
+    def _pass_on(self, flow: Flow, received: Frame) -> list[EndpointEvent]:
         if len(received.payload) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return []
@@ -137,21 +143,24 @@ class Endpoint:
 
 
 class Ingress(Endpoint):
-    """Where clients' datagrams come in."""
+    """The endpoint on the relay, where clients' datagrams come in."""
 
     def __init__(self) -> None:
         super().__init__(Bounds())
 
-    def arrive(self, port: int, peer: Any, datagram: bytes, now: float, *, source: object) -> list[Happening]:
-        """A datagram came to an ingress port from `peer`, a socket address; flows are bounded for each `source`."""
+    def arrive(self, port: int, peer: Any, datagram: bytes, now: float, *, source: object) -> list[EndpointEvent]:
+        """A datagram came to an ingress port from `peer`, a socket address.
+
+        `source` is whom the flow counts for: the flows of one source are bounded.
+        """
         if len(datagram) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return []
         if len(datagram) < MIN_MOSH or datagram[0] & 0x80:
-            # mosh-clients set the top bit to 0 (the direction) and never send less.
+            # A mosh-client sets the top bit, the direction, to 0, and never sends a shorter datagram.
             self.counts["datagrams_not_mosh"] += 1
             return []
-        events: list[Happening] = []
+        events: list[EndpointEvent] = []
         flow = self.flows.find((port, peer))
         if flow is None:
             number = self.flows.fresh_number(port)
@@ -160,7 +169,7 @@ class Ingress(Endpoint):
             if flow is None:
                 return events
             flow.peer = peer
-        if not flow.answered and not flow.unanswered.allows(now):
+        if not flow.answered and not flow.rate.allows(now):
             self.counts["datagrams_refused_rate"] += 1
             return events
         flow.heard = now
@@ -168,7 +177,7 @@ class Ingress(Endpoint):
         self.send(flow, datagram, now)
         return events
 
-    def _datagram(self, received: Frame, now: float) -> list[Happening]:
+    def _take_datagram(self, received: Frame, now: float) -> list[EndpointEvent]:
         flow = self.flows.get(received.flow)
         if flow is None:
             self.counts["datagrams_without_flow"] += 1
@@ -178,14 +187,14 @@ class Ingress(Endpoint):
 
 
 class Outlet(Endpoint):
-    """Where datagrams come out before mosh-server. Only `ports` are ever reached, whatever the peer asks for."""
+    """The endpoint before mosh-server. Datagrams reach only `ports`, whatever the peer asks for."""
 
     def __init__(self, ports: range) -> None:
-        super().__init__(Bounds(idle=LONG_IDLE))
+        super().__init__(Bounds(idle=OUTLET_IDLE))
         self._ports = ports
 
     def answer(self, flow: Flow, datagram: bytes, now: float) -> None:
-        """mosh-server sent a datagram on this flow's socket."""
+        """mosh-server sent a datagram to this flow's socket: pass it to the peer."""
         if len(datagram) > MAX_DATAGRAM:
             self.counts["datagrams_oversize"] += 1
             return
@@ -193,8 +202,8 @@ class Outlet(Endpoint):
         self.counts["datagrams_out"] += 1
         self.send(flow, datagram, now)
 
-    def _datagram(self, received: Frame, now: float) -> list[Happening]:
-        events: list[Happening] = []
+    def _take_datagram(self, received: Frame, now: float) -> list[EndpointEvent]:
+        events: list[EndpointEvent] = []
         flow = self.flows.get(received.flow)
         if flow is None:
             if received.flow >> 16 not in self._ports:

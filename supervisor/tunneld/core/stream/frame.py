@@ -1,7 +1,8 @@
 """Frames: how two endpoints talk over a byte stream (an SSH session channel).
 
-A stream starts with the preamble `00 74 75 6e 6e 65 6c 64` (a zero byte and "tunneld"); whatever comes before it is
-noise from shell start-up files and is skipped. Then frames, each with a header of 11 bytes, all numbers big-endian:
+A stream starts with the preamble `00 74 75 6e 6e 65 6c 64` (a zero byte and "tunneld"). Whatever comes before it is
+noise from shell start-up files, and the decoder skips it. Frames follow, each with a header of 11 bytes; all numbers
+are big-endian:
 
     kind u8 | length u16 | flow u32 | number u32 | payload, `length` bytes
 
@@ -16,8 +17,8 @@ noise from shell start-up files and is skipped. Then frames, each with a header 
     REPORT    9  from an agent, JSON: its counters
     OFFER    10  to the other end of a pair, JSON: where the sender may be reached over UDP (see core/pair/offer.py)
 
-A flow's number is its ingress port (upper 16 bits) and a serial (lower 16 bits), so a flow needs no opening.
-Frames of an unknown kind are skipped, so that a later version may add some.
+A flow's number is its ingress port (upper 16 bits) and a serial (lower 16 bits), so no frame has to open a flow. An
+endpoint ignores frames of an unknown kind, so that a later version may add kinds.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from typing import Any, NamedTuple
 
 PREAMBLE = b"\0tunneld"
 
-VERSION = 1
+PROTOCOL_VERSION = 1
 
 MAX_NOISE = 64 * 1024
-"""Bytes of shell noise before the preamble: a generous message of the day; more is not our agent."""
+"""Bytes of shell noise before the preamble: a generous message of the day. More does not come from our agent."""
 
 MAX_PAYLOAD = 16 * 1024
-"""Bytes in one frame: room for a JSON message; a datagram is smaller (see flow.MAX_DATAGRAM)."""
+"""Bytes of payload in one frame: enough for a JSON message; a datagram is smaller (see flow.MAX_DATAGRAM)."""
 
 _HEADER = struct.Struct(">BHII")
 
@@ -42,11 +43,11 @@ HELLO, DATAGRAM, ACK, CLOSE, PING, PONG, SERVE, SERVING, REPORT, OFFER = range(1
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol; the text says how. The carrier ends, its endpoint goes on."""
+    """The peer broke the protocol; the text says how. The carrier ends, and its endpoint goes on."""
 
 
 class Frame(NamedTuple):
-    """One frame; `flow` and `number` are unsigned 32-bit."""
+    """One frame; `flow` and `number` are unsigned 32-bit integers, 0 where the kind has none."""
 
     kind: int
     flow: int = 0
@@ -54,11 +55,12 @@ class Frame(NamedTuple):
     payload: bytes = b""
 
     def encode(self) -> bytes:
+        """The frame as it stands in the stream; `number` is taken modulo 2^32."""
         return _HEADER.pack(self.kind, len(self.payload), self.flow, self.number & 0xFFFFFFFF) + self.payload
 
 
 def message(kind: int, body: dict[str, Any]) -> Frame:
-    """A frame that carries JSON."""
+    """A frame of this kind that carries `body` as JSON."""
     return Frame(kind, payload=json.dumps(body, separators=(",", ":")).encode())
 
 
@@ -82,7 +84,7 @@ def _refuse(constant: str) -> None:
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames, wherever the stream was cut before.
+    """Cuts a byte stream into frames; the pieces in which the stream arrives may end anywhere.
 
     `noise` is what came before the preamble, for error texts.
     """
@@ -93,10 +95,10 @@ class FrameDecoder:
         self._synchronised = False
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes, give the frames that they complete.
+        """Take bytes; return the frames that they complete.
 
         Raises:
-            ProtocolError: no preamble within MAX_NOISE bytes, or a frame over MAX_PAYLOAD.
+            ProtocolError: the preamble does not come within MAX_NOISE bytes, or a frame is longer than MAX_PAYLOAD.
         """
         self._buffer += data
         if not self._synchronised and not self._synchronise():
@@ -118,7 +120,7 @@ class FrameDecoder:
     def _synchronise(self) -> bool:
         found = self._buffer.find(PREAMBLE)
         if found < 0:
-            # A preamble may be cut: its first bytes stay in the buffer.
+            # The last bytes may be the beginning of a preamble: they stay in the buffer.
             noise = max(0, len(self._buffer) - len(PREAMBLE) + 1)
             if noise > MAX_NOISE:
                 raise ProtocolError(f"no preamble in the first {MAX_NOISE} bytes")
@@ -132,5 +134,5 @@ class FrameDecoder:
 
     @property
     def pending(self) -> bytes:
-        """What has arrived without completing anything; before the preamble: noise so far."""
+        """Bytes that have arrived and complete no frame yet; before the preamble they are the noise so far."""
         return bytes(self._buffer)

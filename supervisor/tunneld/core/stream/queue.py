@@ -1,10 +1,11 @@
-"""Datagrams that wait for credit: little, fresh, and fair between flows.
+"""Datagrams that wait for the send window of a stream: few, fresh, and fair between flows.
 
-mosh brings its peer up to date again from the last acknowledged state after RTO + ack delay (at most 1.1 s), so what is
-older helps nobody and only delays what is new. Its instructions may span several datagrams, sent at once and all
-full-size but the last. Half an instruction is worthless, so whole ones are dropped, the oldest first, and one that has
-begun to leave is let finish. When too much waits, the flow that has most gives way. Flows that nobody has answered yet
-may be anybody's: they wait for the others, and give way before them.
+mosh sends its state anew after RTO + acknowledgement delay (at most 1.1 s), so an older datagram helps nobody and only
+delays newer ones. One of mosh's instructions may span several datagrams, sent at once and all full-size but the last.
+Half an instruction is worthless, so the queue drops whole ones, the oldest first, and lets an instruction finish once
+its first datagram has left. When too much waits, the flow with the most bytes loses its oldest instruction. A stranger
+is a flow that mosh-server has not answered yet: anybody may have made it. Strangers wait until no other flow has
+anything to send, and are the first that lose datagrams.
 """
 
 from __future__ import annotations
@@ -15,49 +16,50 @@ from typing import NamedTuple
 MAX_AGE = 1.1
 """Seconds: mosh's largest RTO (1 s) and its acknowledgement delay (100 ms)."""
 
-SUPERSEDED = 0.25
-"""Seconds, mosh's longest frame interval: an instruction that waited for longer gives way to a newer one, or a slow
-line would always be MAX_AGE behind."""
+SUPERSEDED_AGE = 0.25
+"""Seconds (mosh's longest frame interval) after which an instruction is dropped if a newer one of its flow waits.
+Without this limit a slow line would always be MAX_AGE behind."""
 
 MAX_BYTES = 48 * 1024
-"""Bytes that wait, over all flows: one large screen's instruction and room for the keystrokes of others."""
+"""Bytes that wait, over all flows: one large screen's instruction, and room for other flows' keystrokes."""
 
-OVERHEAD = 64
-"""Bytes that a datagram counts beyond its own: without it, empty ones would be free."""
+DATAGRAM_COST = 64
+"""Bytes that each datagram counts beyond its own: otherwise empty datagrams could wait without limit."""
 
 FULL_SIZE = 1200
-"""Bytes: a datagram of at least this has another of its instruction behind it (mosh fills 1252, over IPv6 1216)."""
+"""Bytes: a datagram of at least this size is not the last of its instruction (mosh fills 1252, over IPv6 1216)."""
 
-TOGETHER = 0.25
-"""Seconds that an instruction takes to arrive at most: mosh sends it at once, 1 Mbit/s spreads 30 KB so far."""
+INSTRUCTION_SPREAD = 0.25
+"""Seconds within which all datagrams of one instruction arrive: mosh sends them at once, and a line of 1 Mbit/s takes
+this long for 30 KB."""
 
 
 class Waiting(NamedTuple):
-    """`stranger`: nobody has answered its flow yet."""
+    """A datagram that waits since `since`, in seconds; `from_stranger`: mosh-server has not answered its flow yet."""
 
     flow: int
     number: int
     datagram: bytes
     since: float
-    stranger: bool = False
+    from_stranger: bool = False
 
     @property
     def cost(self) -> int:
-        return len(self.datagram) + OVERHEAD
+        return len(self.datagram) + DATAGRAM_COST
 
 
 class _Instruction:
-    """What is left of one of mosh's instructions, as far as datagrams show them."""
+    """The waiting datagrams of one of mosh's instructions, as far as their sizes and times tell."""
 
     def __init__(self, since: float) -> None:
         self.parts: deque[Waiting] = deque()
         self.since = since
-        self.is_open = True  # its last datagram has not come
-        self.has_begun = False  # to leave
+        self.is_open = True  # its last datagram has not come yet
+        self.has_begun = False  # its first datagram has left
         self.was_dropped = False
 
     def takes(self, waiting: Waiting) -> bool:
-        return self.is_open and waiting.since - self.since < TOGETHER
+        return self.is_open and waiting.since - self.since < INSTRUCTION_SPREAD
 
 
 class _Lane:
@@ -74,8 +76,8 @@ class _Lane:
         return sum(len(instruction.parts) for instruction in self.instructions)
 
     def push(self, waiting: Waiting) -> bool:
-        """False when it is the rest of an instruction that was dropped: it goes the same way."""
-        self.is_stranger = waiting.stranger
+        """Queue a datagram. False: it belongs to an instruction that was dropped, and is dropped as well."""
+        self.is_stranger = waiting.from_stranger
         if not self._arriving.takes(waiting):
             self._arriving = _Instruction(waiting.since)
         arriving = self._arriving
@@ -99,20 +101,20 @@ class _Lane:
         return waiting
 
     def drop_stale(self, now: float) -> int:
-        """Drop what is too old; the number of datagrams that went."""
+        """Drop the instructions that are too old; returns how many datagrams they had."""
         dropped = 0
         while self.instructions and self._is_stale(self.instructions[0], now):
             dropped += self._drop(0)
         return dropped
 
     def drop_oldest(self) -> int:
-        """Drop the oldest instruction that has not begun to leave, if any; the number of datagrams that went."""
+        """Drop the oldest instruction, or the second one if the first has begun; returns how many datagrams it had."""
         return self._drop(1 if len(self.instructions) > 1 and self.instructions[0].has_begun else 0)
 
     def _is_stale(self, head: _Instruction, now: float) -> bool:
         if head.has_begun:
-            return now - self._popped > MAX_AGE  # on a slow line it may take long, but it must move
-        return now - head.since > (SUPERSEDED if len(self.instructions) > 1 else MAX_AGE)
+            return now - self._popped > MAX_AGE  # a slow line may take long over it, but must send some of it
+        return now - head.since > (SUPERSEDED_AGE if len(self.instructions) > 1 else MAX_AGE)
 
     def _drop(self, place: int) -> int:
         instruction = self.instructions[place]
@@ -123,7 +125,7 @@ class _Lane:
 
 
 class DatagramQueue:
-    """Bounded in bytes and age; `dropped` counts datagrams that were given up."""
+    """A queue that is bounded in bytes and age; `dropped` counts the datagrams that it dropped."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -134,10 +136,11 @@ class DatagramQueue:
 
     @property
     def cost(self) -> int:
-        """Bytes that wait, each datagram's overhead included."""
+        """Bytes that wait, with DATAGRAM_COST for each datagram."""
         return sum(lane.cost for lane in self._lanes.values())
 
     def push(self, waiting: Waiting) -> None:
+        """Queue a datagram; when more than MAX_BYTES wait, drop from the flow that has most, strangers first."""
         lane = self._lanes.setdefault(waiting.flow, _Lane())
         if not lane.push(waiting):
             self.dropped += 1
@@ -147,16 +150,16 @@ class DatagramQueue:
             self.dropped += crowded.drop_oldest()
 
     def pop(self, now: float) -> Waiting | None:
-        """The next fresh datagram, flows taking turns, strangers last; None when nothing waits."""
+        """Take the next fresh datagram; flows take turns, strangers come last. None when nothing waits."""
         for lane in self._lanes.values():
             self.dropped += lane.drop_stale(now)
         ready = [(flow, lane) for flow, lane in self._lanes.items() if lane.instructions]
         if not ready:
             return None
-        flow, lane = min(ready, key=lambda one: one[1].is_stranger)
+        flow, lane = min(ready, key=lambda item: item[1].is_stranger)
         self._lanes.move_to_end(flow)
         return lane.pop(now)
 
     def forget(self, flow: int) -> None:
-        """The flow has ended: what waits for it goes, uncounted."""
+        """Drop what waits for this flow, uncounted: the flow has ended."""
         self._lanes.pop(flow, None)

@@ -1,93 +1,96 @@
-"""How many datagrams may be under way on one stream, following the delay that the peer's acknowledgements show.
+"""The send window of one stream: how many datagrams may be unacknowledged at a time.
 
-A stream through somebody else's SSH connection hides megabytes of buffer, so only the peer can say what arrived. As
-long as acknowledgements come within a good delay of the best seen, the window grows by one a round trip; when *every*
-one of an interval was late, a queue stands somewhere on the way and the window shrinks (the idea of CoDel, RFC 8289: a
-single late answer is a lost segment, which a smaller window would not mend but prolong).
+A stream through somebody else's SSH connection hides megabytes of buffers, so only the peer can say what has arrived.
+While acknowledgements come within GOOD_DELAY of the shortest round trip, the window grows by one datagram a round trip.
+When *every* acknowledgement of an interval was late, a queue stands somewhere on the way, and the window is halved: the
+idea of CoDel (RFC 8289). A single late acknowledgement comes from a lost segment. A smaller window would not mend that;
+it would only make the delay longer.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-SMALLEST = 2
+MIN_WINDOW = 2
 """Datagrams: one under way and one behind it, so that a slow link (64 kbit/s) never idles and never queues long."""
 
-INITIAL = 8
-LARGEST = 12
+FIRST_WINDOW = 8
+MAX_WINDOW = 12
 """Datagrams. Fewer than 8 starve TCP's fast retransmit of duplicate acknowledgements; more only wait in buffers."""
 
 GOOD_DELAY = 0.15
-"""Seconds over the best round trip that are still good: above it a person feels the queue."""
+"""Seconds above the shortest round trip that still count as good: a person feels a longer queue."""
 
-INTERVAL = 0.5
-"""Seconds in which every answer must be late before the window shrinks: longer than a TCP retransmission (200 ms)."""
+LATE_INTERVAL = 0.5
+"""Seconds in which every acknowledgement must be late before the window shrinks: longer than a TCP retransmission
+(200 ms)."""
 
-BASE_AGE = 30.0
-"""Seconds for which the best round trip counts, so that a new, longer route is learnt."""
+SHORTEST_RTT_AGE = 30.0
+"""Seconds for which the shortest round trip counts (up to twice as long), so that a new, longer route is learnt."""
 
 
 class SendWindow:
-    """One direction of one stream. Times are seconds on any steady clock."""
+    """The window for one direction of one stream.
+
+    `size` is in datagrams, and `smoothed_rtt` in seconds, None before the first acknowledgement. Times are seconds on
+    any steady clock.
+    """
 
     def __init__(self) -> None:
-        self.window = float(INITIAL)
-        self.smoothed: float | None = None
+        self.size = float(FIRST_WINDOW)
+        self.smoothed_rtt: float | None = None
         self._sent: deque[float] = deque()
         self._acknowledged = 0
-        self._base = float("inf")
-        self._base_next = float("inf")
-        self._base_since = 0.0
+        self._shortest = float("inf")
+        self._shortest_next = float("inf")  # since `_shortest_since`; it takes over when `_shortest` is too old
+        self._shortest_since = 0.0
         self._late_since: float | None = None
 
     @property
-    def under_way(self) -> int:
-        return len(self._sent)
-
-    @property
     def room(self) -> int:
-        """Datagrams that may be sent now."""
-        return max(0, int(self.window) - len(self._sent))
+        """How many datagrams may be sent now."""
+        return max(0, int(self.size) - len(self._sent))
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest unacknowledged datagram was sent."""
+        """When the oldest unacknowledged datagram was sent; None when everything is acknowledged."""
         return self._sent[0] if self._sent else None
 
     def sent(self, now: float) -> None:
+        """One datagram was written to the stream."""
         if not self._sent:
-            self._late_since = None  # what was late before is through: no queue stands
+            self._late_since = None  # everything that was late has arrived, so no queue stands
         self._sent.append(now)
 
     def acknowledge(self, total: int, now: float) -> bool:
         """The peer has received `total` datagrams (modulo 2^32) on this stream.
 
         Returns:
-            False when that is more than was sent: the peer is wrong.
+            False when that is more than was sent: the peer breaks the protocol, and nothing is changed.
         """
         fresh = (total - self._acknowledged) & 0xFFFFFFFF
         if fresh > len(self._sent):
             return False
         if fresh:
-            limited = self.room == 0
+            was_full = self.room == 0
             for _ in range(fresh):
                 sent = self._sent.popleft()
             self._acknowledged = total
-            self._learn(now - sent, now, fresh if limited else 0)
+            self._learn(now - sent, now, fresh if was_full else 0)
         return True
 
-    def _learn(self, delay: float, now: float, growth: int) -> None:
-        """`delay` is the newest datagram's; `growth` is how many were acknowledged while the window was the limit."""
-        if now - self._base_since > BASE_AGE:
-            self._base, self._base_next, self._base_since = self._base_next, delay, now
-        self._base = min(self._base, delay)
-        self._base_next = min(self._base_next, delay)
-        self.smoothed = delay if self.smoothed is None else self.smoothed + (delay - self.smoothed) / 8
-        if delay <= self._base + GOOD_DELAY:
+    def _learn(self, rtt: float, now: float, growth: int) -> None:
+        """Follow the newest round trip; `growth` is how many datagrams were acknowledged while the window was full."""
+        if now - self._shortest_since > SHORTEST_RTT_AGE:
+            self._shortest, self._shortest_next, self._shortest_since = self._shortest_next, rtt, now
+        self._shortest = min(self._shortest, rtt)
+        self._shortest_next = min(self._shortest_next, rtt)
+        self.smoothed_rtt = rtt if self.smoothed_rtt is None else self.smoothed_rtt + (rtt - self.smoothed_rtt) / 8
+        if rtt <= self._shortest + GOOD_DELAY:
             self._late_since = None
-            self.window = min(LARGEST, self.window + growth / self.window)
+            self.size = min(MAX_WINDOW, self.size + growth / self.size)
         elif self._late_since is None:
             self._late_since = now
-        elif now - self._late_since >= max(INTERVAL, 2 * self._base):
-            self.window = max(SMALLEST, self.window / 2)
+        elif now - self._late_since >= max(LATE_INTERVAL, 2 * self._shortest):
+            self.size = max(MIN_WINDOW, self.size / 2)
             self._late_since = now

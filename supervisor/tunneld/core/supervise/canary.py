@@ -1,8 +1,8 @@
-"""A canary: a forward tried end to end, what its one connection (a visit) went through, and what that means.
+"""A canary: one connection through a forward, end to end, that tells a dead target from a dead tunnel.
 
-A visit begins on the relay's side, where the forward listens, comes out at this host like anybody's connection, and
-goes on to the target. Both its ends are ours, so each step of the way is seen: the steps tell a dead target from a dead
-tunnel. Nothing is sent: either the target speaks first, or that it accepts has to do.
+A visit is one such connection. It begins on the relay's side, where the forward listens, comes out at this host like
+anybody's connection, and goes on to the target. Both of its ends are ours, so we see each step on the way, and know who
+is to blame. A visit sends nothing: either the target speaks first, or it must suffice that the target accepts.
 """
 
 from __future__ import annotations
@@ -11,52 +11,62 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from enum import Enum
 
-# Seconds that a visit may stay where it is, by what it waits for.
-OPEN_TIME = 10.0  # the relay, to connect to itself: microseconds, and a round trip for its word
-ARRIVAL_TIME = 5.0  # the connection, to come out here: it comes right behind that word, in the same TCP stream
-TARGET_TIME = 12.0  # the target, to accept; our end gives up by itself after 10 s
-FIRST_WORDS_TIME = 2.0  # the target, to speak: sshd takes milliseconds, and its login grace is not for us
+# Seconds that a visit waits for its next step.
+OPEN_TIMEOUT = 10.0  # until the relay has connected to itself: microseconds, and a round trip until it tells us
+ARRIVAL_TIMEOUT = 5.0  # until the connection comes out here: it follows that news in the same TCP stream
+TARGET_TIMEOUT = 12.0  # until the target accepts; our end gives up by itself after 10 s
+SPEECH_TIMEOUT = 2.0  # until the target speaks: sshd takes milliseconds, and its login grace is not for a visit
 
-# Seconds from the moment in which a forward listens. Soon, so that "up" is proven; not at once, so that people who wait
-# for the forward come first.
-FIRST = 1.0
-# Seconds after which a forward that seems broken is tried again. Not shorter: with ClientAliveInterval 10 sshd 9.2 asks
-# a silent client after 20 s, and if the port should be a dead session's after all, each visit puts that off.
-AGAIN = 30.0
-# Visits that a session may lose in a row: one can be an accident of the relay's machine.
-MOST_BROKEN = 2
-# Of the interval: visits of a fleet whose relay was away spread out by themselves.
+FIRST_VISIT_AFTER = 1.0
+"""Seconds from the moment in which a forward listens: soon, so that "up" is proven, and not at once, so that people who
+wait for the forward come first."""
+
+BROKEN_VISIT_AFTER = 30.0
+"""Seconds after which a forward that seems broken is visited again. Not sooner: with ClientAliveInterval 10, sshd 9.2
+asks a silent client after 20 s. Where a dead session still holds the port, each visit puts that question off."""
+
+MAX_BROKEN_VISITS = 2
+"""Broken visits in a row after which the session is made anew: one may be an accident on the relay's machine."""
+
 JITTER = 0.1
+"""The part of the interval by which a visit may come sooner or later, so that the visits of a fleet spread out when its
+relay comes back."""
 
 
 class Step(Enum):
-    """What a visit can have behind it."""
+    """What can have happened to a visit."""
 
-    FORBIDDEN = "the relay lets us not connect on its side"
+    FORBIDDEN = "the relay does not let us connect on its side"
     TRIED = "a program of ours is about to connect on the relay"
     REFUSED = "nobody listens there"
     OPENED = "somebody listens there and has accepted"
-    ARRIVED = "it came out at this host"
+    ARRIVED = "the connection came out at this host"
     FAILED = "the target does not accept"
     ACCEPTED = "the target has accepted"
     SPOKE = "the target's first bytes are back on the relay's side"
-    ENDED = "the relay's side has seen its end"
+    ENDED = "the relay's side has seen the end of the connection"
 
 
 class Verdict(str, Enum):
+    """What a visit says about its forward."""
+
     PASSES = "passes"
-    TARGET = "target"  # the tunnel is well, and what it leads to is not
-    BROKEN = "broken"  # the relay has a listener whose connections do not come to us
+    TARGET = "target"  # the tunnel works, and the target does not
+    BROKEN = "broken"  # connections to the forward on the relay do not come to us
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a visit has shown; `text` says why, or what is noteworthy. `rtt` in seconds, `at` on the caller's clock."""
+    """What a visit has shown.
+
+    `text` says why, or what is noteworthy. `rtt` is in seconds, and `at` is when the visit ended, in seconds on the
+    caller's clock.
+    """
 
     verdict: Verdict
     text: str = ""
-    is_final: bool = False  # no other visit of this session would find more
+    is_final: bool = False  # another visit in this session would find the same
     rtt: float | None = None
     at: float = 0.0
 
@@ -65,35 +75,39 @@ IN_USE = Finding(Verdict.PASSES, "connections through it get answers")
 
 
 class Visit:
-    """The steps of one visit, noted by both its ends; `moved` is called after each."""
+    """The steps of one visit, noted by both of its ends; `moved` is called after each step."""
 
     def __init__(self, origin: str | None, moved: Callable[[], None]) -> None:
-        """`origin` is the address on the relay that it comes from; None where a listener tells no origin."""
+        """`origin` is the address on the relay from which the visit comes; None where a listener tells no origin."""
         self.origin = origin
         self.steps: set[Step] = set()
-        self.why = ""  # of FORBIDDEN or FAILED
-        self.is_mixed_up = False  # somebody came from the same place: which of the two is the canary?
+        self.why = ""  # the reason of FORBIDDEN or FAILED; of several the first
+        self.is_mixed_up = False  # somebody else came from the same address, so nobody knows whose connection this is
         self._moved = moved
 
     def saw(self, step: Step, why: str = "") -> None:
+        """Note a step, and its reason if it has one."""
         self.steps.add(step)
         self.why = self.why or why
         self._moved()
 
 
-def patience(steps: Set[Step]) -> float:
-    """Seconds to wait for a visit's next step."""
+def step_timeout(steps: Set[Step]) -> float:
+    """Seconds to wait for the step that comes next."""
     if Step.ACCEPTED in steps:
-        return FIRST_WORDS_TIME
+        return SPEECH_TIMEOUT
     if Step.ARRIVED in steps:
-        return TARGET_TIME
-    return ARRIVAL_TIME if Step.OPENED in steps else OPEN_TIME
+        return TARGET_TIMEOUT
+    return ARRIVAL_TIMEOUT if Step.OPENED in steps else OPEN_TIMEOUT
 
 
 def judge(steps: Set[Step], why: str = "", *, waited: bool, speaks_first: bool = False) -> Finding | None:
-    """What these steps mean; None: wait for more, unless all of `patience` has been `waited`.
+    """What these steps mean; None when it takes another step to say so.
 
-    `speaks_first`: the target did so before, which makes its silence say something.
+    Args:
+        why: the reason that came with FORBIDDEN or FAILED.
+        waited: the visit has waited for `step_timeout` seconds and no further step came: the answer is not None.
+        speaks_first: the target spoke first at an earlier visit, so that its silence now is a fault.
     """
     if Step.FAILED in steps:
         return Finding(Verdict.TARGET, why)
@@ -113,7 +127,7 @@ def judge(steps: Set[Step], why: str = "", *, waited: bool, speaks_first: bool =
 def _overdue(steps: Set[Step], speaks_first: bool) -> Finding:
     if Step.ACCEPTED in steps:
         if speaks_first:
-            return Finding(Verdict.TARGET, f"it accepts, and says nothing within {FIRST_WORDS_TIME:g} s as it used to")
+            return Finding(Verdict.TARGET, f"it accepts, and says nothing within {SPEECH_TIMEOUT:g} s as it used to")
         return Finding(Verdict.PASSES, "it accepts, and waits for the client to speak")
     if Step.ARRIVED in steps:
         return Finding(Verdict.TARGET, "it does not answer")
@@ -125,28 +139,28 @@ def _overdue(steps: Set[Step], speaks_first: bool) -> Finding:
 
 
 class Beat:
-    """When a forward of a session is visited, and what its findings add up to."""
+    """When to visit a forward of a session (`due`, in seconds), and whether its findings cost the session."""
 
     def __init__(self, now: float) -> None:
-        self.due = now + FIRST
-        self.broken = 0  # in a row
+        self.due = now + FIRST_VISIT_AFTER
+        self.broken = 0  # visits in a row
         self.is_new = True
 
     def note(self, finding: Finding, *, interval: float, chance: float) -> None:
-        """Plan the next visit; `chance` is uniform in [0, 1)."""
+        """Plan the next visit, about `interval` seconds after this one; `chance` is uniform in [0, 1)."""
         self.is_new = False
         self.broken = self.broken + 1 if finding.verdict is Verdict.BROKEN else 0
-        self.due = finding.at + (AGAIN if self.broken else interval * (1 + JITTER * (2 * chance - 1)))
+        self.due = finding.at + (BROKEN_VISIT_AFTER if self.broken else interval * (1 + JITTER * (2 * chance - 1)))
 
     def postpone(self, now: float) -> None:
-        """Not now, but as soon as it makes sense."""
-        self.due = now + FIRST
+        """Visit the forward a little later: at the moment a visit would show nothing."""
+        self.due = now + FIRST_VISIT_AFTER
 
     def shorten(self, now: float, interval: float) -> None:
-        """No later than an interval from now on, which was longer before."""
+        """Follow an interval that has become shorter: visit the forward within that from now on."""
         self.due = min(self.due, now + interval * (1 + JITTER))
 
     @property
     def is_lost(self) -> bool:
-        """Whether the session should be made anew."""
-        return self.broken >= MOST_BROKEN
+        """Whether the session is to be made anew."""
+        return self.broken >= MAX_BROKEN_VISITS

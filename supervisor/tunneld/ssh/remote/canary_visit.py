@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import asyncssh
 
-from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, patience
+from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, step_timeout
 from tunneld.profile import ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.alive import wait_for_answer
 from tunneld.ssh.connect.failure import SessionError
@@ -118,7 +118,7 @@ async def _is_stuck(connection: asyncssh.SSHClientConnection, visit: WatchedVisi
         steps = set(visit.steps)
         visit.stepped.clear()
         try:
-            async with asyncio.timeout(patience(steps)):
+            async with asyncio.timeout(step_timeout(steps)):
                 await visit.stepped.wait()
         except TimeoutError:
             if Step.ARRIVED not in steps:

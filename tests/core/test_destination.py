@@ -50,6 +50,9 @@ def test_what_is_taken(text: str) -> None:
         "me\n@bastion",
         "-x@bastion",
         "a[b]",
+        "bastion//",
+        "a/b",
+        "ssh://ssh://me@bastion",
     ],
 )
 def test_what_is_refused(text: str) -> None:

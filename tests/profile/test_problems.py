@@ -103,10 +103,14 @@ def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
         ('known_hosts = "missing"', "relay.known_hosts: there is no file"),
         ('ssh_config = "missing"', "relay.ssh_config: there is no file"),
         ("ssh_config = 1", "relay.ssh_config: 1 is a number, and text is needed"),
-        ('jump = "a b"', "relay.jump: 'a b' is not a jump host"),
-        ('jump = "a, "', "relay.jump: '' is not a jump host"),
+        ('user = "a b"', "relay.user: 'a b' is not a user name"),
+        ('user = "-oProxyCommand=x"', "relay.user: '-oProxyCommand=x' is not a user name"),
+        ('jump = "a b"', "relay.jump: 'a b' names no host: write \"USER@HOST:PORT\""),
+        ('jump = "-oProxyCommand=x"', "relay.jump: '-oProxyCommand=x' names no host"),
+        ('jump = "a, "', "relay.jump: '' names no host"),
         ('jump = "a:b"', "relay.jump: 'b' is not a port"),
-        ('jump = ["a:0"]', r"relay.jump\[1\]: 'a:0' has port 0"),
+        ('jump = ["a:0"]', r"relay.jump\[1\]: '0' is not a port: write a number from 1 to 65535"),
+        ('jump = ["a,b"]', r"relay.jump\[1\]: 'a,b' is several jump hosts: write each as a text of its own"),
         ('listen = "x"', r"relay.listen: unknown key here: it belongs in \[\[forward\]\]"),
         ("interval = 3", r"relay.interval: unknown key here: it belongs in \[keepalive\] or \[canary\]"),
     ],
@@ -175,12 +179,20 @@ def test_relays_beside_each_other(write: Write, text: str) -> None:
         ("relay:2200", 'holds a port: write host = "relay" and port = 2200'),
         ("[::1]:2200", 'holds a port: write host = "::1" and port = 2200'),
         ("[::1]", "is not a host"),
+        ("relay:99999", "'99999' is not a port: write a number from 1 to 65535"),
+        ("relay:0", "'0' is not a port"),
     ],
 )
 def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
     """A user or a port in the host is taken apart for the user."""
     (problem,) = problems(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))
     assert_said(problem, 2, f"relay.host: .*{said}")
+
+
+@pytest.mark.parametrize("host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+def test_a_right_relay(write: Write, host: str) -> None:
+    """A name, an alias from ssh_config, or an address without brackets."""
+    assert load(str(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))).relay.host == host
 
 
 @pytest.mark.parametrize(
@@ -194,6 +206,7 @@ def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
         ("*:2222", "local", "succeeds when either of IPv4 and IPv6 is free"),
         ("localhost:2222", "remote", "means 127.0.0.1 or ::1, whichever is free"),
         ("", "remote", "is not an address"),
+        (":70000", "remote", "is not a port"),
         ("127.0.0.1:70000", "remote", "is not a port"),
         ("run/x.sock", "remote", "is on the relay, where only whole paths work"),
         ("~/x.sock", "remote", "is on the relay, where only whole paths work"),

@@ -22,9 +22,10 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticKnownError, core_schema
 
+from tunneld.core.destination import HIGHEST_PORT
 from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import rules
-from tunneld.profile.address import HIGHEST_PORT, ForwardAddress, PortRange
+from tunneld.profile.address import ForwardAddress, PortRange
 from tunneld.profile.values import Canary, Direction, Keepalive
 
 A_DAY = 86400  # seconds; no wait of ours should be longer

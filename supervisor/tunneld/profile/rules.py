@@ -19,7 +19,6 @@ from tunneld.core.printable import escaped
 from tunneld.profile.address import (
     ForwardAddress,
     PortRange,
-    TcpAddress,
     UnixAddress,
     parse_host,
     parse_path,

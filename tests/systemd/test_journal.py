@@ -1,4 +1,4 @@
-"""Entries for the journal: on the wire, and as sentences."""
+"""Entries for the journal: on the wire, and their messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.datagrams import inbox
 from tunneld.systemd.journal import LONGEST_FIELD, Journal, encoded, is_journal
-from tunneld.systemd.journal_entry import fields_of, sentence
+from tunneld.systemd.journal_entry import fields_of, message_of
 
 LOST = {
     "level": "warning",
@@ -41,8 +41,8 @@ def test_a_field_has_an_end() -> None:
     assert encoded({"MESSAGE": "é" * 100_000}).decode() == f"MESSAGE={'é' * LONGEST_FIELD}\n"
 
 
-def test_an_event_becomes_a_sentence_and_fields() -> None:
-    """`journalctl` shows the sentence, `journalctl TUNNELD_TUNNEL=pi-home` finds it, `-p warning` too."""
+def test_an_event_becomes_a_message_and_fields() -> None:
+    """`journalctl` shows the message; `journalctl TUNNELD_TUNNEL=pi-home` and `-p warning` find the entry."""
     assert fields_of(LOST) == {
         "MESSAGE": "pi-home: session lost: relay:22 no longer answers (failure network, retry in 3.2 s, times 4)",
         "PRIORITY": "4",
@@ -66,9 +66,9 @@ def test_an_event_becomes_a_sentence_and_fields() -> None:
         ({"event": "forward_opened", "to": None}, "forward opened"),
     ],
 )
-def test_sentences(event: dict[str, object], words: str) -> None:
+def test_messages(event: dict[str, object], words: str) -> None:
     """Every sort of event reads well."""
-    assert sentence(event) == words
+    assert message_of(event) == words
 
 
 @pytest.mark.parametrize(

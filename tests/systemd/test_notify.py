@@ -90,7 +90,7 @@ def test_without_systemd_nothing_is_said() -> None:
 
 def test_a_systemd_that_does_not_listen_holds_nobody_up(systemd: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue is full: each message waits for a moment, then is given up."""
-    monkeypatch.setattr(notify, "PATIENCE", 0.01)
+    monkeypatch.setattr(notify, "SEND_TIMEOUT", 0.01)
     say = notifying(systemd)
     started = time.monotonic()
     for _ in range(300):

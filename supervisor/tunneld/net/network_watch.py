@@ -24,8 +24,8 @@ class Change(Enum):
     RESUME = "resume"  # the machine was suspended, or this process stopped
 
 
-# Seconds. Reports come in bursts (address, routes, rules). After so long a silence a burst is over; during a long burst
-# the routes are looked at as well, so often.
+# Seconds. Reports come in bursts (address, routes, rules). A burst is over after BURST_SILENCE without a report; one
+# that lasts for LONGEST_BURST is interrupted for a look at the routes.
 BURST_SILENCE: Final = 0.2
 LONGEST_BURST: Final = 1.0
 
@@ -66,7 +66,10 @@ class WaysOut:
             self._interrupted = True
 
     def differ(self, now: Routes) -> bool:
-        """Whether a route is new since the last call. A target that was not looked up before does not count yet."""
+        """Whether to act: a route changed, or was gone, since the last call, and there is some route now.
+
+        A target that was not looked up before does not count yet.
+        """
         before, self._before = self._before, now
         changed = self._interrupted or any(before[target] != now[target] for target in before.keys() & now.keys())
         if not any(now.values()):

@@ -45,9 +45,9 @@ def load(name_or_path: str) -> Profile:
     Raises:
         ProfileError: all that is wrong with it, sorted by line.
     """
-    file = folders.find(name_or_path)
-    if not folders.is_a_name(folders.name_of(file)):
-        raise _fault(file, 1, f"{folders.name_of(file)!r} cannot be a profile's name: {folders.NAME_RULE}")
+    file = folders.find_profile(name_or_path)
+    if not folders.is_a_name(folders.profile_name(file)):
+        raise _fault(file, 1, f"{folders.profile_name(file)!r} cannot be a profile's name: {folders.NAME_RULE}")
     text = read_text(file)
     data, lines = _parse(file, text)
     document, findings = _judge(data, file.parent)
@@ -162,7 +162,7 @@ def _problem(file: Path, location: Location, text: str, lines: Mapping[Location,
 def _profile(file: Path, document: Document) -> Profile:
     forwards = tuple(map(_forward, document.forward))
     return Profile(
-        name=folders.name_of(file),
+        name=folders.profile_name(file),
         file=file,
         relays=tuple(map(_relay, document.relay)),
         forward=forwards,

@@ -134,8 +134,8 @@ def test_a_folder_lent_as_a_whole_is_found(credentials: Path, monkeypatch: pytes
     """tunneld.service lends /etc/tunneld/keys as `keys`: systemd names its files `keys_NAME`."""
     (credentials / "keys_pi").write_text("\n")
     (credentials / "keys_pi-cert.pub").write_text("\n")
-    assert readable(lent_files.KEYS / "pi") == credentials / "keys_pi"
-    assert readable(lent_files.KEYS / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
+    assert readable(lent_files.KEYS_FOLDER / "pi") == credentials / "keys_pi"
+    assert readable(lent_files.KEYS_FOLDER / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
     assert readable(Path("/elsewhere/pi")) == Path("/elsewhere/pi")
 
 

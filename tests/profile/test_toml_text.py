@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.profile.said import FORWARD, RELAY, assert_said, problems
 from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import Canary, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
+from tunneld.profile.toml_text import toml_value
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.recursive(st.one_of(TEXTS, st.booleans(), st.integers(-(2**63), 2**63 - 1)), st.lists, max_leaves=5)
 
 Write = Callable[..., Path]
 
@@ -138,3 +145,15 @@ return_after = 60
 interval = 300
 '''
     )
+
+
+@given(VALUES)
+def test_a_value_reads_back_as_itself(value: object) -> None:
+    """It is TOML, whatever is in it, and stays on one line of a terminal."""
+    assert tomllib.loads(f"key = {toml_value(value)}")["key"] == value
+    assert toml_value(value).isprintable()
+
+
+def test_what_a_terminal_does_not_print_is_escaped() -> None:
+    """With TOML's escapes: DEL, which TOML forbids, a C1 control and a mark that turns the line around."""
+    assert toml_value("a\x7f\x9b\u202e\n") == '"a\\U0000007f\\U0000009b\\U0000202e\\n"'

@@ -8,7 +8,6 @@ import pytest
 
 from tunneld.errors import RightsError
 from tunneld.systemd import install
-from tunneld.systemd.exec_start import exec_start
 from tunneld.systemd.service import Scope, Service
 
 OURS = install.INSTALLED + "[Service]\n"
@@ -87,17 +86,3 @@ def test_files_of_others_stay(scope: Scope) -> None:
     (wants / other.unit).unlink()
     assert install.ours(one, [one.unit, other.unit]) == []
     assert install.ours(one, [one.unit]) == [one.file, one.path_drop_in]
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (("/opt/tunneld/bin/tunneld",), "/opt/tunneld/bin/tunneld"),
-        (("/opt/my tools/tunneld",), '"/opt/my tools/tunneld"'),
-        (("/opt/100%/py", "-m", "tunneld"), "/opt/100%%/py -m tunneld"),
-        (('/opt/$a"b',), '"/opt/$$a\\"b"'),
-    ],
-)
-def test_a_command_line_in_a_unit(words: tuple[str, ...], line: str) -> None:
-    """systemd.service(5): specifiers, variables and quotes stand for themselves."""
-    assert exec_start(words) == line

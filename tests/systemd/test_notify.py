@@ -28,6 +28,7 @@ def notifying(systemd: Inbox, **more: str) -> NotifySocket:
 def test_each_message_is_one_datagram(systemd: Inbox) -> None:
     """The names are sd_notify(3)'s."""
     say = notifying(systemd)
+    assert say.is_heard
     say.ready()
     say.alive()
     say.stopping()
@@ -48,9 +49,9 @@ def test_a_reload_carries_the_time(systemd: Inbox) -> None:
 def test_a_status_is_one_line_and_not_said_twice(systemd: Inbox) -> None:
     """A line end would begin another assignment, and the same again is noise on the bus."""
     say = notifying(systemd)
-    for text in ("up\nREADY=1", "up READY=1", "down"):
+    for text in ("up\nREADY=1", "up READY=1", "down\x1b[2J"):
         say.status(text)
-    assert systemd.texts() == ["STATUS=up READY=1", "STATUS=down"]
+    assert systemd.texts() == ["STATUS=up READY=1", "STATUS=down [2J"]
 
 
 def test_a_long_status_is_cut(systemd: Inbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def test_a_file_is_written_once(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+def test_a_file_is_for_every_user_to_read(tmp_path: Path) -> None:
+    """systemd's own tools read it as the user who asks, whatever the umask of the shell that wrote it."""
+    path = tmp_path / "tunneld@.service"
+    before = os.umask(0o077)
+    try:
+        install.write({path: OURS})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_what_somebody_else_wrote_is_neither_written_nor_removed(tmp_path: Path) -> None:
     """The mark in the first line decides."""
     path = tmp_path / "tunneld@.service"
@@ -61,6 +73,7 @@ def test_a_drop_in_that_is_not_needed_any_more_goes_and_its_folder_with_it(tmp_p
     install.write({ours: OURS})
     theirs.write_text(THEIRS)
     assert install.write({ours: None}) == [ours]
+    assert not ours.exists()
     assert theirs.exists()
     install.write({ours: OURS})
     theirs.unlink()
@@ -212,3 +225,7 @@ def test_what_somebody_else_added_is_named(system: Scope) -> None:
     theirs = pi.drop_ins / "more.conf"
     theirs.write_text(THEIRS)
     assert install.foreign(pi) == [theirs]
+    pi.credentials_drop_in.write_text(THEIRS)
+    assert install.ours(pi, []) == []
+    pi.credentials_drop_in.unlink()
+    assert install.remove([pi.credentials_drop_in]) == []

@@ -123,19 +123,19 @@ def test_what_is_gone(news: bytes, told: list[Gone]) -> None:
     ],
 )
 def test_what_was_part_of_a_route(lost: Gone, ours: bool) -> None:
-    """The same interface, and the same address or gateway on it."""
+    """It has the same interface, and the same address or gateway on it."""
     assert lost.was_part_of(THE_ROUTE) is ours
 
 
 @given(st.integers(0, len(DEFAULT_LOST)))
 def test_a_report_cut_anywhere_is_no_fault(cut: int) -> None:
-    """What came whole before the cut counts."""
+    """The messages that are whole before the cut count."""
     assert next(parse_losses(LINK_LOST + DEFAULT_LOST[:cut])) == Gone(4)
 
 
 @given(st.binary(max_size=200))
-def test_nothing_that_is_read_is_a_fault(data: bytes) -> None:
-    """Any bytes at all are read without an error of ours."""
+def test_no_bytes_are_a_fault_of_ours(data: bytes) -> None:
+    """Any bytes can be read; only a reply may raise, and only as it says."""
     list(parse_losses(data))
     with contextlib.suppress(OSError, ValueError):
         parse_route_reply(data, 1)

@@ -67,7 +67,7 @@ def test_what_is_gone_elsewhere_does_not_count() -> None:
     assert not remembered.differ(AT_HOME)
 
 
-def test_a_target_that_is_new_says_nothing() -> None:
+def test_a_new_target_does_not_count_yet() -> None:
     """A session came up: from now on the route to its relay is looked at."""
     relay = ip_address("192.0.2.9")
     remembered = WaysOut(AT_HOME)
@@ -87,8 +87,8 @@ def test_a_target_that_is_new_says_nothing() -> None:
         (1.0, 3600.0, True),
     ],
 )
-def test_time_that_passed_unseen(monotonic: float, boottime: float, jumped: bool) -> None:
-    """Suspended, or stopped; and the next tick after it is an ordinary one."""
+def test_a_jump_of_the_clocks(monotonic: float, boottime: float, jumped: bool) -> None:
+    """The machine was suspended, or the process stopped; the next tick after it is an ordinary one."""
     clocks = Clocks(0.0, 0.0)
     assert clocks.jumped(monotonic, boottime) is jumped
     assert not clocks.jumped(monotonic + 1, boottime + 1)
@@ -167,7 +167,7 @@ class Machine:
             running.cancel()
 
     async def passes(self, seconds: float, step: float = 0.1) -> None:
-        """Time in steps, each with every task's turn."""
+        """Let time pass in steps, after each of which every task has its turn."""
         for _ in range(round(seconds / step)):
             self.time.advance(step)
             await turns()
@@ -264,7 +264,7 @@ async def test_without_further_reports_it_polls(machine: Machine) -> None:
     assert said(machine).closed
 
 
-async def test_what_cannot_be_looked_at_is_no_change(machine: Machine) -> None:
+async def test_routes_that_cannot_be_looked_up_are_no_change(machine: Machine) -> None:
     """Out of descriptors for a while: the routes count neither as gone nor as back."""
     async with machine.watched():
         machine.knowable = False
@@ -294,7 +294,7 @@ async def test_a_stopped_process_has_resumed_too(machine: Machine) -> None:
     assert machine.changes == [Change.RESUME]
 
 
-async def test_a_resume_elsewhere_is_both(machine: Machine) -> None:
+async def test_a_resume_in_another_network_is_both(machine: Machine) -> None:
     """Opened again in another network, before the kernel could report it."""
     async with machine.watched():
         machine.suspended, machine.now = 60.0, OUT

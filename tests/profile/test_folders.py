@@ -34,7 +34,7 @@ def test_the_users_folder_comes_first(both_folders: tuple[Path, Path]) -> None:
 
 
 def test_the_folder_is_under_dot_config_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So says the XDG base directory specification, and that a relative XDG_CONFIG_HOME is to be ignored."""
+    """As the XDG Base Directory Specification says, which also says to ignore a relative XDG_CONFIG_HOME."""
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = (tmp_path / ".config/tunneld/profiles", Path("/etc/tunneld/profiles"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
@@ -44,7 +44,7 @@ def test_the_folder_is_under_dot_config_by_default(tmp_path: Path, monkeypatch: 
 
 
 def test_a_path_is_not_looked_up(both_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slash or the ending makes a path, seen from the working directory."""
+    """A text with a slash, or with `.toml` at its end, is a path from the working directory."""
     user, _ = both_folders
     (user / "a.toml").touch()
     monkeypatch.chdir(user.parent)
@@ -55,7 +55,7 @@ def test_a_path_is_not_looked_up(both_folders: tuple[Path, Path], monkeypatch: p
 
 
 def test_a_name_that_is_not_there(both_folders: tuple[Path, Path]) -> None:
-    """Where it was looked for, and what is near."""
+    """The message says where it was looked for, and which name is near."""
     user, system = both_folders
     (system / "pi-home.toml").touch()
     with pytest.raises(ProfileError) as caught:
@@ -82,7 +82,7 @@ def test_editors_leftovers_are_no_profiles(both_folders: tuple[Path, Path]) -> N
     assert profile_files() == ()
 
 
-def test_a_dangling_link_is_found_and_told_about(both_folders: tuple[Path, Path]) -> None:
+def test_a_dangling_link_is_found(both_folders: tuple[Path, Path]) -> None:
     """It must not let the system's profile of that name take its place in silence."""
     user, system = both_folders
     (user / "a.toml").symlink_to("gone")

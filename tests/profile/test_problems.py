@@ -1,4 +1,4 @@
-"""What is said about a profile that is wrong: where, what, and what would be right."""
+"""What is said about a profile that is wrong: where it is wrong, what is, and what to write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Write = Callable[..., Path]
 
 
 def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
-    """A line each, sorted, at the line of the value or of the table that lacks it."""
+    """Each problem on its line, sorted, with the line of the value or of the table that lacks it."""
     file = write(
         """\
         hots = 1
@@ -122,7 +122,7 @@ def test_a_wrong_line_about_the_relay(write: Write, line: str, said: str) -> Non
 
 
 def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
-    """What a person counts starts at 1, also where the relay that is wrong is the second."""
+    """The message counts the relays from 1."""
     relays = RELAY.replace("[relay]", "[[relay]]") + '[[relay]]\nhost = "me@s"\nprt = 1\n[[relay]]\n'
     assert [problem.split(": ")[:2] for problem in problems(write(relays + FORWARD))] == [
         ["4", "relay[2].host"],
@@ -149,7 +149,7 @@ LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local
         ),
     ],
 )
-def test_relays_in_each_others_way(write: Write, text: str, said: str) -> None:
+def test_relays_that_conflict(write: Write, text: str, said: str) -> None:
     """One relay is named once, and a listener on this host leads to one relay."""
     (problem,) = problems(write(text + FORWARD))
     assert re.match(said, problem)
@@ -164,8 +164,8 @@ def test_relays_in_each_others_way(write: Write, text: str, said: str) -> None:
         'mode = "all"\n' + RELAY + LOCAL,
     ],
 )
-def test_relays_beside_each_other(write: Write, text: str) -> None:
-    """One after the other, or each with a listener of its own."""
+def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
+    """One is used after the other, or each has a listener of its own."""
     load(str(write(text + FORWARD)))
 
 
@@ -184,7 +184,7 @@ def test_relays_beside_each_other(write: Write, text: str) -> None:
     ],
 )
 def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
-    """A user or a port in the host is taken apart for the user."""
+    """Where a user or a port stands in the host, the message says which two keys to write."""
     (problem,) = problems(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))
     assert_said(problem, 2, f"relay.host: .*{said}")
 
@@ -214,20 +214,20 @@ def test_a_right_relay(write: Write, host: str) -> None:
     ],
 )
 def test_a_wrong_listen_address(write: Write, listen: str, direction: str, said: str) -> None:
-    """Nothing becomes public, nor listens half, without the user having written so."""
+    """A listener is public, or listens for one family of two, only where the user has written so."""
     to = "" if direction == "dynamic" else 'to = "127.0.0.1:22"\n'
     (problem,) = problems(write(f'{RELAY}[[forward]]\n{to}direction = "{direction}"\nlisten = "{listen}"\n'))
     assert_said(problem, 5 + bool(to), rf"forward\[1\].listen: .*{said}")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:2222", "[::]:2222", "127.0.0.1:0", "relay.example.net:80", "/run/x.sock"])
-def test_what_was_written_on_purpose_is_accepted(write: Write, listen: str) -> None:
-    """A public address in so many words is the user's decision."""
+def test_a_public_address_that_is_written_out_is_accepted(write: Write, listen: str) -> None:
+    """It is the user's decision."""
     load(str(write(f'{RELAY}[[forward]]\nlisten = "{listen}"\nto = "127.0.0.1:22"\n')))
 
 
 def test_localhost_may_listen_on_this_host(write: Write) -> None:
-    """Here both families are bound or none."""
+    """asyncio binds both families or none."""
     load(str(write(f'{RELAY}[[forward]]\nlisten = "localhost:80"\nto = "web:80"\ndirection = "local"\n')))
 
 
@@ -243,7 +243,7 @@ def test_localhost_may_listen_on_this_host(write: Write) -> None:
     ],
 )
 def test_a_wrong_target(write: Write, to: str, direction: str, said: str) -> None:
-    """A target is something that can be connected to."""
+    """A target is an address to which something can connect."""
     file = write(f'{RELAY}[[forward]]\nlisten = "127.0.0.1:1"\ndirection = "{direction}"\nto = "{to}"\n')
     (problem,) = problems(file)
     assert_said(problem, 6, rf"forward\[1\].to: .*{said}")
@@ -251,14 +251,14 @@ def test_a_wrong_target(write: Write, to: str, direction: str, said: str) -> Non
 
 @pytest.mark.parametrize(("direction", "to"), [("local", 'to = "a:1"'), ("dynamic", "")])
 def test_only_a_remote_forward_has_a_canary(write: Write, direction: str, to: str) -> None:
-    """The others' targets are the relay's side's, and nothing here could tell what became of a connection."""
+    """Targets of the others are beyond the relay, where nobody could see what became of a connection."""
     file = write(f'{RELAY}[[forward]]\ncanary = false\nlisten = "127.0.0.1:1"\ndirection = "{direction}"\n{to}\n')
     (problem,) = problems(file)
     assert_said(problem, 4, r"forward\[1\].canary: only a remote forward has a canary: remove the line")
 
 
 def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
-    """The same port on either side is two ports; so is port 0 twice."""
+    """The same port on both sides is two ports, and port 0 is a new port each time."""
     local = FORWARD + 'direction = "local"\n'
     free = FORWARD.replace("2222", "0")
     load(str(write(RELAY + FORWARD + local + free + free)))
@@ -284,7 +284,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ],
 )
 def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
-    """Ports and addresses that could not work, or that nobody would want."""
+    """Ports and addresses that cannot work."""
     bind = "" if line.startswith("bind") else '\nbind = "0.0.0.0"'
     (problem,) = problems(write(f"{RELAY}[mosh]\n{line}{bind}\n"))
     assert_said(problem, 4, f"mosh.{line.split()[0]}: .*{said}")
@@ -308,13 +308,13 @@ def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
     ],
 )
 def test_a_wrong_number(write: Write, table: str, line: str, said: str) -> None:
-    """Numbers have ranges, and the message names the end that was passed."""
+    """The message names the bound that the number exceeds."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n"))
     assert_said(problem, 7, f"{table}.{line.split()[0]}: .*{said}")
 
 
 def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
-    """A longest wait below the first wait's default is noticed at its table."""
+    """A `maximum` below the default of `initial` is reported at the table's line."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[backoff]\nmaximum = 0.5\n"))
     assert_said(problem, 6, "backoff.initial: 1 s is longer than the longest wait, 0.5 s")
 
@@ -341,12 +341,12 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
     ],
 )
 def test_a_wrong_shape(write: Write, text: str, line: int, said: str) -> None:
-    """Tables that are missing, single where many are meant, many where one is, or not known."""
+    """Tables that are missing, single instead of a list, a list instead of single, or unknown."""
     assert_said(problems(write(text))[0], line, said)
 
 
 def test_an_identity_that_is_a_pipe_does_not_block(write: Write, tmp_path: Path) -> None:
-    """The file is asked about, not opened."""
+    """The file is not opened, since a FIFO would wait for a writer."""
     os.mkfifo(tmp_path / "key", 0o600)
     load(str(write(f'{RELAY}identity = "key"\n{FORWARD}')))
 
@@ -387,7 +387,7 @@ def toml(value: object) -> str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(DOCUMENTS)
 def test_whatever_is_written_is_a_profile_or_a_list_of_problems(write: Write, data: dict[str, object]) -> None:
-    """No value of any type, anywhere, gives anything but sentences, one line each."""
+    """Whatever value stands anywhere, load() raises nothing but problems of one line each."""
     file = write("".join(f"{name} = {toml(value)}\n" for name, value in data.items()))
     try:
         load(str(file))

@@ -62,7 +62,7 @@ def test_what_lies_beside_a_key_lies_beside_its_copy(end: str) -> None:
 
 
 def test_the_drop_in_lends_what_the_profile_names(home: Path) -> None:
-    """The key and what is beside it, and known_hosts; what is gone at a start does not keep the service down."""
+    """The key and the files beside it, and known_hosts; each has a stand-in for a start at which it is gone."""
     key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
     relay = Relay("relay", identity=(key,), known_hosts=known, ssh_config=False)
     name, hosts = credential_id(key), credential_id(known)
@@ -82,14 +82,14 @@ def test_the_drop_in_lends_what_the_profile_names(home: Path) -> None:
 
 
 def test_a_profile_that_names_nothing_gets_the_usual_files(home: Path) -> None:
-    """Those of whoever enables the service, as far as they exist."""
+    """The files of the user who enables the service, as far as they exist."""
     found = files_of(profile_of(Relay("relay")), home)
     names = ["id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub", "known_hosts", "config"]
     assert [path.name for path in found] == names
 
 
 def test_every_relays_files_are_lent(home: Path) -> None:
-    """A tunnel that goes over to the second relay needs its key then, not at the next start."""
+    """When the second relay takes over, its key has to be there."""
     key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
     first, second = Relay("first", known_hosts=known), Relay("second", identity=(key,), ssh_config=False)
     assert set(files_of(profile_of(second, others=(first,)), home)) == set(files_of(profile_of(first), home))
@@ -162,5 +162,5 @@ def test_a_profile_is_right_when_its_files_are_lent(home: Path, credentials: Pat
 
 
 def denied(path: Path) -> bool:
-    """As for a file below a home that ProtectHome= hides; root, who runs the tests, is denied nothing."""
+    """As for a file in a home that ProtectHome= hides; root, who runs the tests, may see every file."""
     raise PermissionError(13, "Permission denied", str(path))

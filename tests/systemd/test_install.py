@@ -25,7 +25,7 @@ def scope(tmp_path: Path) -> Scope:
 
 
 def test_a_file_is_written_once(tmp_path: Path) -> None:
-    """What is as it should be is not touched; what is older is replaced."""
+    """A file that is right is not touched; an older text is replaced."""
     path = tmp_path / "units" / "tunneld@.service"
     assert install.write({path: OURS}) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
@@ -58,7 +58,7 @@ def test_what_somebody_else_wrote_is_neither_written_nor_removed(tmp_path: Path)
 
 
 def test_a_unit_that_was_copied_by_hand_is_taken_over(tmp_path: Path) -> None:
-    """It is ours, word for word, but for the mark; an empty one, as of a masked unit, is not."""
+    """Its text is ours without the mark. An empty file is not ours: it masks a unit."""
     path = tmp_path / "tunneld@.service"
     path.write_text("[Service]\n")
     assert install.write({path: OURS}) == [path]
@@ -82,7 +82,7 @@ def test_a_drop_in_that_is_not_needed_any_more_goes_and_its_folder_with_it(tmp_p
 
 
 def test_a_packaged_unit_is_not_copied(scope: Scope) -> None:
-    """Only where the program is has to be said, and not even that for the usual place."""
+    """Then only a drop-in is needed, and only where the program is not in the usual place."""
     service = Service(scope, "pi")
     scope.packaged[0].mkdir()
     (scope.packaged[0] / "tunneld@.service").write_text(THEIRS)
@@ -187,7 +187,7 @@ def test_systemds_programs_apply_what_is_installed_or_packaged(root: Path, monke
 
 
 def test_a_program_of_systemds_that_fails_is_heard(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its words come on one line; one that is missing is named."""
+    """The error has its words on one line; a missing program is named."""
     files = {root / "etc/sysusers.d/tunneld.conf": OURS}
     failed = subprocess.CompletedProcess([], 1, "", "no\n  such user\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)

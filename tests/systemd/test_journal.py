@@ -36,7 +36,7 @@ def test_a_value_of_several_lines_has_its_length_before_it() -> None:
     assert encoded({"MESSAGE": "a\nPRIORITY=0"}) == b"MESSAGE\n" + b"\x0c" + bytes(7) + b"a\nPRIORITY=0\n"
 
 
-def test_a_field_has_an_end() -> None:
+def test_a_field_has_a_bound() -> None:
     """An entry fits a datagram, and stays UTF-8."""
     assert encoded({"MESSAGE": "é" * 100_000}).decode() == f"MESSAGE={'é' * LONGEST_FIELD}\n"
 
@@ -67,7 +67,7 @@ def test_an_event_becomes_a_message_and_fields() -> None:
     ],
 )
 def test_messages(event: dict[str, object], words: str) -> None:
-    """Every sort of event reads well."""
+    """Each kind of event reads well."""
     assert message_of(event) == words
 
 
@@ -79,8 +79,8 @@ def test_priorities_are_syslogs(level: str, priority: str) -> None:
     assert fields_of({"event": "x", "level": level})["PRIORITY"] == priority
 
 
-def test_the_journal_hears_it(tmp_path: Path) -> None:
-    """A real datagram; and a journal that is away, or hangs, is no error."""
+def test_the_journal_gets_an_entry(tmp_path: Path) -> None:
+    """As a real datagram; a journal that is away is no error."""
     with contextlib.closing(Journal(str(tmp_path / "socket"))) as journal:
         with inbox(tmp_path) as listening:
             assert journal.write(b"MESSAGE=up\n")

@@ -1,4 +1,4 @@
-"""What systemd hears: real datagrams on a real socket."""
+"""What systemd is told, as real datagrams on a real socket."""
 
 from __future__ import annotations
 

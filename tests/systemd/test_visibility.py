@@ -28,7 +28,7 @@ def test_a_program_in_a_temporary_folder_is_out_of_sight(tmp_path: Path) -> None
 
 
 def test_a_profile_must_lie_where_the_service_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And be readable to more than its owner."""
+    """The service runs as another user, who must be able to read it."""
     file = tmp_path / "pi.toml"
     file.write_text(TEXT)
     profile = load(str(file))

@@ -88,6 +88,22 @@ def test_a_profile_that_names_nothing_gets_the_usual_files(home: Path) -> None:
     assert [path.name for path in found] == names
 
 
+def test_files_that_the_profile_names_take_the_place_of_the_usual_ones(home: Path, tmp_path: Path) -> None:
+    """Nothing is lent that the service does not need."""
+    key, known, config = (tmp_path / name for name in ("key", "hosts", "ssh_config"))
+    for path in (key, known, config):
+        path.touch()
+    relay = Relay("relay", identity=(key,), known_hosts=known, ssh_config=config)
+    assert files_of(profile_of(relay), home) == (key, known, config)
+
+
+def test_the_home_is_that_of_the_user_who_asks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tunneld enable` sets HOME to root's, also under sudo."""
+    monkeypatch.setenv("HOME", str(home))
+    assert files_of(profile_of(Relay("relay"))) == files_of(profile_of(Relay("relay")), home)
+    assert files_of(profile_of(Relay("relay"))) != ()
+
+
 def test_every_relays_files_are_lent(home: Path) -> None:
     """When the second relay takes over, its key has to be there."""
     key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"

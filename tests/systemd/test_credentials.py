@@ -10,7 +10,7 @@ import pytest
 from tests.tunnel.supervised import profile_of
 from tunneld.errors import ProfileError, UsageError
 from tunneld.profile import Relay, lent_files, load
-from tunneld.profile.lent_files import credential_id, is_lent, readable
+from tunneld.profile.lent_files import credential_id, is_lent, readable, was_absent
 from tunneld.systemd.credentials import drop_in, files_of
 
 
@@ -138,6 +138,17 @@ def test_a_copy_is_read_where_there_is_one(home: Path, credentials: Path) -> Non
     assert is_lent(key)
     assert readable(known) == known
     assert not is_lent(known)
+
+
+def test_a_file_that_was_gone_at_the_start_is_known(home: Path, credentials: Path) -> None:
+    """Its stand-in is a comment; a file that was not lent, or lent with other words in it, was there."""
+    key = home / ".ssh/id_ed25519"
+    assert not was_absent(key)
+    copy = lend(key, credentials)
+    assert not was_absent(key)
+    copy.chmod(0o600)
+    copy.write_text(lent_files.ABSENT)
+    assert was_absent(key)
 
 
 def test_without_credentials_every_file_is_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ def test_a_profiles_service_is_an_instance(scope: Scope) -> None:
     assert service.file == scope.units / "tunneld@.service"
     assert service.path_drop_in == scope.units / "tunneld@.service.d/10-path.conf"
     assert service.credentials_drop_in == scope.units / "tunneld@pi.service.d/20-credentials.conf"
+    assert service.drop_ins == scope.units / "tunneld@pi.service.d"
     assert service.source.is_file()
 
 

@@ -132,6 +132,7 @@ def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
 
 
 TWO = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "R."\nport = 22\n'
+TWICE = '[[relay]]\nhost = "r"\n' * 2
 OTHER_USER = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "r"\nuser = "u"\n'
 LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local"\n'
 
@@ -139,10 +140,10 @@ LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (TWO.replace("R.", "r").replace("port = 22\n", ""), r"4: relay\[2\].host: is relay\[1\] again"),
-        (TWO.replace("R.", "r").replace("port = 22", "ssh_config = true"), r"4: relay\[2\].host: is relay\[1\] again"),
-        ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
-        ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
+        (TWICE, r"4: relay\[2\].host: is the same as in relay\[1\], and the first is tried again anyway"),
+        (TWICE + "ssh_config = true\n", r"4: relay\[2\].host: is the same as in relay\[1\], and the first"),
+        ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is the same as in relay\[1\], and both would need"),
+        ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is the same as in relay\[1\], and both would need"),
         (
             'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL,
             r'8: forward\[1\].listen: 127.0.0.1:80 on this host leads to one relay, and mode = "all" has 2:',
@@ -202,14 +203,14 @@ def test_a_right_relay(write: Write, host: str) -> None:
         (":2222", "remote", "would be public on the relay"),
         (":2222", "local", "would be public on this host"),
         (":2222", "dynamic", "would be public on this host"),
-        ("*:2222", "remote", "succeeds when either of IPv4 and IPv6 is free"),
-        ("*:2222", "local", "succeeds when either of IPv4 and IPv6 is free"),
-        ("localhost:2222", "remote", "means 127.0.0.1 or ::1, whichever is free"),
+        ("*:2222", "remote", "listens on IPv4 or on IPv6, whichever is free"),
+        ("*:2222", "local", "listens on IPv4 or on IPv6, whichever is free"),
+        ("localhost:2222", "remote", "listens on 127.0.0.1 or on ::1, whichever is free"),
         ("", "remote", "is not an address"),
         (":70000", "remote", "is not a port"),
         ("127.0.0.1:70000", "remote", "is not a port"),
-        ("run/x.sock", "remote", "is on the relay, where only whole paths work"),
-        ("~/x.sock", "remote", "is on the relay, where only whole paths work"),
+        ("run/x.sock", "remote", "is a path on the relay, which must be absolute"),
+        ("~/x.sock", "remote", "is a path on the relay, which must be absolute"),
         ("/run/x.sock", "dynamic", "a SOCKS listener is no Unix socket"),
     ],
 )
@@ -238,7 +239,7 @@ def test_localhost_may_listen_on_this_host(write: Write) -> None:
         ("0.0.0.0:22", "remote", "0.0.0.0 is for listening"),
         ("[::]:22", "local", ":: is for listening"),
         (":22", "remote", 'names no host: write "127.0.0.1:22"'),
-        ("x/y.sock", "local", "is on the relay, where only whole paths work"),
+        ("x/y.sock", "local", "is a path on the relay, which must be absolute"),
         ("127.0.0.1:22", "dynamic", "has no target of its own: remove the line"),
     ],
 )
@@ -271,7 +272,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ("line", "said"),
     [
         ('ports = "80-90"', "needs root on the relay"),
-        ('ports = "60001-60101"', "is 101 ports, and 100 are the most"),
+        ('ports = "60001-60101"', "is 101 ports, and 100 are allowed: write .60001-60010."),
         ('ports = "60001:60010"', "is not a range of ports"),
         ('ports = "65530-65540"', "is not a port"),
         ("ports = 60001", "60001 is a number, and text is needed"),

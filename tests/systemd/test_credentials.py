@@ -182,7 +182,7 @@ def test_a_profile_is_right_when_its_files_are_lent(home: Path, credentials: Pat
     (credentials / credential_id(key)).unlink()
     with pytest.MonkeyPatch.context() as hidden:
         hidden.setattr(Path, "is_dir", denied)
-        with pytest.raises(ProfileError, match=f"{key} is not lent to this service: `tunneld enable` it once more"):
+        with pytest.raises(ProfileError, match=f"{key} is not lent to this service: `tunneld enable` the"):
             load(str(file))
     with pytest.raises(ProfileError, match=f"there is no file {key}"):
         load(str(file))

@@ -31,17 +31,18 @@ def complaints_about_relays(
         return
     # "failover" may try one server twice, with another user or jump host. With "all" it is one server at one time.
     if mode == Mode.ALL:
-        yield from _repeated(list(map(_server, relays)), "their listeners would be in each other's way")
+        yield from _repeated(list(map(_server, relays)), "both would need the same ports at once")
         yield from _here(len(relays), listeners)
     else:
-        yield from _repeated([_with_defaults(each, folder) for each in relays], "it is tried in its turn anyway")
+        yield from _repeated([_with_defaults(each, folder) for each in relays], "the first is tried again anyway")
 
 
 def _repeated(relays: Sequence[object], why_not: str) -> Iterator[Complaint]:
     """Each relay that equals an earlier one; None stands for a relay that is wrong by itself."""
     for index, relay in enumerate(relays):
         if relay is not None and relay in relays[:index]:
-            yield ("relay", index, "host"), f"is relay[{relays.index(relay) + 1}] again, and {why_not}: remove one"
+            earlier = relays.index(relay) + 1
+            yield ("relay", index, "host"), f"is the same as in relay[{earlier}], and {why_not}: remove one"
 
 
 def _with_defaults(table: object, folder: Path) -> object:

@@ -82,13 +82,13 @@ def listen_address(text: str, direction: Direction, folder: Path) -> ForwardAddr
     host, port = split_host_port(text)
     if port and host == "*":
         raise ValueError(
-            f"{text!r} succeeds when either of IPv4 and IPv6 is free, so a port held by another goes unnoticed: "
+            f"{text!r} listens on IPv4 or on IPv6, whichever is free, so nobody notices that a stranger has the other: "
             f'write "0.0.0.0:{port}" or "[::]:{port}" (both are public), or "127.0.0.1:{port}"'
         )
     if port and host.lower().rstrip(".") == "localhost" and direction is Direction.REMOTE:
         raise ValueError(
-            f"{text!r} means 127.0.0.1 or ::1, whichever is free on the relay, so a port held by another goes "
-            f'unnoticed: write "127.0.0.1:{port}"'
+            f"{text!r} listens on 127.0.0.1 or on ::1, whichever is free on the relay, so nobody notices that a "
+            f'stranger has the other: write "127.0.0.1:{port}"'
         )
     return parse_tcp(text)
 
@@ -117,7 +117,7 @@ def _socket(text: str, on_the_relay: bool, folder: Path) -> UnixAddress:
     if not on_the_relay:
         return parse_path(str(expand(text, folder)))
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is on the relay, where only whole paths work: start it with a slash")
+        raise ValueError(f"{text!r} is a path on the relay, which must be absolute: start it with a slash")
     return parse_path(text)
 
 
@@ -130,7 +130,9 @@ def mosh_ports(text: str) -> PortRange:
         raise ValueError(f'{text!r} needs root on the relay: start at {LOWEST_MOSH_PORT} or above, as "60001-60010"')
     if len(ports) > MOST_MOSH_PORTS:
         most = min(ports.first + 9, ports.last)
-        raise ValueError(f'{text!r} is {len(ports)} ports, and {MOST_MOSH_PORTS} are the most: "{ports.first}-{most}"')
+        raise ValueError(
+            f'{text!r} is {len(ports)} ports, and {MOST_MOSH_PORTS} are allowed: write "{ports.first}-{most}"'
+        )
     return ports
 
 
@@ -177,7 +179,7 @@ def existing_file(text: str, folder: Path) -> Path:
         raise ValueError(f"there is no file {shown}: correct the path, or make the file") from None
     except OSError as error:
         if isinstance(error, PermissionError) and is_lending():
-            raise ValueError(f"{shown} is not lent to this service: `tunneld enable` it once more") from None
+            raise ValueError(f"{shown} is not lent to this service: `tunneld enable` the profile again") from None
         raise ValueError(f"{shown} cannot be read ({error.strerror}): correct the path, or its rights") from None
     if is_folder:
         raise ValueError(f"{shown} is a folder: write the file's path")

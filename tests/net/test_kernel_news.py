@@ -9,7 +9,7 @@ import pytest
 
 from tests.net.test_netlink import ADDRESS_LOST, LINK_LOST
 from tunneld.net.kernel_news import DATAGRAMS_AT_ONCE, KernelNews
-from tunneld.net.netlink import GROUPS, Gone
+from tunneld.net.netlink import MULTICAST_GROUPS, Gone
 
 KERNEL, PROGRAM = 0, 4711
 
@@ -56,7 +56,7 @@ def report(data: bytes, sender: int = KERNEL) -> Datagram:
 def test_without_reports_there_is_nothing(kernel: NetlinkSocket) -> None:
     """None tells "no reports" from reports that name nothing."""
     news = KernelNews()
-    assert kernel.bound == (0, GROUPS)
+    assert kernel.bound == (0, MULTICAST_GROUPS)
     assert news.read() is None
 
 

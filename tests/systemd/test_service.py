@@ -26,7 +26,8 @@ def enable(service: Service, target: str = "multi-user.target") -> None:
 def test_root_has_the_systems_scope() -> None:
     """Units go to /etc, and people call systemctl."""
     scope = scope_of(0)
-    assert (scope.user, scope.units, scope.control) == (False, Path("/etc/systemd/system"), "systemctl")
+    assert (scope.user, scope.units) == (False, Path("/etc/systemd/system"))
+    assert (scope.control, scope.journal) == ("systemctl", "journalctl")
     assert Path("/usr/lib/systemd/system") in scope.packaged
 
 
@@ -46,6 +47,7 @@ def test_a_profiles_service_is_an_instance(scope: Scope) -> None:
     assert service.file == scope.units / "tunneld@.service"
     assert service.path_drop_in == scope.units / "tunneld@.service.d/10-path.conf"
     assert service.credentials_drop_in == scope.units / "tunneld@pi.service.d/20-credentials.conf"
+    assert service == Service(scope, None).instance("pi")
     assert service.drop_ins == scope.units / "tunneld@pi.service.d"
     assert service.source.is_file()
 

@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import Final, Protocol
 
-from tunneld.net.netlink import GROUPS, Gone, parse_losses
+from tunneld.net.netlink import MULTICAST_GROUPS, Gone, parse_losses
 
 # Datagrams taken by one read(). A router's tables may change a thousand times a second. The kernel drops the reports
 # for which the socket has no room, and says so.
@@ -38,7 +38,7 @@ class KernelNews:
     def __init__(self) -> None:
         self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
-            self._kernel.bind((0, GROUPS))
+            self._kernel.bind((0, MULTICAST_GROUPS))
         except OSError:
             self._kernel.close()
             raise

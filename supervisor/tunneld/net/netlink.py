@@ -28,7 +28,7 @@ Address = IPv4Address | IPv6Address
 
 # The kinds of reports that we ask for, by linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE,
 # _IPV6_IFADDR, _IPV6_ROUTE, and RTNLGRP_IPV6_RULE (19), which has no such constant. A VPN often changes only rules.
-GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+MULTICAST_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 
 # The kinds of messages: NLMSG_ERROR, RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE.
 ERROR: Final = 2

@@ -40,7 +40,7 @@ NO_BUS = {
 }
 
 # pystemd's names for the errors of D-Bus (org.freedesktop.DBus.Error.*) that mean a missing right.
-DENIED = ("DBusAccessDeniedError", "DBusInteractiveAuthorizationRequiredError", "DBusAuthFailedError")
+RIGHTS_ERRORS = ("DBusAccessDeniedError", "DBusInteractiveAuthorizationRequiredError", "DBusAuthFailedError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Units:
 
     def _fault(self, error: Any) -> TunneldError:
         text = one_line(_text(error.err_message or str(error)))
-        if type(error).__name__ in DENIED or error.errno == -13:  # EACCES
+        if type(error).__name__ in RIGHTS_ERRORS or error.errno == -13:  # EACCES
             return RightsError(f"systemd does not let us: {text}{'' if self.user else ' (as root it would)'}")
         return UnavailableError(NO_BUS[self.user] if self._systemd is None else f"systemd says: {text}")
 

@@ -1,7 +1,8 @@
 """Units over D-Bus: asks systemd for a unit's state, and to start, stop and enable it.
 
-Only the command line uses it: during a call pystemd stops the whole interpreter, which no daemon can afford. Tested in
-tests/lab/test_systemd_enable.py, since it needs a systemd.
+Only the command line uses it: during a call pystemd stops the whole interpreter, which no daemon can afford.
+
+Tested in tests/lab/test_systemd_enable.py, since it needs a systemd.
 """
 
 from __future__ import annotations

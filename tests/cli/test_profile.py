@@ -19,7 +19,7 @@ GOOD = '[relay]\nhost = "r"\n[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's profiles, none so far; the system has none."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(folders, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(folders, "SYSTEM_PROFILES", tmp_path / "etc")
     folder = tmp_path / "tunneld" / "profiles"
     folder.mkdir(parents=True)
     return folder

@@ -54,6 +54,9 @@ def test_what_is_taken(text: str) -> None:
         "bastion/",
         "ssh://bastion//",
         "ssh:///",
+        "bastion//",
+        "a/b",
+        "ssh://ssh://me@bastion",
     ],
 )
 def test_what_is_refused(text: str) -> None:

@@ -210,8 +210,8 @@ def test_a_program_that_the_service_cannot_start_is_said(pi: Home) -> None:
 def test_without_the_extra_one_line_says_what_to_install(pi: Home) -> None:
     """Exit code 69; status goes on as before."""
     hide = "unshare --mount sh -c 'mount -t tmpfs none /opt/tunneld/libraries/pystemd; "
-    assert "pip install 'tunneld[systemd]'" in pi.type(f"{hide} tunneld enable pi-home'", code=69)
-    assert "pip install 'tunneld[systemd]'" in pi.type(f"{hide} tunneld disable pi-home'", code=69)
+    assert "pip install '.[systemd]'" in pi.type(f"{hide} tunneld enable pi-home'", code=69)
+    assert "pip install '.[systemd]'" in pi.type(f"{hide} tunneld disable pi-home'", code=69)
     assert "pi-home is not running" in pi.type(f"{hide} tunneld status pi-home'", code=69)
 
 

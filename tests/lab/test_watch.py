@@ -19,12 +19,17 @@ from tests.lab.net import Host, Lab
 from tunneld.core.sleep_watch import LONGEST_LATENESS
 from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.network_watch import POLL, TICK, Change, NetworkWatch
-from tunneld.net.routes import ANYWHERE, Signature, signature, usable
+from tunneld.net.routes import FAR_AWAY, Routes, current_routes
 
 pytestmark = pytest.mark.lab
 
-FOUR, SIX = ANYWHERE
+FOUR, SIX = FAR_AWAY
 RELAY = "60.9.9.2"
+
+
+def has_route(toward: Iterable[str] = ()) -> bool:
+    """Whether any packet could leave this machine, to the Internet or toward these addresses."""
+    return any(current_routes(toward).values())
 
 
 class Watched:
@@ -41,10 +46,10 @@ class Watched:
         self.changes.append(change)
         self._more.set()
 
-    def look(self, toward: Iterable[str]) -> Signature:
+    def look(self, toward: Iterable[str]) -> Routes:
         self._looks += 1
         self._more.set()
-        return signature(toward)
+        return current_routes(toward)
 
     async def shell(self, script: str) -> None:
         await asyncio.to_thread(self.host.shell, script)
@@ -84,7 +89,7 @@ class Watched:
 def pi(lab: Lab) -> Watched:
     """The host, once its new interface has its carrier: the kernel says so a moment after the lab is built."""
     with lab.pi.entered():
-        wait_until(usable, what="the network is there")
+        wait_until(has_route, what="the network is there")
     return Watched(lab.pi)
 
 
@@ -115,13 +120,13 @@ async def test_a_cable_that_was_pulled_is_told(lab: Lab, pi: Watched) -> None:
     """The other end goes and comes: addresses and routes stay as they were, the carrier alone was gone."""
     gateway = lab.hosts["homegw"]
     async with pi.running():
-        before = signature()[FOUR]
+        before = current_routes()[FOUR]
         await asyncio.to_thread(gateway.shell, "ip link set lan down")
-        await pi.until(lambda: not usable())
+        await pi.until(lambda: not has_route())
         assert not pi.changes
         await asyncio.to_thread(gateway.shell, "ip link set lan up")
         await pi.tells()
-        assert signature()[FOUR] == before
+        assert current_routes()[FOUR] == before
 
 
 async def test_a_default_route_that_comes_back_is_told(pi: Watched) -> None:
@@ -181,7 +186,7 @@ async def test_a_second_family_is_told(pi: Watched) -> None:
             "ip address add 2001:db8:1::2/64 dev eth0; ip route add default via 2001:db8:1::1 dev eth0"
         )
         await pi.tells()
-        route = signature()[SIX]
+        route = current_routes()[SIX]
         assert route is not None
         assert route.source == ip_address("2001:db8:1::2")
 
@@ -191,23 +196,23 @@ async def test_the_way_to_a_relay_counts_as_well(pi: Watched) -> None:
     pi.toward = (RELAY,)
     await pi.shell("ip route del default")
     async with pi.running():
-        assert not usable()
-        assert not usable(pi.toward)
+        assert not has_route()
+        assert not has_route(pi.toward)
         await pi.shell(f"ip route add {RELAY} via 192.168.1.1")
         await pi.tells()
-        assert usable(pi.toward)
-        assert not usable()
+        assert has_route(pi.toward)
+        assert not has_route()
 
 
 async def test_a_network_that_is_lost_is_not_told(pi: Watched) -> None:
-    """Nothing can be done about it; `usable` knows."""
+    """Nothing can be done about it, but the routes are known to be gone."""
     async with pi.running():
-        assert usable()
+        assert has_route()
         await pi.looks_and_is_silent("ip route del default")
-        assert not usable()
+        assert not has_route()
         for kind in ("blackhole", "unreachable", "prohibit"):
             await pi.looks_and_is_silent(f"ip route add {kind} default; ip route show")
-            assert not usable()
+            assert not has_route()
             await pi.looks_and_is_silent(f"ip route del {kind} default")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.virtual import Journal, VirtualTime
-from tunneld.net.name_watch import NameVerdict, NameWatch, Whereabouts, addresses, plain
+from tunneld.net.name_watch import NameVerdict, NameWatch, Whereabouts, comparable, resolve
 
 OLD, NEW, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 OLD_6 = "2001:db8::1"
@@ -37,13 +37,13 @@ def of(*found: str) -> frozenset[str]:
     ],
 )
 def test_what_answers_mean(answers: list[frozenset[str]], verdicts: list[NameVerdict]) -> None:
-    """For a connection to OLD."""
+    """For a session that is connected to OLD."""
     known = Whereabouts()
     assert [known.heard(OLD, answer) for answer in answers] == verdicts
 
 
 def test_an_address_that_comes_back_is_a_round_robin() -> None:
-    """We followed the name once; that it leads to where we came from shows that following is no use."""
+    """We followed the name once, and it leads back: to follow it again would be no use."""
     known = Whereabouts()
     for _ in range(4):
         known.heard(OLD, of(NEW))
@@ -52,7 +52,7 @@ def test_an_address_that_comes_back_is_a_round_robin() -> None:
 
 
 def test_a_name_that_moves_for_years_does_not_rotate() -> None:
-    """A dynamic address: ever another, and once, much later, one from long ago."""
+    """A dynamic address: always another, and once, much later, an address from long ago."""
     known = Whereabouts()
     for number in range(1, 20):
         assert [known.heard(f"198.51.100.{number}", of(f"198.51.100.{number + 1}")) for _ in range(4)][-1] is MOVED
@@ -65,7 +65,7 @@ def test_a_name_that_moves_for_years_does_not_rotate() -> None:
 )
 def test_addresses_are_compared_in_one_form(address: str, same: str) -> None:
     """A zone, capitals and IPv4 inside IPv6 make no difference."""
-    assert plain(address) == same
+    assert comparable(address) == same
 
 
 # The watch
@@ -118,7 +118,7 @@ async def test_a_moved_relay_is_told(time: VirtualTime) -> None:
 
 
 async def test_a_round_robin_is_asked_no_more(time: VirtualTime) -> None:
-    """Said once, and for later sessions as well."""
+    """It is said once, and holds for later sessions as well."""
     served, journal = Served(NEW), Journal()
     watch = watching(served, time, journal)
     async with asyncio.TaskGroup() as tasks:
@@ -139,8 +139,8 @@ async def test_a_round_robin_is_asked_no_more(time: VirtualTime) -> None:
 
 
 @pytest.mark.parametrize(("host", "connected"), [(OLD, OLD), ("::1", OLD), ("relay.example.net", "")])
-async def test_what_has_no_name_or_no_address_is_not_asked(time: VirtualTime, host: str, connected: str) -> None:
-    """An address cannot move; a connection through a program leads to no address."""
+async def test_without_a_name_or_an_address_nobody_is_asked(time: VirtualTime, host: str, connected: str) -> None:
+    """An address cannot move; a session through a program leads to no address."""
     served = Served(NEW)
     assert await watching(served, time, Journal(), host).moved(connected) == frozenset()
     assert served.asked == 0
@@ -151,18 +151,18 @@ async def test_what_has_no_name_or_no_address_is_not_asked(time: VirtualTime, ho
 
 async def test_a_name_leads_to_addresses() -> None:
     """By the machine's own resolver; an address leads to itself."""
-    assert of("127.0.0.1") <= await addresses("localhost") <= of("127.0.0.1", "::1")
-    assert await addresses("::ffff:127.0.0.1") == of("127.0.0.1")
+    assert of("127.0.0.1") <= await resolve("localhost") <= of("127.0.0.1", "::1")
+    assert await resolve("::ffff:127.0.0.1") == of("127.0.0.1")
 
 
 @pytest.mark.parametrize(
     "error", [socket.gaierror(socket.EAI_AGAIN, "again"), UnicodeError("too long"), TimeoutError()]
 )
 async def test_a_name_server_that_fails_gives_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Down, silent, or asked for what is no name."""
+    """It is down, silent, or was asked for something that is no name."""
 
     async def fails(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
-    assert await addresses("relay.example.net") == of()
+    assert await resolve("relay.example.net") == of()

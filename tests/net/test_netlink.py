@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneld.net.netlink import Gone, KernelRoute, answer, gone, question
+from tunneld.net.netlink import Gone, KernelRoute, parse_losses, parse_route_reply, route_request
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the golden bytes are little-endian")
 
@@ -52,45 +52,45 @@ OTHER_ROUTE_LOST = DEFAULT_LOST.replace(bytes.fromhex("02 00 00 00 fe"), bytes.f
 THE_ROUTE = KernelRoute(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
 
 
-def test_the_question_on_the_wire() -> None:
+def test_the_request_on_the_wire() -> None:
     """One RTM_GETROUTE with a destination, for each family."""
-    assert question(ip_address("198.51.100.1"), 1).hex(" ") == (
+    assert route_request(ip_address("198.51.100.1"), 1).hex(" ") == (
         "24 00 00 00 1a 00 01 00 01 00 00 00 00 00 00 00 02 20 00 00 00 00 00 00 00 00 00 00 08 00 01 00 c6 33 64 01"
     )
-    assert question(ip_address("2001:db8::1"), 2).hex(" ") == (
+    assert route_request(ip_address("2001:db8::1"), 2).hex(" ") == (
         "30 00 00 00 1a 00 01 00 02 00 00 00 00 00 00 00 0a 80 00 00 00 00 00 00 00 00 00 00 "
         "14 00 01 00 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01"
     )
 
 
-def test_an_answer_is_a_route() -> None:
-    """Interface, gateway and source are kept, what else the kernel tells is not."""
-    assert answer(ROUTE, 1) == THE_ROUTE
+def test_a_reply_is_a_route() -> None:
+    """Interface, gateway and source are kept; nothing else that the kernel tells is."""
+    assert parse_route_reply(ROUTE, 1) == THE_ROUTE
 
 
 def test_a_gateway_of_the_other_family_counts() -> None:
     """An IPv4 route over an IPv6 gateway (RFC 5549) names it in RTA_VIA."""
     via = ROUTE.replace(bytes.fromhex("08 00 05 00"), bytes.fromhex("08 00 12 00"))
-    assert answer(via, 1) == KernelRoute(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
+    assert parse_route_reply(via, 1) == KernelRoute(4, ip_address("192.168.1.1").packed, ip_address("192.168.1.2"))
 
 
-def test_only_a_way_to_somebody_else_is_one() -> None:
+def test_only_a_route_to_another_machine_is_one() -> None:
     """The documentation address may be this machine's own, or an unreachable route."""
     for kind in (2, 7):  # RTN_LOCAL, RTN_UNREACHABLE
-        assert answer(ROUTE[:23] + bytes([kind]) + ROUTE[24:], 1) is None
+        assert parse_route_reply(ROUTE[:23] + bytes([kind]) + ROUTE[24:], 1) is None
 
 
 def test_the_kernels_error_is_raised() -> None:
-    """With its errno, which tells a missing way from a missing right."""
+    """With its errno, which tells a missing route from a missing right."""
     with pytest.raises(OSError) as raised:
-        answer(UNREACHABLE, 1)
+        parse_route_reply(UNREACHABLE, 1)
     assert raised.value.errno == errno.ENETUNREACH
 
 
-def test_an_answer_to_another_question_is_none() -> None:
-    """An earlier answer that came too late must not be taken for this one's."""
+def test_a_reply_to_another_request_is_none() -> None:
+    """An earlier reply that came too late must not be taken for this one."""
     with pytest.raises(ValueError):
-        answer(ROUTE, 2)
+        parse_route_reply(ROUTE, 2)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_answer_to_another_question_is_none() -> None:
 )
 def test_what_is_gone(news: bytes, told: list[Gone]) -> None:
     """A link without its carrier, an address, a default route; several messages may share a datagram."""
-    assert list(gone(news)) == told
+    assert list(parse_losses(news)) == told
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,19 @@ def test_what_is_gone(news: bytes, told: list[Gone]) -> None:
     ],
 )
 def test_what_was_part_of_a_route(lost: Gone, ours: bool) -> None:
-    """The same interface, and the same address or gateway on it."""
+    """It has the same interface, and the same address or gateway on it."""
     assert lost.was_part_of(THE_ROUTE) is ours
 
 
 @given(st.integers(0, len(DEFAULT_LOST)))
-def test_news_cut_anywhere_are_no_fault(cut: int) -> None:
-    """What came whole before the cut counts."""
-    assert next(gone(LINK_LOST + DEFAULT_LOST[:cut])) == Gone(4)
+def test_a_report_cut_anywhere_is_no_fault(cut: int) -> None:
+    """The messages that are whole before the cut count."""
+    assert next(parse_losses(LINK_LOST + DEFAULT_LOST[:cut])) == Gone(4)
 
 
 @given(st.binary(max_size=200))
-def test_nothing_that_is_read_is_a_fault(data: bytes) -> None:
-    """Any bytes at all are read without an error of ours."""
-    list(gone(data))
+def test_no_bytes_are_a_fault_of_ours(data: bytes) -> None:
+    """Any bytes can be read; only a reply may raise, and only as it says."""
+    list(parse_losses(data))
     with contextlib.suppress(OSError, ValueError):
-        answer(data, 1)
+        parse_route_reply(data, 1)

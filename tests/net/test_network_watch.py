@@ -1,4 +1,4 @@
-"""When a change is told, with the kernel and both clocks in the test's hands."""
+"""When the watch calls for a change. The kernel's reports and both clocks are the test's."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 from tests.virtual import VirtualTime
 from tunneld.net.netlink import Gone, KernelRoute
 from tunneld.net.network_watch import Change, NetworkWatch, WaysOut
-from tunneld.net.routes import ANYWHERE, Signature
+from tunneld.net.routes import FAR_AWAY, Routes
 
-FOUR, SIX = ANYWHERE
+FOUR, SIX = FAR_AWAY
 HOME = KernelRoute(4, b"\xc0\xa8\x01\x01", ip_address("192.168.1.2"))
 AWAY = KernelRoute(4, b"\x0a\x00\x00\x01", ip_address("10.0.0.7"))
 HOME_6 = KernelRoute(4, b"\xfe\x80" + bytes(13) + b"\x01", ip_address("2001:db8:1::2"))
 
 
-def ways(four: KernelRoute | None = None, six: KernelRoute | None = None) -> Signature:
+def routes(four: KernelRoute | None = None, six: KernelRoute | None = None) -> Routes:
     return {FOUR: four, SIX: six}
 
 
-NOTHING, AT_HOME, OUT, BOTH = ways(), ways(HOME), ways(AWAY), ways(HOME, HOME_6)
+NOTHING, AT_HOME, OUT, BOTH = routes(), routes(HOME), routes(AWAY), routes(HOME, HOME_6)
 
 
 # What is worth acting on
@@ -47,13 +47,13 @@ NOTHING, AT_HOME, OUT, BOTH = ways(), ways(HOME), ways(AWAY), ways(HOME, HOME_6)
         ([AT_HOME, OUT, OUT], [True, False]),
     ],
 )
-def test_a_way_that_is_new_counts(seen: list[Signature], told: list[bool]) -> None:
-    """Another way, or one that comes back; not one that is only lost."""
+def test_a_route_that_is_new_counts(seen: list[Routes], told: list[bool]) -> None:
+    """Another route counts, or the same that comes back; a route that is only lost does not."""
     remembered = WaysOut(seen[0])
     assert [remembered.differ(now) for now in seen[1:]] == told
 
 
-def test_a_way_that_was_gone_between_two_looks_counts() -> None:
+def test_a_route_that_was_gone_between_two_looks_counts() -> None:
     """A cable pulled out and in again leaves everything as it was, and the old flows dead."""
     remembered = WaysOut(AT_HOME)
     remembered.lost([Gone(HOME.interface)])
@@ -61,14 +61,14 @@ def test_a_way_that_was_gone_between_two_looks_counts() -> None:
 
 
 def test_what_is_gone_elsewhere_does_not_count() -> None:
-    """A container's interface, or another address of ours."""
+    """A container's interface, or another address of this machine."""
     remembered = WaysOut(AT_HOME)
     remembered.lost([Gone(9), Gone(HOME.interface, source=ip_address("192.168.1.77"))])
     assert not remembered.differ(AT_HOME)
 
 
-def test_a_target_that_is_new_says_nothing() -> None:
-    """A session came up: from now on the way to its relay is looked at."""
+def test_a_new_target_does_not_count_yet() -> None:
+    """A session came up: from now on the route to its relay is looked at."""
     relay = ip_address("192.0.2.9")
     remembered = WaysOut(AT_HOME)
     assert not remembered.differ({**AT_HOME, relay: HOME})
@@ -80,7 +80,7 @@ def test_a_target_that_is_new_says_nothing() -> None:
 
 
 class Told:
-    """News that a test makes."""
+    """Reports that a test makes."""
 
     def __init__(self) -> None:
         self.news: list[list[Gone]] = []
@@ -115,13 +115,13 @@ class Machine:
 
     time: VirtualTime = field(default_factory=VirtualTime)
     told: Told | None = field(default_factory=Told)
-    now: Signature = field(default_factory=lambda: AT_HOME)
+    now: Routes = field(default_factory=lambda: AT_HOME)
     knowable: bool = True
     suspended: float = 0.0
     changes: list[Change] = field(default_factory=list)
     looks: int = 0
 
-    def look(self, _: Iterable[str]) -> Signature:
+    def look(self, _: Iterable[str]) -> Routes:
         self.looks += 1
         if not self.knowable:
             raise OSError(errno.EMFILE, "too many open files")
@@ -149,7 +149,7 @@ class Machine:
             running.cancel()
 
     async def passes(self, seconds: float, step: float = 0.1) -> None:
-        """Time in steps, each with every task's turn."""
+        """Let time pass in steps, after each of which every task has its turn."""
         for _ in range(round(seconds / step)):
             self.time.advance(step)
             await turns()
@@ -197,8 +197,8 @@ async def test_a_burst_without_an_end_is_looked_at(machine: Machine) -> None:
         assert machine.looks <= 3
 
 
-async def test_news_about_others_are_not_told(machine: Machine) -> None:
-    """Something changed, our way did not."""
+async def test_a_report_about_others_is_not_told(machine: Machine) -> None:
+    """Something changed, and our routes did not."""
     async with machine.watched():
         said(machine).say(Gone(99))
         await machine.passes(2)
@@ -206,7 +206,7 @@ async def test_news_about_others_are_not_told(machine: Machine) -> None:
 
 
 async def test_a_replug_within_a_burst_is_told(machine: Machine) -> None:
-    """The look comes after it, and sees nothing new; the news know better."""
+    """The look at the routes comes too late and finds nothing new, but the reports tell."""
     async with machine.watched():
         said(machine).say(Gone(HOME.interface))
         await machine.passes(2)
@@ -214,7 +214,7 @@ async def test_a_replug_within_a_burst_is_told(machine: Machine) -> None:
 
 
 async def test_a_missed_change_is_found_by_polling(machine: Machine) -> None:
-    """Twice a minute even where the kernel tells us."""
+    """The routes are looked at twice a minute even where the kernel reports."""
     async with machine.watched() as watch:
         assert not watch.polls
         machine.now = OUT
@@ -234,8 +234,8 @@ async def test_without_netlink_it_polls() -> None:
         assert machine.changes == [Change.NETWORK]
 
 
-async def test_news_that_end_leave_the_polling(machine: Machine) -> None:
-    """A socket that breaks ends the news, never the watch."""
+async def test_without_further_reports_it_polls(machine: Machine) -> None:
+    """A socket that breaks ends the reports, never the watch."""
     async with machine.watched() as watch:
         said(machine).end()
         await turns()
@@ -246,8 +246,8 @@ async def test_news_that_end_leave_the_polling(machine: Machine) -> None:
     assert said(machine).closed
 
 
-async def test_what_cannot_be_looked_at_is_no_change(machine: Machine) -> None:
-    """Out of descriptors for a while: neither gone nor back."""
+async def test_routes_that_cannot_be_looked_up_are_no_change(machine: Machine) -> None:
+    """Out of descriptors for a while: the routes count neither as gone nor as back."""
     async with machine.watched():
         machine.knowable = False
         said(machine).say()
@@ -276,8 +276,8 @@ async def test_a_stopped_process_has_resumed_too(machine: Machine) -> None:
     assert machine.changes == [Change.RESUME]
 
 
-async def test_a_resume_elsewhere_is_both(machine: Machine) -> None:
-    """Opened again in another network, which the kernel had no time to tell."""
+async def test_a_resume_in_another_network_is_both(machine: Machine) -> None:
+    """Opened again in another network, before the kernel could report it."""
     async with machine.watched():
         machine.suspended, machine.now = 60.0, OUT
         await machine.passes(1)

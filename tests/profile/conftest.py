@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a profile's text, by default as `pi.toml`; its file."""
+    """Write a profile's text, by default as `pi.toml`; return its file."""
 
     def write(text: str | bytes, name: str = "pi.toml") -> Path:
         file = tmp_path / name

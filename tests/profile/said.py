@@ -15,7 +15,7 @@ FORWARD = '[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0.0.1:22"\n'
 
 
 def problems(file: Path) -> list[str]:
-    """What is said about a file, without its name."""
+    """What load() says about the file: a line for each problem, without the file's name."""
     with pytest.raises(ProfileError) as caught:
         load(str(file))
     lines = str(caught.value).splitlines()

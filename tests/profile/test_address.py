@@ -22,14 +22,14 @@ SOCKET_PATHS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=
 
 @given(HOSTS, PORTS)
 def test_a_tcp_address_reads_back_as_itself(host: str, port: int) -> None:
-    """What str() writes, parse_address() understands, for names, IPv4 and IPv6."""
+    """parse_address() reads what str() writes, for names, IPv4 and IPv6."""
     address = TcpAddress(host, port)
     assert parse_address(str(address)) == address
 
 
 @given(SOCKET_PATHS)
 def test_a_socket_path_reads_back_as_itself(path: str) -> None:
-    """A slash makes a path, whatever else it holds."""
+    """A text with a slash in it is a path, whatever else is in it."""
     assert parse_address(str(UnixAddress(path))) == UnixAddress(path)
 
 
@@ -61,8 +61,10 @@ def test_a_lone_port_is_a_range_of_one() -> None:
         ("22", "names no host"),
         ("relay", "is not an address"),
         ("::1:22", "in brackets"),
-        ("[::1]", "in brackets"),
-        ("[::1]22", "in brackets"),
+        ("[::1]", r'has no port: write "\[::1\]:22"'),
+        ("[::1]22", "brackets in the wrong place"),
+        ("a]:22", "brackets in the wrong place"),
+        ("600011:22:", "in brackets"),
         ("127.0.0.1:ssh", "is not a port"),
         ("127.0.0.1:65536", "is not a port"),
         ("127.0.0.1:-1", "is not a port"),
@@ -74,20 +76,21 @@ def test_a_lone_port_is_a_range_of_one() -> None:
         ("two words:22", "neither a host name nor an IP address"),
         ("a..example:22", "neither a host name nor an IP address"),
         (f"{'x' * 64}.example:22", "neither a host name nor an IP address"),
+        ("127.0.0.1:0065536", "is not a port"),
         ("[1.2.3.4.5]:22", "neither a host name nor an IP address"),
         ("/run/a\nb", "no control characters"),
         ("/" + "x" * LONGEST_SOCKET_PATH, "at most 107 bytes"),
     ],
 )
-def test_what_is_no_address_is_told_why(text: str, words: str) -> None:
-    """Each refusal is a sentence with its own reason."""
+def test_a_wrong_address_is_refused_in_words(text: str, words: str) -> None:
+    """Each fault has its own message."""
     with pytest.raises(ValueError, match=words):
         parse_address(text)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
-    """Nothing but ValueError comes out, and its words stay on one line."""
+def test_any_text_is_an_address_or_refused_in_words(text: str) -> None:
+    """parse_address() raises nothing but ValueError, whose text stays on one line."""
     try:
         parse_address(text)
     except ValueError as error:
@@ -96,5 +99,5 @@ def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
 
 @pytest.mark.parametrize("host", ["pi", "pi.lan.", "a_b", "münchen.example", str(IPv4Address(1)), str(IPv6Address(1))])
 def test_a_host_is_a_name_or_an_ip_address(host: str) -> None:
-    """Names may be international, hold underscores, and end in the root's dot."""
+    """Names may be international, have underscores, and end with the root's dot."""
     assert parse_host(host) == host

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunneld.errors import ProfileError
-from tunneld.profile import directories, find, folders, found, load
+from tunneld.profile import find_profile, folders, load, profile_files, profile_folders
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def both_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path,
     """The user's and the system's folder, both empty."""
     system = tmp_path / "etc"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(folders, "SYSTEM", system)
+    monkeypatch.setattr(folders, "SYSTEM_PROFILES", system)
     user = tmp_path / "config" / "tunneld" / "profiles"
     user.mkdir(parents=True)
     system.mkdir()
@@ -27,35 +27,35 @@ def test_the_users_folder_comes_first(both_folders: tuple[Path, Path]) -> None:
     user, system = both_folders
     for file in (user / "a.toml", system / "a.toml", system / "b.toml"):
         file.touch()
-    assert directories() == both_folders
-    assert find("a") == user / "a.toml"
-    assert find("b") == system / "b.toml"
-    assert found() == (user / "a.toml", system / "b.toml")
+    assert profile_folders() == both_folders
+    assert find_profile("a") == user / "a.toml"
+    assert find_profile("b") == system / "b.toml"
+    assert profile_files() == (user / "a.toml", system / "b.toml")
 
 
 def test_the_folder_is_under_dot_config_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So says the XDG base directory specification, and that a relative XDG_CONFIG_HOME is to be ignored."""
+    """As the XDG Base Directory Specification says, which also says to ignore a relative XDG_CONFIG_HOME."""
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = (tmp_path / ".config/tunneld/profiles", Path("/etc/tunneld/profiles"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    assert directories() == expected
+    assert profile_folders() == expected
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
-    assert directories() == expected
+    assert profile_folders() == expected
 
 
 def test_a_path_is_not_looked_up(both_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slash or the ending makes a path, seen from the working directory."""
+    """A text with a slash, or with `.toml` at its end, is a path from the working directory."""
     user, _ = both_folders
     (user / "a.toml").touch()
     monkeypatch.chdir(user.parent)
-    assert find("a.toml") == user.parent / "a.toml"
-    assert find("profiles/a.toml") == user / "a.toml"
-    assert find("./a") == user.parent / "a"
-    assert folders.name_of(find("./a")) == "a"
+    assert find_profile("a.toml") == user.parent / "a.toml"
+    assert find_profile("profiles/a.toml") == user / "a.toml"
+    assert find_profile("./a") == user.parent / "a"
+    assert folders.profile_name(find_profile("./a")) == "a"
 
 
 def test_a_name_that_is_not_there(both_folders: tuple[Path, Path]) -> None:
-    """Where it was looked for, and what is near."""
+    """The message says where it was looked for, and which name is near."""
     user, system = both_folders
     (system / "pi-home.toml").touch()
     with pytest.raises(ProfileError) as caught:
@@ -79,10 +79,10 @@ def test_editors_leftovers_are_no_profiles(both_folders: tuple[Path, Path]) -> N
     user, _ = both_folders
     for name in (".#a.toml", "a.toml~", "notes.txt"):
         (user / name).touch()
-    assert found() == ()
+    assert profile_files() == ()
 
 
-def test_a_dangling_link_is_found_and_told_about(both_folders: tuple[Path, Path]) -> None:
+def test_a_dangling_link_is_found(both_folders: tuple[Path, Path]) -> None:
     """It must not let the system's profile of that name take its place in silence."""
     user, system = both_folders
     (user / "a.toml").symlink_to("gone")

@@ -39,7 +39,7 @@ to = "127.0.0.1:22"
 """
 
 
-def test_what_is_not_written_has_its_default(write: Write) -> None:
+def test_a_key_that_is_not_written_has_its_default(write: Write) -> None:
     """A host and one forward are enough."""
     file = write(MINIMAL)
     assert load(str(file)) == Profile(
@@ -54,8 +54,8 @@ def test_what_is_not_written_has_its_default(write: Write) -> None:
     )
 
 
-def test_what_is_written_counts(write: Write, tmp_path: Path) -> None:
-    """Every key there is, each with a value that is not the default."""
+def test_each_key_counts(write: Write, tmp_path: Path) -> None:
+    """Every key that a profile may have, with a value that is not its default."""
     for name in ("key", "hosts", "config"):
         (tmp_path / name).touch(0o600)
     file = write(
@@ -199,7 +199,7 @@ def test_a_certificate_may_be_public(write: Write, tmp_path: Path) -> None:
 
 
 def test_a_private_key_that_others_can_read_is_refused(write: Write, tmp_path: Path) -> None:
-    """OpenSSH would ignore it; saying so at once is kinder."""
+    """OpenSSH would ignore the key, and the user would wonder why."""
     key = tmp_path / "key"
     key.touch()
     file = write(MINIMAL.replace("\n\n", '\nidentity = "key"\n\n'))
@@ -212,7 +212,7 @@ def test_a_private_key_that_others_can_read_is_refused(write: Write, tmp_path: P
 
 
 def test_a_key_lent_to_a_group_by_another_owner_is_accepted(write: Write, tmp_path: Path) -> None:
-    """root may lend a service's group its key; the rest of the world it may not."""
+    """root may let a service's group read its key, but not every user."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to another user")
     key = tmp_path / "key"
@@ -227,7 +227,7 @@ def test_a_key_lent_to_a_group_by_another_owner_is_accepted(write: Write, tmp_pa
 
 
 def test_several_profiles_are_judged_together(write: Write) -> None:
-    """What is wrong in each, and between them, is said at once."""
+    """load_all() reports at once what is wrong in each profile, and where two conflict."""
     good, bad = write(MINIMAL, "a.toml"), write("[relay]\n", "b.toml")
     also = write(MINIMAL, "c.toml")
     assert [profile.name for profile in load_all([str(good)])] == ["a"]

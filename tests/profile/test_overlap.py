@@ -1,4 +1,4 @@
-"""Which listeners are in one another's way."""
+"""Which listeners cannot exist at the same time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SSH = TcpAddress("127.0.0.1", 22)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "in_the_way"),
+    ("one", "other", "overlaps"),
     [
         ("127.0.0.1:2222", "127.0.0.1:2222", True),
         ("127.0.0.1:2222", "127.0.0.1:2223", False),
@@ -48,10 +48,10 @@ SSH = TcpAddress("127.0.0.1", 22)
         ("/run/a", "127.0.0.1:2222", False),
     ],
 )
-def test_two_listeners_on_one_machine(one: str, other: str, in_the_way: bool) -> None:
-    """A wildcard holds its own family; port 0 is in nobody's way; the order does not matter."""
-    assert overlap(parse_address(one), parse_address(other)) is in_the_way
-    assert overlap(parse_address(other), parse_address(one)) is in_the_way
+def test_two_listeners_on_one_machine(one: str, other: str, overlaps: bool) -> None:
+    """A wildcard is every address of its family; port 0 overlaps with nothing; the order does not matter."""
+    assert overlap(parse_address(one), parse_address(other)) is overlaps
+    assert overlap(parse_address(other), parse_address(one)) is overlaps
 
 
 def profile(name: str, **parts: object) -> Profile:
@@ -69,7 +69,7 @@ def keys(*profiles: Profile) -> list[str]:
 
 
 def test_two_profiles_that_want_one_port_of_a_relay() -> None:
-    """The problem stands at the later profile and names the earlier."""
+    """The problem names the later profile's file, and says which earlier profile has the port."""
     problem = conflicts((profile("a"), profile("b")))
     assert problem == (
         Problem(
@@ -82,14 +82,14 @@ def test_two_profiles_that_want_one_port_of_a_relay() -> None:
 
 
 def test_the_relay_is_the_same_however_it_is_written() -> None:
-    """Case, the root's dot and the default port make no other relay; another port does."""
+    """A capital, the root's dot and the default port make no difference; another port is another relay."""
     assert keys(profile("a"), profile("b", relays=(Relay(host="Relay.Example.net.", port=22),)))
     assert not keys(profile("a"), profile("b", relays=(Relay(host="relay.example.net", port=2200),)))
     assert not keys(profile("a"), profile("b", relays=(Relay(host="other.example.net"),)))
 
 
 def test_one_relay_in_common_is_enough() -> None:
-    """A tunnel may come to stand on any of its relays."""
+    """Any relay of a tunnel may serve it one day."""
     several = (Relay(host="first"), Relay(host="relay.example.net"))
     assert keys(profile("a"), profile("b", relays=several)) == ["forward[1].listen"]
     assert not keys(profile("a"), profile("b", relays=several[:1]))
@@ -119,14 +119,14 @@ def test_a_listener_here_and_one_on_the_relay_do_not_meet() -> None:
     ],
 )
 def test_mosh_ports_of_two_profiles(ports: PortRange, bind: str, expected: list[str]) -> None:
-    """They may not share a port on one relay, nor on addresses that are the same."""
+    """On one relay they may not share a port, unless they listen on different addresses."""
     first = Mosh(PortRange(60001, 60010), bind="0.0.0.0", to="127.0.0.1")
     second = Mosh(ports, bind=bind, to="127.0.0.1")
     assert keys(profile("a", forward=(), mosh=first), profile("b", forward=(), mosh=second)) == expected
 
 
 def test_two_profiles_of_one_name() -> None:
-    """A name is a status socket's, so it can be had once."""
+    """The name is also the status socket's, so only one profile can have it."""
     (problem,) = conflicts((profile("a"), profile("a", relays=(Relay(host="other"),))))
     assert "has the same name" in problem.text
 

@@ -1,4 +1,4 @@
-"""What is said about a profile that is wrong: where, what, and what would be right."""
+"""What is said about a profile that is wrong: where it is wrong, what is, and what to write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Write = Callable[..., Path]
 
 
 def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
-    """A line each, sorted, at the line of the value or of the table that lacks it."""
+    """Each problem on its line, sorted, with the line of the value or of the table that lacks it."""
     file = write(
         """\
         hots = 1
@@ -103,10 +103,14 @@ def test_everything_that_is_wrong_is_said_at_once(write: Write) -> None:
         ('known_hosts = "missing"', "relay.known_hosts: there is no file"),
         ('ssh_config = "missing"', "relay.ssh_config: there is no file"),
         ("ssh_config = 1", "relay.ssh_config: 1 is a number, and text is needed"),
-        ('jump = "a b"', "relay.jump: 'a b' is not a jump host"),
-        ('jump = "a, "', "relay.jump: '' is not a jump host"),
+        ('user = "a b"', "relay.user: 'a b' is not a user name"),
+        ('user = "-oProxyCommand=x"', "relay.user: '-oProxyCommand=x' is not a user name"),
+        ('jump = "a b"', "relay.jump: 'a b' names no host: write \"USER@HOST:PORT\""),
+        ('jump = "-oProxyCommand=x"', "relay.jump: '-oProxyCommand=x' names no host"),
+        ('jump = "a, "', "relay.jump: '' names no host"),
         ('jump = "a:b"', "relay.jump: 'b' is not a port"),
-        ('jump = ["a:0"]', r"relay.jump\[1\]: 'a:0' has port 0"),
+        ('jump = ["a:0"]', r"relay.jump\[1\]: '0' is not a port: write a number from 1 to 65535"),
+        ('jump = ["a,b"]', r"relay.jump\[1\]: 'a,b' is several jump hosts: write each as a text of its own"),
         ('listen = "x"', r"relay.listen: unknown key here: it belongs in \[\[forward\]\]"),
         ("interval = 3", r"relay.interval: unknown key here: it belongs in \[keepalive\] or \[canary\]"),
     ],
@@ -118,7 +122,7 @@ def test_a_wrong_line_about_the_relay(write: Write, line: str, said: str) -> Non
 
 
 def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
-    """What a person counts starts at 1, also where the relay that is wrong is the second."""
+    """The message counts the relays from 1."""
     relays = RELAY.replace("[relay]", "[[relay]]") + '[[relay]]\nhost = "me@s"\nprt = 1\n[[relay]]\n'
     assert [problem.split(": ")[:2] for problem in problems(write(relays + FORWARD))] == [
         ["4", "relay[2].host"],
@@ -128,6 +132,7 @@ def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
 
 
 TWO = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "R."\nport = 22\n'
+TWICE = '[[relay]]\nhost = "r"\n' * 2
 OTHER_USER = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "r"\nuser = "u"\n'
 LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local"\n'
 
@@ -135,17 +140,17 @@ LOCAL = '[[forward]]\nlisten = "127.0.0.1:80"\nto = "web:80"\ndirection = "local
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (TWO.replace("R.", "r").replace("port = 22\n", ""), r"4: relay\[2\].host: is relay\[1\] again"),
-        (TWO.replace("R.", "r").replace("port = 22", "ssh_config = true"), r"4: relay\[2\].host: is relay\[1\] again"),
-        ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
-        ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is relay\[1\] again, and their listeners"),
+        (TWICE, r"4: relay\[2\].host: is the same as in relay\[1\], and the first is tried again anyway"),
+        (TWICE + "ssh_config = true\n", r"4: relay\[2\].host: is the same as in relay\[1\], and the first"),
+        ('mode = "all"\n' + TWO, r"5: relay\[2\].host: is the same as in relay\[1\], and both would need"),
+        ('mode = "all"\n' + OTHER_USER, r"5: relay\[2\].host: is the same as in relay\[1\], and both would need"),
         (
             'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL,
             r'8: forward\[1\].listen: 127.0.0.1:80 on this host leads to one relay, and mode = "all" has 2:',
         ),
     ],
 )
-def test_relays_in_each_others_way(write: Write, text: str, said: str) -> None:
+def test_relays_that_conflict(write: Write, text: str, said: str) -> None:
     """One relay is named once, and a listener on this host leads to one relay."""
     (problem,) = problems(write(text + FORWARD))
     assert re.match(said, problem)
@@ -160,8 +165,8 @@ def test_relays_in_each_others_way(write: Write, text: str, said: str) -> None:
         'mode = "all"\n' + RELAY + LOCAL,
     ],
 )
-def test_relays_beside_each_other(write: Write, text: str) -> None:
-    """One after the other, or each with a listener of its own."""
+def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
+    """One is used after the other, or each has a listener of its own."""
     load(str(write(text + FORWARD)))
 
 
@@ -175,12 +180,20 @@ def test_relays_beside_each_other(write: Write, text: str) -> None:
         ("relay:2200", 'holds a port: write host = "relay" and port = 2200'),
         ("[::1]:2200", 'holds a port: write host = "::1" and port = 2200'),
         ("[::1]", "is not a host"),
+        ("relay:99999", "'99999' is not a port: write a number from 1 to 65535"),
+        ("relay:0", "'0' is not a port"),
     ],
 )
 def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
-    """A user or a port in the host is taken apart for the user."""
+    """Where a user or a port stands in the host, the message says which two keys to write."""
     (problem,) = problems(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))
     assert_said(problem, 2, f"relay.host: .*{said}")
+
+
+@pytest.mark.parametrize("host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+def test_a_right_relay(write: Write, host: str) -> None:
+    """A name, an alias from ssh_config, or an address without brackets."""
+    assert load(str(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))).relay.host == host
 
 
 @pytest.mark.parametrize(
@@ -190,31 +203,32 @@ def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
         (":2222", "remote", "would be public on the relay"),
         (":2222", "local", "would be public on this host"),
         (":2222", "dynamic", "would be public on this host"),
-        ("*:2222", "remote", "succeeds when either of IPv4 and IPv6 is free"),
-        ("*:2222", "local", "succeeds when either of IPv4 and IPv6 is free"),
-        ("localhost:2222", "remote", "means 127.0.0.1 or ::1, whichever is free"),
+        ("*:2222", "remote", "listens on IPv4 or on IPv6, whichever is free"),
+        ("*:2222", "local", "listens on IPv4 or on IPv6, whichever is free"),
+        ("localhost:2222", "remote", "listens on 127.0.0.1 or on ::1, whichever is free"),
         ("", "remote", "is not an address"),
+        (":70000", "remote", "is not a port"),
         ("127.0.0.1:70000", "remote", "is not a port"),
-        ("run/x.sock", "remote", "is on the relay, where only whole paths work"),
-        ("~/x.sock", "remote", "is on the relay, where only whole paths work"),
+        ("run/x.sock", "remote", "is a path on the relay, which must be absolute"),
+        ("~/x.sock", "remote", "is a path on the relay, which must be absolute"),
         ("/run/x.sock", "dynamic", "a SOCKS listener is no Unix socket"),
     ],
 )
 def test_a_wrong_listen_address(write: Write, listen: str, direction: str, said: str) -> None:
-    """Nothing becomes public, nor listens half, without the user having written so."""
+    """A listener is public, or listens for one family of two, only where the user has written so."""
     to = "" if direction == "dynamic" else 'to = "127.0.0.1:22"\n'
     (problem,) = problems(write(f'{RELAY}[[forward]]\n{to}direction = "{direction}"\nlisten = "{listen}"\n'))
     assert_said(problem, 5 + bool(to), rf"forward\[1\].listen: .*{said}")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:2222", "[::]:2222", "127.0.0.1:0", "relay.example.net:80", "/run/x.sock"])
-def test_what_was_written_on_purpose_is_accepted(write: Write, listen: str) -> None:
-    """A public address in so many words is the user's decision."""
+def test_a_public_address_that_is_written_out_is_accepted(write: Write, listen: str) -> None:
+    """It is the user's decision."""
     load(str(write(f'{RELAY}[[forward]]\nlisten = "{listen}"\nto = "127.0.0.1:22"\n')))
 
 
 def test_localhost_may_listen_on_this_host(write: Write) -> None:
-    """Here both families are bound or none."""
+    """asyncio binds both families or none."""
     load(str(write(f'{RELAY}[[forward]]\nlisten = "localhost:80"\nto = "web:80"\ndirection = "local"\n')))
 
 
@@ -225,12 +239,12 @@ def test_localhost_may_listen_on_this_host(write: Write) -> None:
         ("0.0.0.0:22", "remote", "0.0.0.0 is for listening"),
         ("[::]:22", "local", ":: is for listening"),
         (":22", "remote", 'names no host: write "127.0.0.1:22"'),
-        ("x/y.sock", "local", "is on the relay, where only whole paths work"),
+        ("x/y.sock", "local", "is a path on the relay, which must be absolute"),
         ("127.0.0.1:22", "dynamic", "has no target of its own: remove the line"),
     ],
 )
 def test_a_wrong_target(write: Write, to: str, direction: str, said: str) -> None:
-    """A target is something that can be connected to."""
+    """A target is an address to which something can connect."""
     file = write(f'{RELAY}[[forward]]\nlisten = "127.0.0.1:1"\ndirection = "{direction}"\nto = "{to}"\n')
     (problem,) = problems(file)
     assert_said(problem, 6, rf"forward\[1\].to: .*{said}")
@@ -238,14 +252,14 @@ def test_a_wrong_target(write: Write, to: str, direction: str, said: str) -> Non
 
 @pytest.mark.parametrize(("direction", "to"), [("local", 'to = "a:1"'), ("dynamic", "")])
 def test_only_a_remote_forward_has_a_canary(write: Write, direction: str, to: str) -> None:
-    """The others' targets are the relay's side's, and nothing here could tell what became of a connection."""
+    """Targets of the others are beyond the relay, where nobody could see what became of a connection."""
     file = write(f'{RELAY}[[forward]]\ncanary = false\nlisten = "127.0.0.1:1"\ndirection = "{direction}"\n{to}\n')
     (problem,) = problems(file)
     assert_said(problem, 4, r"forward\[1\].canary: only a remote forward has a canary: remove the line")
 
 
 def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
-    """The same port on either side is two ports; so is port 0 twice."""
+    """The same port on both sides is two ports, and port 0 is a new port each time."""
     local = FORWARD + 'direction = "local"\n'
     free = FORWARD.replace("2222", "0")
     load(str(write(RELAY + FORWARD + local + free + free)))
@@ -258,7 +272,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ("line", "said"),
     [
         ('ports = "80-90"', "needs root on the relay"),
-        ('ports = "60001-60101"', "is 101 ports, and 100 are the most"),
+        ('ports = "60001-60101"', "is 101 ports, and 100 are allowed: write .60001-60010."),
         ('ports = "60001:60010"', "is not a range of ports"),
         ('ports = "65530-65540"', "is not a port"),
         ("ports = 60001", "60001 is a number, and text is needed"),
@@ -271,7 +285,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ],
 )
 def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
-    """Ports and addresses that could not work, or that nobody would want."""
+    """Ports and addresses that cannot work."""
     bind = "" if line.startswith("bind") else '\nbind = "0.0.0.0"'
     (problem,) = problems(write(f"{RELAY}[mosh]\n{line}{bind}\n"))
     assert_said(problem, 4, f"mosh.{line.split()[0]}: .*{said}")
@@ -295,13 +309,13 @@ def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
     ],
 )
 def test_a_wrong_number(write: Write, table: str, line: str, said: str) -> None:
-    """Numbers have ranges, and the message names the end that was passed."""
+    """The message names the bound that the number exceeds."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n"))
     assert_said(problem, 7, f"{table}.{line.split()[0]}: .*{said}")
 
 
 def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
-    """A longest wait below the first wait's default is noticed at its table."""
+    """A `maximum` below the default of `initial` is reported at the table's line."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[backoff]\nmaximum = 0.5\n"))
     assert_said(problem, 6, "backoff.initial: 1 s is longer than the longest wait, 0.5 s")
 
@@ -328,12 +342,12 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
     ],
 )
 def test_a_wrong_shape(write: Write, text: str, line: int, said: str) -> None:
-    """Tables that are missing, single where many are meant, many where one is, or not known."""
+    """Tables that are missing, single instead of a list, a list instead of single, or unknown."""
     assert_said(problems(write(text))[0], line, said)
 
 
 def test_an_identity_that_is_a_pipe_does_not_block(write: Write, tmp_path: Path) -> None:
-    """The file is asked about, not opened."""
+    """The file is not opened, since a FIFO would wait for a writer."""
     os.mkfifo(tmp_path / "key", 0o600)
     load(str(write(f'{RELAY}identity = "key"\n{FORWARD}')))
 
@@ -374,7 +388,7 @@ def toml(value: object) -> str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(DOCUMENTS)
 def test_whatever_is_written_is_a_profile_or_a_list_of_problems(write: Write, data: dict[str, object]) -> None:
-    """No value of any type, anywhere, gives anything but sentences, one line each."""
+    """Whatever value stands anywhere, load() raises nothing but problems of one line each."""
     file = write("".join(f"{name} = {toml(value)}\n" for name, value in data.items()))
     try:
         load(str(file))

@@ -32,7 +32,7 @@ def test_the_schema_is_a_schema() -> None:
 
 @pytest.mark.parametrize(("name", "field"), fields(), ids=[name for name, _ in fields()])
 def test_every_key_has_a_title_and_says_what_it_is(name: str, field: dict[str, Any]) -> None:
-    """Editors show both while the user writes; defaults are values that TOML has."""
+    """Editors show both while the user writes; no default is null, which TOML does not have."""
     assert field["title"]
     assert "description" in field or "$ref" in field
     assert field.get("default", 0) is not None
@@ -40,7 +40,7 @@ def test_every_key_has_a_title_and_says_what_it_is(name: str, field: dict[str, A
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_is_a_profile(file: Path) -> None:
-    """By the schema and by load(), as written and with its defaults filled in."""
+    """The schema and load() accept it, as it is written and with its defaults filled in."""
     validator = Draft202012Validator(schema())
     validator.validate(tomllib.loads(file.read_text()))
     validator.validate(tomllib.loads(as_toml(load(str(file)))))
@@ -48,13 +48,13 @@ def test_an_example_is_a_profile(file: Path) -> None:
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_says_what_it_is_for(file: Path) -> None:
-    """The first line is a comment, and a person's own files are not needed to try it."""
+    """Its first line is a comment, and anybody can try it without keys of a certain name."""
     assert file.read_text().startswith("# ")
     assert load(str(file)).relay.identity == ()
 
 
 def test_the_examples_show_every_kind_of_forward() -> None:
-    """Remote, local and dynamic; a jump host and mosh; and each has its place on one relay."""
+    """Remote, local and dynamic ones; a jump host and mosh, too; and all of them can run side by side."""
     profiles = [load(str(file)) for file in EXAMPLES]
     assert {forward.direction.value for each in profiles for forward in each.forward} == {"remote", "local", "dynamic"}
     assert any(each.relay.jump for each in profiles)
@@ -81,5 +81,5 @@ def test_the_examples_show_every_kind_of_forward() -> None:
     ],
 )
 def test_the_schema_refuses_what_load_refuses(wrong: dict[str, Any]) -> None:
-    """As far as a schema can tell: shapes, names, types, ranges."""
+    """As far as a schema can: by shape, name, type and range."""
     assert not Draft202012Validator(schema()).is_valid(wrong)

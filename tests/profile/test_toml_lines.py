@@ -94,8 +94,8 @@ def places(value: object, at: Location = ()) -> Iterator[Location]:
             yield from places(part, (*at, index))
 
 
-def test_what_looks_like_a_table_in_a_string_is_none() -> None:
-    """Strings, comments, quoted keys, inline tables and nested arrays keep the scanner in its place."""
+def test_a_string_that_looks_like_a_table_is_none() -> None:
+    """Nor do comments, quoted keys, inline tables and nested arrays confuse the scanner."""
     lines = {".".join(map(str, location)): line for location, line in key_lines(TRICKY).items()}
     assert {key: lines.get(key) for key in EXPECTED} == EXPECTED
 
@@ -227,7 +227,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[Location, int]]:
 
 @given(documents())
 def test_each_key_is_on_the_line_where_it_was_written(document: tuple[str, dict[Location, int]]) -> None:
-    """Whatever valid TOML is written, the scanner knows the line of every key and element."""
+    """In any valid TOML, the scanner knows the line of every key and element."""
     text, lines = document
     assert key_lines(text) == lines
     assert set(lines) == set(places(tomllib.loads(text)))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.profile.said import FORWARD, RELAY, assert_said, problems
 from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import Canary, Keepalive, Mosh, PortRange, Relay, UnixAddress, as_toml, load
+from tunneld.profile.toml_text import toml_value
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.recursive(st.one_of(TEXTS, st.booleans(), st.integers(-(2**63), 2**63 - 1)), st.lists, max_leaves=5)
 
 Write = Callable[..., Path]
 
@@ -30,19 +37,19 @@ Write = Callable[..., Path]
         ("x = " + "9" * 5000, 1, "not TOML that can be read"),
     ],
 )
-def test_what_is_not_toml(write: Write, text: str, line: int, said: str) -> None:
+def test_a_text_that_is_not_toml(write: Write, text: str, line: int, said: str) -> None:
     """A fault in the TOML itself is a problem with a line as well."""
     (problem,) = problems(write(text))
     assert_said(problem, line, f".*{said}")
 
 
 def test_text_that_is_not_utf_8(write: Write) -> None:
-    """The line of the first wrong byte is told."""
+    """The message has the line of the first wrong byte."""
     assert problems(write(b"[relay]\n# caf\xe9\n")) == ["2: is not UTF-8: save it in that encoding"]
 
 
 def test_a_file_that_is_too_large(write: Write) -> None:
-    """What is over 1 MiB is no profile; one byte less is read."""
+    """A file of more than 1 MiB is no profile; a file of 1 MiB is read."""
     assert problems(write("#" * (1 << 20) + "\n")) == ["1: is larger than 1 MiB: a profile is a short text"]
     rest = RELAY + FORWARD
     load(str(write("#" * ((1 << 20) - len(rest) - 1) + "\n" + rest)))
@@ -54,7 +61,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert_said(problem, 1, "there is no such file")
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_a_path_that_is_no_regular_file(tmp_path: Path) -> None:
     """A folder is no profile, and a FIFO does not keep us waiting."""
     (tmp_path / "folder.toml").mkdir()
     os.mkfifo(tmp_path / "pipe.toml")
@@ -65,13 +72,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["my pi.toml", "-pi.toml", "pi@home.toml", "x" * 65 + ".toml", "é.toml"])
 def test_a_file_whose_name_cannot_be_a_tunnels(write: Write, name: str) -> None:
-    """The file's name is the tunnel's, and ends up in sockets' and units' names."""
+    """The file's name is the tunnel's, and becomes part of the names of sockets and units."""
     (problem,) = problems(write(RELAY + FORWARD, name))
     assert_said(problem, 1, ".* cannot be a profile's name: a name has letters, digits")
 
 
 def test_a_profile_reads_back_as_itself(write: Write, tmp_path: Path) -> None:
-    """What `show` writes is a profile again, equal to the first, with nothing left to defaults."""
+    """as_toml() writes a profile that is equal to the first, and leaves nothing to defaults."""
     for name in ("key", "other key", "hosts"):
         (tmp_path / name).touch(0o600)
     relay = 'user = "u"\nport = 2200\nidentity = ["key", "other key"]\nknown_hosts = "hosts"\njump = "a,b"\n'
@@ -98,8 +105,8 @@ def test_a_profile_reads_back_as_itself(write: Write, tmp_path: Path) -> None:
     assert replace(again, name=profile.name, file=profile.file) == profile
 
 
-def test_what_ssh_decides_is_a_comment(write: Write) -> None:
-    """A value that we do not know is not invented."""
+def test_a_value_that_ssh_decides_is_a_comment(write: Write) -> None:
+    """tunneld does not know such a value, and does not invent one."""
     file = write(RELAY + FORWARD)
     assert (
         as_toml(load(str(file)))
@@ -138,3 +145,15 @@ return_after = 60
 interval = 300
 '''
     )
+
+
+@given(VALUES)
+def test_a_value_reads_back_as_itself(value: object) -> None:
+    """It is TOML, whatever is in it, and stays on one line of a terminal."""
+    assert tomllib.loads(f"key = {toml_value(value)}")["key"] == value
+    assert toml_value(value).isprintable()
+
+
+def test_what_a_terminal_does_not_print_is_escaped() -> None:
+    """With TOML's escapes: DEL, which TOML forbids, a C1 control and a mark that turns the line around."""
+    assert toml_value("a\x7f\x9b\u202e\n") == '"a\\U0000007f\\U0000009b\\U0000202e\\n"'

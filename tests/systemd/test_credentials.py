@@ -10,7 +10,7 @@ import pytest
 from tests.tunnel.supervised import profile_of
 from tunneld.errors import ProfileError, UsageError
 from tunneld.profile import Relay, lent_files, load
-from tunneld.profile.lent_files import credential_id, is_lent, readable
+from tunneld.profile.lent_files import credential_id, is_lent, readable, was_absent
 from tunneld.systemd.credentials import drop_in, files_of
 
 
@@ -62,7 +62,7 @@ def test_what_lies_beside_a_key_lies_beside_its_copy(end: str) -> None:
 
 
 def test_the_drop_in_lends_what_the_profile_names(home: Path) -> None:
-    """The key and what is beside it, and known_hosts; what is gone at a start does not keep the service down."""
+    """The key and the files beside it, and known_hosts; each has a stand-in for a start at which it is gone."""
     key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
     relay = Relay("relay", identity=(key,), known_hosts=known, ssh_config=False)
     name, hosts = credential_id(key), credential_id(known)
@@ -82,14 +82,30 @@ def test_the_drop_in_lends_what_the_profile_names(home: Path) -> None:
 
 
 def test_a_profile_that_names_nothing_gets_the_usual_files(home: Path) -> None:
-    """Those of whoever enables the service, as far as they exist."""
+    """The files of the user who enables the service, as far as they exist."""
     found = files_of(profile_of(Relay("relay")), home)
     names = ["id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub", "known_hosts", "config"]
     assert [path.name for path in found] == names
 
 
+def test_files_that_the_profile_names_take_the_place_of_the_usual_ones(home: Path, tmp_path: Path) -> None:
+    """Nothing is lent that the service does not need."""
+    key, known, config = (tmp_path / name for name in ("key", "hosts", "ssh_config"))
+    for path in (key, known, config):
+        path.touch()
+    relay = Relay("relay", identity=(key,), known_hosts=known, ssh_config=config)
+    assert files_of(profile_of(relay), home) == (key, known, config)
+
+
+def test_the_home_is_that_of_the_user_who_asks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tunneld enable` sets HOME to root's, also under sudo."""
+    monkeypatch.setenv("HOME", str(home))
+    assert files_of(profile_of(Relay("relay"))) == files_of(profile_of(Relay("relay")), home)
+    assert files_of(profile_of(Relay("relay"))) != ()
+
+
 def test_every_relays_files_are_lent(home: Path) -> None:
-    """A tunnel that goes over to the second relay needs its key then, not at the next start."""
+    """When the second relay takes over, its key has to be there."""
     key, known = home / ".ssh/id_ed25519", home / ".ssh/known_hosts"
     first, second = Relay("first", known_hosts=known), Relay("second", identity=(key,), ssh_config=False)
     assert set(files_of(profile_of(second, others=(first,)), home)) == set(files_of(profile_of(first), home))
@@ -124,6 +140,17 @@ def test_a_copy_is_read_where_there_is_one(home: Path, credentials: Path) -> Non
     assert not is_lent(known)
 
 
+def test_a_file_that_was_gone_at_the_start_is_known(home: Path, credentials: Path) -> None:
+    """Its stand-in is a comment; a file that was not lent, or lent with other words in it, was there."""
+    key = home / ".ssh/id_ed25519"
+    assert not was_absent(key)
+    copy = lend(key, credentials)
+    assert not was_absent(key)
+    copy.chmod(0o600)
+    copy.write_text(lent_files.ABSENT)
+    assert was_absent(key)
+
+
 def test_without_credentials_every_file_is_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a terminal, and in a user's own service."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
@@ -134,8 +161,8 @@ def test_a_folder_lent_as_a_whole_is_found(credentials: Path, monkeypatch: pytes
     """tunneld.service lends /etc/tunneld/keys as `keys`: systemd names its files `keys_NAME`."""
     (credentials / "keys_pi").write_text("\n")
     (credentials / "keys_pi-cert.pub").write_text("\n")
-    assert readable(lent_files.KEYS / "pi") == credentials / "keys_pi"
-    assert readable(lent_files.KEYS / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
+    assert readable(lent_files.KEYS_FOLDER / "pi") == credentials / "keys_pi"
+    assert readable(lent_files.KEYS_FOLDER / "pi-cert.pub") == credentials / "keys_pi-cert.pub"
     assert readable(Path("/elsewhere/pi")) == Path("/elsewhere/pi")
 
 
@@ -155,12 +182,12 @@ def test_a_profile_is_right_when_its_files_are_lent(home: Path, credentials: Pat
     (credentials / credential_id(key)).unlink()
     with pytest.MonkeyPatch.context() as hidden:
         hidden.setattr(Path, "is_dir", denied)
-        with pytest.raises(ProfileError, match=f"{key} is not lent to this service: `tunneld enable` it once more"):
+        with pytest.raises(ProfileError, match=f"{key} is not lent to this service: `tunneld enable` the"):
             load(str(file))
     with pytest.raises(ProfileError, match=f"there is no file {key}"):
         load(str(file))
 
 
 def denied(path: Path) -> bool:
-    """As for a file below a home that ProtectHome= hides; root, who runs the tests, is denied nothing."""
+    """As for a file in a home that ProtectHome= hides; root, who runs the tests, may see every file."""
     raise PermissionError(13, "Permission denied", str(path))

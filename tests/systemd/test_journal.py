@@ -1,4 +1,4 @@
-"""Entries for the journal: on the wire, and as sentences."""
+"""Entries for the journal: on the wire, and their messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.datagrams import inbox
 from tunneld.systemd.journal import LONGEST_FIELD, Journal, encoded, is_journal
-from tunneld.systemd.journal_entry import fields_of, sentence
+from tunneld.systemd.journal_entry import fields_of, message_of
 
 LOST = {
     "level": "warning",
@@ -36,13 +36,13 @@ def test_a_value_of_several_lines_has_its_length_before_it() -> None:
     assert encoded({"MESSAGE": "a\nPRIORITY=0"}) == b"MESSAGE\n" + b"\x0c" + bytes(7) + b"a\nPRIORITY=0\n"
 
 
-def test_a_field_has_an_end() -> None:
+def test_a_field_has_a_bound() -> None:
     """An entry fits a datagram, and stays UTF-8."""
     assert encoded({"MESSAGE": "é" * 100_000}).decode() == f"MESSAGE={'é' * LONGEST_FIELD}\n"
 
 
-def test_an_event_becomes_a_sentence_and_fields() -> None:
-    """`journalctl` shows the sentence, `journalctl TUNNELD_TUNNEL=pi-home` finds it, `-p warning` too."""
+def test_an_event_becomes_a_message_and_fields() -> None:
+    """`journalctl` shows the message; `journalctl TUNNELD_TUNNEL=pi-home` and `-p warning` find the entry."""
     assert fields_of(LOST) == {
         "MESSAGE": "pi-home: session lost: relay:22 no longer answers (failure network, retry in 3.2 s, times 4)",
         "PRIORITY": "4",
@@ -66,9 +66,9 @@ def test_an_event_becomes_a_sentence_and_fields() -> None:
         ({"event": "forward_opened", "to": None}, "forward opened"),
     ],
 )
-def test_sentences(event: dict[str, object], words: str) -> None:
-    """Every sort of event reads well."""
-    assert sentence(event) == words
+def test_messages(event: dict[str, object], words: str) -> None:
+    """Each kind of event reads well."""
+    assert message_of(event) == words
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_priorities_are_syslogs(level: str, priority: str) -> None:
     assert fields_of({"event": "x", "level": level})["PRIORITY"] == priority
 
 
-def test_the_journal_hears_it(tmp_path: Path) -> None:
-    """A real datagram; and a journal that is away, or hangs, is no error."""
+def test_the_journal_gets_an_entry(tmp_path: Path) -> None:
+    """As a real datagram; a journal that is away is no error."""
     with contextlib.closing(Journal(str(tmp_path / "socket"))) as journal:
         with inbox(tmp_path) as listening:
             assert journal.write(b"MESSAGE=up\n")

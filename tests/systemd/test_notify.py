@@ -1,4 +1,4 @@
-"""What systemd hears: real datagrams on a real socket."""
+"""What systemd is told, as real datagrams on a real socket."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def notifying(systemd: Inbox, **more: str) -> NotifySocket:
 def test_each_message_is_one_datagram(systemd: Inbox) -> None:
     """The names are sd_notify(3)'s."""
     say = notifying(systemd)
+    assert say.is_heard
     say.ready()
     say.alive()
     say.stopping()
@@ -48,9 +49,9 @@ def test_a_reload_carries_the_time(systemd: Inbox) -> None:
 def test_a_status_is_one_line_and_not_said_twice(systemd: Inbox) -> None:
     """A line end would begin another assignment, and the same again is noise on the bus."""
     say = notifying(systemd)
-    for text in ("up\nREADY=1", "up READY=1", "down"):
+    for text in ("up\nREADY=1", "up READY=1", "down\x1b[2J"):
         say.status(text)
-    assert systemd.texts() == ["STATUS=up READY=1", "STATUS=down"]
+    assert systemd.texts() == ["STATUS=up READY=1", "STATUS=down [2J"]
 
 
 def test_a_long_status_is_cut(systemd: Inbox) -> None:
@@ -90,7 +91,7 @@ def test_without_systemd_nothing_is_said() -> None:
 
 def test_a_systemd_that_does_not_listen_holds_nobody_up(systemd: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue is full: each message waits for a moment, then is given up."""
-    monkeypatch.setattr(notify, "PATIENCE", 0.01)
+    monkeypatch.setattr(notify, "SEND_TIMEOUT", 0.01)
     say = notifying(systemd)
     started = time.monotonic()
     for _ in range(300):

@@ -74,7 +74,7 @@ def _stop(service: Service, units: Units) -> None:
 
 
 def _remove(service: Service, files: Sequence[Path]) -> None:
-    from tunneld.profile.folders import SYSTEM as PROFILES
+    from tunneld.profile.folders import SYSTEM_PROFILES
     from tunneld.systemd import install
 
     for path in install.remove(files):
@@ -82,7 +82,7 @@ def _remove(service: Service, files: Sequence[Path]) -> None:
     for path in install.foreign(service):
         print(f"kept     {path}, which is yours")
     if not service.scope.user and not service.others():
-        print(f"kept     {PROFILES.parent}, and the user tunneld")
+        print(f"kept     {SYSTEM_PROFILES.parent}, and the user tunneld")
     folder = run_folder.own_directory()
     for name in [service.name] if service.name else [lock.stem for lock in folder.glob("*.lock")]:
         run_folder.forget(folder, name)

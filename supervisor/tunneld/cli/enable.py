@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         os.environ.pop("XDG_CONFIG_HOME", None)
         os.environ["HOME"] = pwd.getpwuid(0).pw_dir
     profiles = _profiles(service, args.name)
-    words = exec_start.command()
-    visibility.require(service.scope, words, profiles)
+    words = exec_start.start_command()
+    visibility.require_visible(service.scope, words, profiles)
     with Units(user=service.scope.user) as units:
         _require_free(service, profiles, units)
         changed = _install(service, profiles, words, units)
@@ -80,15 +80,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:
     """The profiles, which are right."""
-    from tunneld.profile import folders, found, load_all
+    from tunneld.profile import folders, load_all, profile_files
 
     if given is None and service.scope.user:
         raise RightsError(
             "one process for all is a service of the system: do it as root, or enable each NAME by itself"
         )
-    names = [given] if given is not None else [str(file) for file in found() if file.parent == folders.SYSTEM]
+    files = [str(file) for file in profile_files() if file.parent == folders.SYSTEM_PROFILES]
+    names = files if given is None else [given]
     if not names:
-        raise UsageError(f"there are no profiles in {folders.SYSTEM}")
+        raise UsageError(f"there are no profiles in {folders.SYSTEM_PROFILES}")
     return load_all(names)
 
 

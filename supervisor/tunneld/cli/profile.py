@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _every_name() -> list[str]:
-    files = profile.found()
+    files = profile.profile_files()
     if not files:
-        raise UsageError(f"there are no profiles in {' nor in '.join(map(str, profile.directories()))}")
+        raise UsageError(f"there are no profiles in {' nor in '.join(map(str, profile.profile_folders()))}")
     return list(map(str, files))
 
 

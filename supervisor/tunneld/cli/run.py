@@ -51,7 +51,7 @@ def _serve(args: argparse.Namespace) -> int:
     from tunneld import log
     from tunneld.daemon.daemon import Daemon
     from tunneld.daemon.threads import Threads
-    from tunneld.profile import found
+    from tunneld.profile import profile_files
 
     profiles, rejected = _chosen(args)
     _raise_descriptor_limit()
@@ -61,7 +61,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     async def serve() -> int:
         asyncio.get_running_loop().set_default_executor(Threads())
-        return await Daemon(profiles, log=log.logger(), rejected=rejected, found=found if args.all else tuple).run()
+        found = profile_files if args.all else tuple
+        return await Daemon(profiles, log=log.logger(), rejected=rejected, found=found).run()
 
     return asyncio.run(serve())
 
@@ -84,11 +85,11 @@ def _chosen(args: argparse.Namespace) -> tuple[tuple[Profile, ...], tuple[Proble
 
 def _all() -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
     """The profiles that can run beside each other, and what is wrong with the rest, which must not keep them down."""
-    from tunneld.profile import conflicts, directories, found, load
+    from tunneld.profile import conflicts, load, profile_files, profile_folders
 
     profiles: list[Profile] = []
     problems: list[Problem] = []
-    for file in found():
+    for file in profile_files():
         try:
             profile = load(str(file))
             problems += (clashes := conflicts([*profiles, profile]))
@@ -96,7 +97,7 @@ def _all() -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
         except ProfileError as error:
             problems += error.problems
     if not profiles and not problems:
-        problems = [Problem(directories()[-1], 1, "", "holds no profile: write one, as NAME.toml")]
+        problems = [Problem(profile_folders()[-1], 1, "", "holds no profile: write one, as NAME.toml")]
     if not profiles:
         raise ProfileError(tuple(problems))
     return tuple(profiles), tuple(problems)

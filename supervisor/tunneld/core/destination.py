@@ -1,6 +1,6 @@
 """The one grammar of `[USER@]HOST[:PORT]`: jump hosts, servers and listeners are all read by it.
 
-A HOST is a name or an address; an IPv6 address stands in brackets as soon as a port may follow. As in ssh(1), the last
+A HOST is a name or an address. An IPv6 address stands in brackets wherever a port may follow it. As in ssh(1), the last
 `@` ends the user.
 """
 
@@ -15,7 +15,7 @@ SCHEME = "ssh://"
 
 
 class Destination(NamedTuple):
-    """One SSH server. None: the user or the port was not written, and somebody else's default counts."""
+    """An SSH server. None as `user` or `port`: it was not written, and whoever dials takes another default."""
 
     user: str | None
     host: str
@@ -27,10 +27,10 @@ class Destination(NamedTuple):
 
 
 def parse_destination(text: str) -> Destination:
-    """`[USER@]HOST[:PORT]` or `ssh://[USER@]HOST[:PORT]`, with blanks around it.
+    """Read `[USER@]HOST[:PORT]` or `ssh://[USER@]HOST[:PORT]`; blanks around it are ignored.
 
     Raises:
-        ValueError: a sentence that says what is wrong, and what would be right.
+        ValueError: its text says what is wrong, and what to write.
     """
     written = text.strip()
     rest = written[len(SCHEME) :].removesuffix("/") if written.startswith(SCHEME) else written
@@ -39,21 +39,24 @@ def parse_destination(text: str) -> Destination:
         host, port = split_host_port(place)
     except ValueError:
         host, port = "", None
-    if not _is_word(host) or "/" in host or (at and not _is_word(user)):
+    if not is_one_word(host) or (at and not is_one_word(user)) or "/" in user + host:
         raise ValueError(f'{written!r} names no host: write "USER@HOST:PORT", of which HOST alone is needed')
     return Destination(user or None, host, None if port is None else parse_port(port))
 
 
 def split_host_port(text: str) -> tuple[str, str | None]:
-    """The host without brackets, and what follows the colon behind it; None where no colon does.
+    """Split `HOST`, `HOST:PORT`, `[IPv6]` or `[IPv6]:PORT` at its colon; neither part is judged.
+
+    Returns:
+        The host without its brackets, and the text behind the colon; None instead where there is no colon.
 
     Raises:
-        ValueError: brackets that do not pair, or several colons outside of them.
+        ValueError: brackets stand in the wrong place, or there are several colons outside of them.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or "[" in host or (rest and not rest.startswith(":")):
-            raise ValueError(f'{text!r} has brackets that do not pair: write "[::1]:22"')
+            raise ValueError(_wrong_brackets(text))
         port = rest[1:] if rest else None
     else:
         host, colon, after = text.partition(":")
@@ -61,21 +64,25 @@ def split_host_port(text: str) -> tuple[str, str | None]:
     if port is not None and (":" in port or "[" in port or "]" in port):
         raise ValueError(f'{text!r} is ambiguous: write an IPv6 address in brackets, as "[::1]:22"')
     if "[" in host or "]" in host:
-        raise ValueError(f'{text!r} has brackets that do not pair: write "[::1]:22"')
+        raise ValueError(_wrong_brackets(text))
     return host, port
 
 
 def parse_port(text: str, *, lowest: int = 1) -> int:
-    """A port from `lowest` (0 where the listening side may choose) to 65535.
+    """Read a port from `lowest` (0 where the listening side may choose one) to 65535.
 
     Raises:
-        ValueError: a sentence that says what is wrong, and what would be right.
+        ValueError: its text says what is wrong, and what to write.
     """
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and lowest <= int(text) <= HIGHEST_PORT):
         raise ValueError(f"{text!r} is not a port: write a number from {lowest} to {HIGHEST_PORT}")
     return int(text)
 
 
-def _is_word(text: str) -> bool:
-    """Something that ssh would take neither for an option nor for two words."""
+def is_one_word(text: str) -> bool:
+    """Whether ssh would take `text` for a user or a host: not for an option, and not for several words."""
     return bool(text) and not text.startswith("-") and text.isprintable() and not any(map(str.isspace, text))
+
+
+def _wrong_brackets(text: str) -> str:
+    return f'{text!r} has brackets in the wrong place: write "[::1]:22"'

@@ -1,7 +1,7 @@
-"""What of rtnetlink(7) we speak: ask the kernel for one route, and read what it says on its own.
+"""The part of rtnetlink(7) that we speak: a request for one route, and the kernel's reports of what is gone.
 
-Everything is in the machine's byte order and padded to 4 bytes. A message is a header, a fixed part that its kind
-decides, and attributes:
+Numbers are in the machine's byte order; messages and attributes are padded to 4 bytes. A message is a header, a fixed
+part that depends on its kind, and attributes:
 
     header      length u32 | kind u16 | flags u16 | sequence u32 | port u32
     route       family u8 | destination, source length u8 u8 | tos u8 | table u8 | protocol u8 | scope u8 | type u8
@@ -11,7 +11,7 @@ decides, and attributes:
     error       errno i32, negative | the request's header
     attribute   length u16, this header included | type u16 | value
 
-What does not parse ends the reading: what came before it counts.
+Reading ends at the first part that is malformed; the parts before it count.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from typing import Final
 
 Address = IPv4Address | IPv6Address
 
-# linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, and of the newer
-# kind RTNLGRP_IPV6_RULE (19). A VPN often changes nothing but rules.
-GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+# The kinds of reports that we ask for, by linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE,
+# _IPV6_IFADDR, _IPV6_ROUTE, and RTNLGRP_IPV6_RULE (19), which has no such constant. A VPN often changes only rules.
+MULTICAST_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 
-# The kinds: NLMSG_ERROR, RTM_NEWLINK ...
+# The kinds of messages: NLMSG_ERROR, RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE.
 ERROR: Final = 2
 NEW_LINK: Final = 16
 DEL_LINK: Final = 17
@@ -40,8 +40,8 @@ DEL_ROUTE: Final = 25
 GET_ROUTE: Final = 26
 
 REQUEST: Final = 1  # NLM_F_REQUEST
-UNICAST: Final = 1  # RTN_UNICAST: a way to somebody else, not ourselves, not a black hole
-RUNNING: Final = 0x40  # IFF_RUNNING: up, and with a carrier (netdevice(7), RFC 2863's OPER_UP)
+UNICAST: Final = 1  # RTN_UNICAST: the route leads to another machine, not to this one, and into no black hole
+RUNNING: Final = 0x40  # IFF_RUNNING: the link is up and has a carrier (netdevice(7), RFC 2863's OPER_UP)
 
 # Attributes: RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA; IFA_ADDRESS, IFA_LOCAL.
 DESTINATION: Final = 1
@@ -62,7 +62,10 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True)
 class KernelRoute:
-    """How packets to somewhere leave this machine. `interface` is its index, 0 where the kernel does not tell."""
+    """How packets to one address leave this machine.
+
+    `interface` is an index, 0 where the kernel does not tell it. `gateway` is a packed address, empty for a neighbour.
+    """
 
     interface: int
     gateway: bytes
@@ -71,13 +74,17 @@ class KernelRoute:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What the kernel says is no more: a link, an address on it, a default route over it. None: whatever it was."""
+    """A link that is gone, or the address `source` on it, or the default route over it by way of `gateway`.
+
+    None stands for any address and any gateway.
+    """
 
     interface: int
     source: Address | None = None
     gateway: bytes | None = None
 
     def was_part_of(self, route: KernelRoute) -> bool:
+        """Whether the route cannot have worked while this was gone."""
         return (
             self.interface == route.interface
             and self.source in (None, route.source)
@@ -85,8 +92,8 @@ class Gone:
         )
 
 
-def question(target: Address, sequence: int) -> bytes:
-    """Ask for the route to `target`. No packet leaves the machine."""
+def route_request(target: Address, sequence: int) -> bytes:
+    """The message that asks the kernel for the route to `target`. No packet leaves the machine for it."""
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6
     packed = target.packed
     body = _ROUTE.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
@@ -94,12 +101,12 @@ def question(target: Address, sequence: int) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), GET_ROUTE, REQUEST, sequence, 0) + body
 
 
-def answer(data: bytes, sequence: int) -> KernelRoute | None:
-    """The route that was asked for; None where there is none.
+def parse_route_reply(data: bytes, sequence: int) -> KernelRoute | None:
+    """The route that the request of this number asked for; None where it leads to no other machine.
 
     Raises:
         OSError: the kernel's error, with its errno.
-        ValueError: this does not answer that question.
+        ValueError: the data holds no reply to that request.
     """
     for kind, number, body in _messages(data):
         if number != sequence:
@@ -109,24 +116,24 @@ def answer(data: bytes, sequence: int) -> KernelRoute | None:
             raise OSError(code, "no route")
         if kind == NEW_ROUTE and len(body) >= _ROUTE.size:
             return _route(body)
-    raise ValueError("not the answer")
+    raise ValueError("not the reply")
 
 
-def gone(data: bytes) -> Iterator[Gone]:
-    """What a datagram of the kernel's news says is no more."""
+def parse_losses(data: bytes) -> Iterator[Gone]:
+    """What is gone, according to one datagram of the kernel's reports."""
     for kind, _, body in _messages(data):
-        found = _gone(kind, body)
-        if found is not None:
-            yield found
+        lost = _loss(kind, body)
+        if lost is not None:
+            yield lost
 
 
-def _gone(kind: int, body: bytes) -> Gone | None:
+def _loss(kind: int, body: bytes) -> Gone | None:
     if kind in (NEW_LINK, DEL_LINK) and len(body) >= _LINK.size:
         _, _, interface, flags, _ = _LINK.unpack_from(body)
         return Gone(interface) if kind == DEL_LINK or not flags & RUNNING else None
     if kind == DEL_ADDRESS and len(body) >= _ADDRESS.size:
         found = _attributes(body[_ADDRESS.size :])
-        # Of a point-to-point link, ADDRESS is the other end's.
+        # On a point-to-point link, ADDRESS is the address of the other end.
         return Gone(_ADDRESS.unpack_from(body)[4], source=_ip(found.get(LOCAL) or found.get(ADDRESS, b"")))
     if kind == DEL_ROUTE and len(body) >= _ROUTE.size and body[1] == 0:
         found = _attributes(body[_ROUTE.size :])
@@ -144,7 +151,7 @@ def _route(body: bytes) -> KernelRoute | None:
 
 
 def _gateway(found: dict[int, bytes]) -> bytes:
-    """Its address; that of an IPv4 route over an IPv6 gateway comes in another attribute, after its family."""
+    """The packed address. Where an IPv4 route has an IPv6 gateway, VIA holds it instead, behind its family."""
     return found.get(GATEWAY) or found.get(VIA, b"")
 
 

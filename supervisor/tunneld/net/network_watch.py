@@ -1,8 +1,8 @@
-"""Notices that the network changed, or that this machine slept: reasons to ask the relay at once.
+"""Notices that the network changed, or that this machine slept: reasons to ask the relay for a sign of life at once.
 
-The kernel says that something changed; whether it concerns us is decided by looking at the routes (net/routes.py). So
-interfaces that come and go elsewhere are no news, nor is a network that is only lost: nothing can be done about it,
-and the session finds out for itself. One that comes back is, with the same address as well.
+The kernel reports that something changed, and a look at the routes (net/routes.py) decides whether that concerns us.
+Interfaces that come and go elsewhere do not. A network that is lost does not either: nothing can be done about it, and
+the session notices by itself. A network that comes back does, even with the same address.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Final
 from tunneld.core.sleep_watch import SleepWatch
 from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.netlink import Gone
-from tunneld.net.routes import Signature, signature
+from tunneld.net.routes import Routes, current_routes
 
 
 class Change(Enum):
-    NETWORK = "network"  # another way out, or the same again after it was gone
-    RESUME = "resume"  # this process, or the machine, stood still for a while
+    NETWORK = "network"  # there is another route, or the same again after it was gone
+    RESUME = "resume"  # the machine was suspended, or this process stopped
 
 
-# Seconds. Changes come in bursts (address, routes, rules); after this silence one is over, and a long one is looked at
-# in between.
-QUIET: Final = 0.2
+# Seconds. Reports come in bursts (address, routes, rules). A burst is over after BURST_SILENCE without a report; one
+# that lasts for LONGEST_BURST is interrupted for a look at the routes.
+BURST_SILENCE: Final = 0.2
 LONGEST_BURST: Final = 1.0
 
-# Seconds between two looks without a reason: where the kernel tells us nothing, and in case that it forgot.
+# Seconds between two looks at the routes without a report: where the kernel sends no reports, and where it does but
+# may have dropped some.
 POLL: Final = 5.0
 SLOW_POLL: Final = 30.0
 
@@ -39,30 +40,33 @@ TICK: Final = 1.0
 
 
 def monotonic() -> float:
-    """Seconds that stand still in suspend. time.monotonic() promises no particular clock."""
+    """Seconds on a clock that stands still during a suspend. time.monotonic() does not promise which clock it reads."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def boottime() -> float:
-    """Seconds that go on in suspend. Neither clock is ever set."""
+    """Seconds on a clock that goes on during a suspend. Nobody can set either clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class WaysOut:
-    """Remembers the ways out, and tells what is worth acting on."""
+    """Remembers the routes out of this machine, and decides which change is worth acting on."""
 
-    def __init__(self, before: Signature) -> None:
+    def __init__(self, before: Routes) -> None:
         self._before = before
-        self._interrupted = False
+        self._interrupted = False  # a route of ours was gone meanwhile
 
-    def lost(self, news: Iterable[Gone]) -> None:
-        """Something is no more; if our way led over it, then its coming back counts, however fast."""
+    def lost(self, gone: Iterable[Gone]) -> None:
+        """Note what is gone. Where a route of ours led over it, its return counts as a change, however fast it is."""
         routes = [route for route in self._before.values() if route]
-        if any(gone.was_part_of(route) for gone in news for route in routes):
+        if any(each.was_part_of(route) for each in gone for route in routes):
             self._interrupted = True
 
-    def differ(self, now: Signature) -> bool:
-        """Whether there is a way out that is new. Targets that were not asked for before say nothing yet."""
+    def differ(self, now: Routes) -> bool:
+        """Whether to act: a route changed, or was gone, since the last call, and there is some route now.
+
+        A target that was not looked up before does not count yet.
+        """
         before, self._before = self._before, now
         changed = self._interrupted or any(before[target] != now[target] for target in before.keys() & now.keys())
         if not any(now.values()):
@@ -74,7 +78,7 @@ class WaysOut:
 class NetworkWatch:
     """Calls `changed` for each change, until run() is cancelled.
 
-    `toward` gives addresses beside "anywhere" whose routes matter: the relays', where they are known.
+    `toward` returns addresses whose routes matter beside those to the Internet: the relays' addresses, once known.
     """
 
     def __init__(
@@ -82,13 +86,19 @@ class NetworkWatch:
         changed: Callable[[Change], None],
         *,
         toward: Callable[[], Iterable[str]] = tuple,
-        look: Callable[[Iterable[str]], Signature] = signature,
+        look: Callable[[Iterable[str]], Routes] = current_routes,
         listen: Callable[[], NetworkNews] = KernelNews,
         clock: Callable[[], float] = monotonic,
         boottime: Callable[[], float] = boottime,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`look` raises OSError for "not known now", `listen` for "never"; `clock`, `boottime`, `sleep` in seconds."""
+        """
+        Args:
+            look: the routes now, to the Internet and to some addresses; OSError where they cannot be known now.
+            listen: opens the source of reports; OSError where there is none.
+            clock: seconds, standing still during a suspend; `boottime`: seconds, going on meanwhile.
+            sleep: waits for so many seconds.
+        """
         self._changed = changed
         self._toward = toward
         self._look = look
@@ -96,14 +106,14 @@ class NetworkWatch:
         self._clock = clock
         self._boottime = boottime
         self._sleep = sleep
-        self._ways = WaysOut({})
-        self.polls = True  # nobody tells us anything: we look every few seconds
+        self._routes = WaysOut({})
+        self.polls = True  # there are no reports, so we look at the routes every few seconds
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         with contextlib.ExitStack() as opened:
             news = self._opened(opened)
-            self._ways = WaysOut(self._seen() or {})
+            self._routes = WaysOut(self._seen() or {})
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_clocks())
                 if news:
@@ -118,7 +128,7 @@ class NetworkWatch:
         return news
 
     async def _watch_clocks(self) -> None:
-        """The one timer: for the clocks, and for the looks without a reason."""
+        """The one timer: it reads the clocks, and looks at the routes now and then without a report."""
         sleeps = SleepWatch(TICK, self._clock(), self._asleep())
         looked = self._clock()
         while True:
@@ -135,32 +145,32 @@ class NetworkWatch:
         return self._boottime() - self._clock()
 
     async def _watch_network(self, news: NetworkNews) -> None:
-        """Returns if the news end."""
+        """Look at the routes after each burst of reports; return when there will be no more reports."""
         while await self._burst(news):
             self._compare()
         self.polls = True
 
     async def _burst(self, news: NetworkNews) -> bool:
-        """Wait for the next change and whatever comes with it. False: there will be none."""
+        """Wait for the next report, and until its burst is over. False: there will be no more reports."""
         await news.wait()
         ends = self._clock() + LONGEST_BURST
         try:
             while (lost := news.read()) is not None:
-                self._ways.lost(lost)
+                self._routes.lost(lost)
                 if self._clock() >= ends:
                     break
-                await self._sleep(QUIET)
+                await self._sleep(BURST_SILENCE)
         except OSError:
             return False
         return True
 
     def _compare(self) -> None:
         now = self._seen()
-        if now is not None and self._ways.differ(now):
+        if now is not None and self._routes.differ(now):
             self._changed(Change.NETWORK)
 
-    def _seen(self) -> Signature | None:
-        """None when it cannot be known, which is no news."""
+    def _seen(self) -> Routes | None:
+        """The routes now; None where they cannot be known, which is no reason to act."""
         try:
             return self._look(self._toward())
         except OSError:

@@ -1,4 +1,4 @@
-"""Addresses and port ranges: how they are written, and what they are."""
+"""The addresses and port ranges of a profile: how people write them, and their values."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-HIGHEST_PORT = 65535
-# sockaddr_un.sun_path is 108 bytes on Linux, with the NUL at its end (unix(7)).
+from tunneld.core.destination import parse_port, split_host_port
+
+# Bytes. sockaddr_un.sun_path is 108 bytes on Linux, with the NUL at its end (unix(7)).
 LONGEST_SOCKET_PATH = 107
 
-_BRACKETS = re.compile(r"\[([^\[\]]*)\]:([^:]*)")
-_PLAIN = re.compile(r"([^:\[\]]*):([^:]*)")
-_NUMBER = re.compile(r"[0-9]{1,5}")
-_NAME = re.compile(r"\w(?:[\w.-]*\w)?\.?")
+_HOST_NAME = re.compile(r"\w(?:[\w.-]*\w)?\.?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """A host's name or address, without brackets, and a port; port 0 lets the listening side choose."""
+    """`host` is a name or an address without brackets. Port 0 lets the listening side choose one."""
 
     host: str
     port: int
@@ -31,7 +29,7 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A Unix socket's path."""
+    """The Unix socket at `path`."""
 
     path: str
 
@@ -60,16 +58,20 @@ class PortRange:
 
 
 def parse_address(text: str) -> ForwardAddress:
-    """The address that `text` writes: `host:port`, `[IPv6]:port`, or a path, known by its slash.
+    """Read `HOST:PORT`, `[IPv6]:PORT`, or the path of a Unix socket, which has a slash in it.
 
     Raises:
-        ValueError: a sentence that says what is wrong and what would be right.
+        ValueError: its text says what is wrong, and what to write.
     """
     return parse_path(text) if "/" in text else parse_tcp(text)
 
 
 def parse_path(text: str) -> UnixAddress:
-    """A Unix socket's address. Raises ValueError where no socket can have it."""
+    """The Unix socket at this path.
+
+    Raises:
+        ValueError: no socket can have this path; its text says why.
+    """
     if _CONTROL.search(text):
         raise ValueError("a socket's path has no control characters")
     if len(text.encode()) > LONGEST_SOCKET_PATH:
@@ -78,33 +80,33 @@ def parse_path(text: str) -> UnixAddress:
 
 
 def parse_tcp(text: str) -> TcpAddress:
-    """A host and a port. Raises ValueError with a sentence."""
-    match = _BRACKETS.fullmatch(text) or _PLAIN.fullmatch(text)
-    if match is None:
-        raise ValueError(_why_not_tcp(text))
-    host, port = match[1], match[2]
-    return TcpAddress(parse_host(host), parse_port(port))
+    """Read `HOST:PORT` or `[IPv6]:PORT`, where the port may be 0.
 
-
-def parse_port(text: str) -> int:
-    """A port, 0 included. Raises ValueError with a sentence."""
-    if not _NUMBER.fullmatch(text) or int(text) > HIGHEST_PORT:
-        raise ValueError(f"{text!r} is not a port: write a number up to {HIGHEST_PORT}")
-    return int(text)
+    Raises:
+        ValueError: its text says what is wrong, and what to write.
+    """
+    host, port = split_host_port(text)
+    if port is None:
+        raise ValueError(_why_incomplete(text))
+    return TcpAddress(parse_host(host), parse_port(port, lowest=0))
 
 
 def parse_host(text: str) -> str:
-    """A host's name or IP address (no brackets). Raises ValueError with a sentence."""
+    """`text` itself, where it is a host's name or an IP address without brackets.
+
+    Raises:
+        ValueError: its text says what to write.
+    """
     try:
         ip_address(text)
     except ValueError:
-        if ":" in text or re.fullmatch(r"[0-9.]+", text) or not _NAME.fullmatch(text) or not _is_resolvable(text):
+        if re.fullmatch(r"[0-9.]+", text) or not _HOST_NAME.fullmatch(text) or not _is_resolvable(text):
             raise ValueError(f'{text!r} is neither a host name nor an IP address: write one, as "127.0.0.1"') from None
     return text
 
 
 def _is_resolvable(name: str) -> bool:
-    """Whether a resolver takes it at all: labels of 1 to 63 bytes; socket.getaddrinfo raises UnicodeError otherwise."""
+    """Whether each label has 1 to 63 bytes; socket.getaddrinfo raises UnicodeError for others."""
     try:
         name.encode("idna")
     except UnicodeError:
@@ -113,16 +115,21 @@ def _is_resolvable(name: str) -> bool:
 
 
 def parse_ports(text: str) -> PortRange:
-    """A range of ports, or a single one. Raises ValueError with a sentence."""
-    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
+    """Read `FIRST-LAST`, or a single port. `last` may be lower than `first`: the caller judges that.
+
+    Raises:
+        ValueError: its text says what is wrong, and what to write.
+    """
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
     if match is None:
         raise ValueError(f'{text!r} is not a range of ports: write the first and the last, as "60001-60010"')
-    return PortRange(parse_port(match[1]), parse_port(match[2] or match[1]))
+    return PortRange(parse_port(match[1], lowest=0), parse_port(match[2] or match[1], lowest=0))
 
 
-def _why_not_tcp(text: str) -> str:
-    if text.count(":") > 1:
-        return f'{text!r} is ambiguous: write an IPv6 address in brackets, as "[::1]:22"'
-    if _NUMBER.fullmatch(text):
+def _why_incomplete(text: str) -> str:
+    """What is wrong with a text that has no colon for its port."""
+    if text.startswith("["):
+        return f'{text!r} has no port: write "{text}:22"'
+    if text.isascii() and text.isdecimal():
         return f'{text!r} names no host: write "127.0.0.1:{text}"'
     return f'{text!r} is not an address: write "127.0.0.1:22", or the path of a Unix socket'

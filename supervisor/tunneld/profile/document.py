@@ -1,11 +1,14 @@
-"""A profile's shape as pydantic models: types, ranges, defaults, each value's rule, and the JSON Schema.
+"""A profile's shape as pydantic models: types, ranges, each value's rule, descriptions, and the JSON Schema.
 
-Only load() and schema() import this module, since pydantic is slow to import and nothing else needs it.
-A validation's context is the profile's folder.
+The defaults stand in values.py and core/supervise/backoff.py. Only load() and schema() import this module, since
+pydantic is slow to import. The context of a validation is the profile's folder.
+
+Tested in tests/profile/test_schema.py, test_load.py and test_problems.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -22,15 +25,19 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticKnownError, core_schema
 
+from tunneld.core.destination import HIGHEST_PORT
 from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import rules
-from tunneld.profile.address import HIGHEST_PORT, ForwardAddress, PortRange
-from tunneld.profile.values import Canary, Direction, Keepalive
+from tunneld.profile.address import ForwardAddress, PortRange
+from tunneld.profile.values import Canary, Direction, Forward, Keepalive, Profile, Relay
 
-A_DAY = 86400  # seconds; no wait of ours should be longer
+A_DAY = 86400  # seconds; nobody should want a longer wait
 
-# Where the defaults of these tables stand.
-KEEPALIVE, BACKOFF, CANARY = Keepalive(), Limits(), Canary()
+
+def _default(table: type[Any], key: str) -> Any:
+    """The default that the class of a table's values states for this key."""
+    (default,) = (field.default for field in fields(table) if field.name == key)
+    return default
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -48,12 +55,12 @@ def _listed(value: object) -> object:
 
 
 def _single(value: object) -> object:
-    """`[relay]` is the only one of several."""
+    """`[relay]` is a list of one relay."""
     return [value] if isinstance(value, dict) else value
 
 
 def _split(value: object) -> object:
-    """`a,b` is two jump hosts, as in ssh's ProxyJump."""
+    """`a,b` is two jump hosts, as in ProxyJump of ssh_config(5)."""
     return value.split(",") if isinstance(value, str) else value
 
 
@@ -70,7 +77,7 @@ def _ssh_config(value: object, info: ValidationInfo) -> bool | Path:
 
 
 def _direction(info: ValidationInfo) -> Direction | None:
-    """None where the direction itself is wrong: then what depends on it cannot be judged."""
+    """The forward's direction; None where it is wrong itself, and the values that depend on it cannot be judged."""
     written = info.data.get("direction")
     return None if written is None else Direction(written)
 
@@ -135,7 +142,7 @@ class RelayTable(Table):
         examples=["me@bastion"],
     )
     ssh_config: SshConfig = Field(
-        default=True,
+        default=_default(Relay, "ssh_config"),
         title="ssh_config",
         description="Whether to read ssh_config: true for the usual files, false for none, or a path.",
         examples=[True],
@@ -157,9 +164,9 @@ class ForwardTable(Table):
         },
     )
 
-    # First, since the rules of the addresses depend on it.
+    # The first field, since the rules of the addresses depend on it, and pydantic judges the fields in this order.
     direction: Literal["remote", "local", "dynamic"] = Field(
-        default="remote",
+        default=_default(Forward, "direction").value,
         title="Direction",
         description="remote: the relay listens; local: this host listens; dynamic: this host is a SOCKS proxy.",
         examples=["remote"],
@@ -179,14 +186,13 @@ class ForwardTable(Table):
         examples=["127.0.0.1:22"],
     )
     required: bool = Field(
-        default=True,
+        default=_default(Forward, "required"),
         title="Required",
         description="Whether the tunnel counts as up only while this forward listens.",
         examples=[True],
     )
-
     canary: bool = Field(
-        default=True,
+        default=_default(Forward, "canary"),
         title="Canary",
         description="Whether a remote forward is tried end to end, from the relay's side, as often as [canary] says.",
         examples=[False],
@@ -241,65 +247,65 @@ class MoshTable(Table):
 
 
 class KeepaliveTable(Table):
-    """How a dead session is noticed: after interval * (count + 1) seconds of silence."""
+    """When a silent relay counts as dead: after interval * (count + 1) seconds."""
 
     model_config = ConfigDict(title="[keepalive]")
 
     interval: float = Field(
-        default=KEEPALIVE.interval,
+        default=_default(Keepalive, "interval"),
         ge=0.1,
         le=3600,
         title="Interval",
         description="Seconds of silence before the relay is asked for a sign of life.",
-        examples=[KEEPALIVE.interval],
+        examples=[_default(Keepalive, "interval")],
     )
     count: int = Field(
-        default=KEEPALIVE.count,
+        default=_default(Keepalive, "count"),
         ge=1,
         le=100,
         title="Count",
-        description="Questions without an answer.",
-        examples=[KEEPALIVE.count],
+        description="Questions without an answer, after which the relay counts as dead.",
+        examples=[_default(Keepalive, "count")],
     )
 
 
 class BackoffTable(Table):
     """How long to wait between sessions, in seconds."""
 
-    # A default is judged as well: `maximum = 0.5` alone is below the first wait.
+    # Defaults are judged as well: `maximum = 0.5` alone is shorter than the default of `initial`.
     model_config = ConfigDict(title="[backoff]", validate_default=True)
 
     maximum: float = Field(
-        default=BACKOFF.maximum,
+        default=_default(Limits, "maximum"),
         ge=0.1,
         le=A_DAY,
         title="Maximum",
         description="The longest wait.",
-        examples=[BACKOFF.maximum],
+        examples=[_default(Limits, "maximum")],
     )
     initial: float = Field(
-        default=BACKOFF.initial,
+        default=_default(Limits, "initial"),
         ge=0.1,
         le=A_DAY,
         title="Initial",
         description="The first wait.",
-        examples=[BACKOFF.initial],
+        examples=[_default(Limits, "initial")],
     )
     stable_after: float = Field(
-        default=BACKOFF.stable_after,
+        default=_default(Limits, "stable_after"),
         ge=0,
         le=A_DAY,
         title="Stable after",
-        description="A session that held for so long lets the waits start anew from `initial`.",
-        examples=[BACKOFF.stable_after],
+        description="After a session that held for so long, the waits start anew from `initial`.",
+        examples=[_default(Limits, "stable_after")],
     )
     return_after: float = Field(
-        default=BACKOFF.return_after,
+        default=_default(Limits, "return_after"),
         ge=1,
         le=A_DAY,
         title="Return after",
-        description="Of several relays, an earlier one has answered for so long when the tunnel goes back to it.",
-        examples=[BACKOFF.return_after],
+        description="With several relays, an earlier one serves again when it has answered for so long.",
+        examples=[_default(Limits, "return_after")],
     )
 
     @field_validator("initial", mode="after")
@@ -317,12 +323,12 @@ class CanaryTable(Table):
     model_config = ConfigDict(title="[canary]")
 
     interval: Annotated[float, AfterValidator(rules.canary_interval)] = Field(
-        default=CANARY.interval,
+        default=_default(Canary, "interval"),
         ge=0,
         le=A_DAY,
         title="Interval",
         description="Seconds between two tries of a forward that nobody uses meanwhile; 0 switches the canary off.",
-        examples=[CANARY.interval],
+        examples=[_default(Canary, "interval")],
     )
 
 
@@ -339,7 +345,7 @@ class Document(Table):
     )
 
     mode: Literal["failover", "all"] = Field(
-        default="failover",
+        default=_default(Profile, "mode").value,
         title="Mode",
         description="What several relays are for. failover: one at a time, the first that answers; "
         "all: every one at once.",
@@ -357,7 +363,7 @@ class Document(Table):
 
 
 class _Draft202012(GenerateJsonSchema):
-    """TOML has no null: an optional key is simply not written."""
+    """Leaves null out, which TOML does not have: nobody writes a key that has no value."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

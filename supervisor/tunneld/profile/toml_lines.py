@@ -1,7 +1,7 @@
-"""On which line of a TOML text each key stands; tomllib keeps that to itself.
+"""Finds the line of a TOML text on which each key stands, which tomllib does not tell.
 
-The text is known to be valid TOML (tomllib has read it), so this scanner judges nothing and only keeps its place:
-table headers, arrays of tables, dotted and quoted keys, inline tables, arrays and strings over several lines.
+tomllib has read the text before, so it is valid TOML. This scanner checks nothing, it only keeps its place among table
+headers, arrays of tables, dotted and quoted keys, inline tables, and arrays and strings of several lines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import tomllib
 from bisect import bisect_left
 from pathlib import Path
 
-Location = tuple[str | int, ...]  # ("forward", 1, "listen"): indices count from 0
+# The keys and indices that lead to a value, as ("forward", 1, "listen"); indices count from 0.
+Location = tuple[str | int, ...]
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -26,14 +27,14 @@ _SCALAR = re.compile(r"[^,\]}#\n]*")
 
 
 def key_lines(text: str) -> dict[Location, int]:
-    """The line, from 1, where each key, table and array element is first written."""
+    """The line on which each key, table and array element first stands; lines count from 1. `text` is valid TOML."""
     scanner = _Scanner(text)
     scanner.document()
     return scanner.lines
 
 
 def lines_of(file: Path) -> dict[Location, int]:
-    """The lines of a file that was read before; none where it can no longer be."""
+    """As key_lines(), for a file that was read before; empty where the file cannot be read any more."""
     try:
         text = file.read_text("utf-8-sig")
         tomllib.loads(text)
@@ -43,6 +44,8 @@ def lines_of(file: Path) -> dict[Location, int]:
 
 
 class _Scanner:
+    """Reads `text` from front to back: `at` is the place of the next character, `lines` what was found before it."""
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
@@ -61,7 +64,7 @@ class _Scanner:
                 self.pair(table)
 
     def header(self, brackets: int) -> Location:
-        """Read `[a.b]` or `[[a.b]]`; the path of the table that it opens."""
+        """Read `[a.b]` or `[[a.b]]`; return the location of the table that it opens."""
         start = self.at
         self.at += brackets
         self.blank()
@@ -77,7 +80,7 @@ class _Scanner:
         return path
 
     def latest(self, path: Location) -> Location:
-        """Within an array of tables, the last one opened is meant."""
+        """The location of the last table so far, where `path` leads to an array of tables; else `path` itself."""
         return (*path, self.lengths[path] - 1) if path in self.lengths else path
 
     def pair(self, table: Location) -> None:
@@ -115,7 +118,7 @@ class _Scanner:
         self.at += 1
 
     def key(self) -> list[str]:
-        """Read a dotted key; white space is allowed around its dots."""
+        """Read a dotted key, whose dots may stand between blanks."""
         parts = [self.part()]
         while self.text[self.blank()] == ".":
             self.at += 1
@@ -129,11 +132,12 @@ class _Scanner:
         return str(tomllib.loads(f"key = {self.skip(_STRING)}")["key"])
 
     def blank(self) -> int:
-        """Skip white space and comments; the place of what follows."""
+        """Skip white space and comments; return the place of the next character."""
         self.skip(_BLANK)
         return self.at
 
     def skip(self, pattern: re.Pattern[str]) -> str:
+        """Skip what matches the pattern here; return it, empty where nothing does."""
         match = pattern.match(self.text, self.at)
         if match is None:
             return ""

@@ -1,4 +1,4 @@
-"""Which files a profile's service needs as credentials, and the drop-in that lends them to it.
+"""Which files a profile's service needs as credentials, and the drop-in that lends them to the service.
 
 The system's service runs as the user `tunneld`, which can read neither root's keys nor root's home.
 """
@@ -15,7 +15,7 @@ from tunneld.profile.lent_files import ABSENT, credential_id
 
 __all__ = ["credential_id", "drop_in", "files_of"]
 
-# What ssh uses where the profile names nothing, in the home of whoever enables the service.
+# The files that ssh uses where the profile names none, in the home of the user who enables the service.
 USUAL_KEYS = tuple(f".ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa"))
 USUAL_KNOWN_HOSTS = (".ssh/known_hosts", ".ssh/known_hosts2")
 USUAL_CONFIG = ".ssh/config"
@@ -24,9 +24,9 @@ HEAD = "# Written by `tunneld enable`, and again when the profile changes: put c
 
 
 def files_of(profile: Profile, home: Path | None = None) -> tuple[Path, ...]:
-    """The files to lend, as they are on this machine now.
+    """The files to lend, as far as they exist on this machine now.
 
-    `home` is the enabling user's. The files of /etc/ssh are not among them: every user reads those.
+    `home` is the home of the user who enables the service. Files of /etc/ssh are left out: every user may read those.
     """
     home = Path(os.path.expanduser("~")) if home is None else home
     files = [path for relay in profile.relays for path in _named(relay, home)]
@@ -36,17 +36,17 @@ def files_of(profile: Profile, home: Path | None = None) -> tuple[Path, ...]:
 def drop_in(profile: Profile, home: Path | None = None) -> str:
     """The text of a drop-in for the profile's service.
 
-    A file that is gone at the next start does not keep the service down, which says so instead.
+    Where a file is gone at the next start, the service starts all the same, and its status says what is missing.
 
     Raises:
-        UsageError: a path that no unit can hold.
+        UsageError: no unit can hold a path like one of these.
     """
     lines = [line for path in files_of(profile, home) for line in _lines(path)]
     return "\n".join([f"{HEAD}[Service]", *lines, ""])
 
 
 def _named(relay: Relay, home: Path) -> list[Path]:
-    """What is named for one relay, or else looked for."""
+    """The files that the profile names for this relay; where it names none, the usual ones."""
     keys = relay.identity or [home / name for name in USUAL_KEYS]
     beside = [key.with_name(key.name + end) for key in keys for end in ("-cert.pub", ".pub") if key.suffix != ".pub"]
     return [*keys, *beside, *_hosts(relay, home), *_config(relay, home)]

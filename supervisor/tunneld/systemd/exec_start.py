@@ -1,4 +1,4 @@
-"""Where the tunneld program is, in words for a unit."""
+"""The command line that starts this program again, and how a unit writes it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 USUAL = Path("/usr/bin/tunneld")  # as the units have it
 
 
-def command() -> tuple[str, ...]:
-    """How this program was started, in words that start it again from anywhere."""
+def start_command() -> tuple[str, ...]:
+    """The command line of this process without its arguments, so that it works from any folder."""
     started = Path(os.path.abspath(sys.argv[0]))
     if started.name == "__main__.py":  # python -m tunneld
         return (sys.executable, "-m", "tunneld")
@@ -18,7 +18,7 @@ def command() -> tuple[str, ...]:
 
 
 def exec_start(words: tuple[str, ...]) -> str:
-    """The words in a unit's syntax (systemd.service(5), COMMAND LINES)."""
+    """The command line `words` as a unit writes it (systemd.service(5), COMMAND LINES)."""
     return " ".join(_quoted(word) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""Where the units and their siblings are: `units/` of the sources, or its copy in an installed package."""
+"""Finds the unit files that we ship: in `units/` of the sources, or in its copy in an installed package."""
 
 from __future__ import annotations
 

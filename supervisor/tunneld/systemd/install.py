@@ -1,6 +1,6 @@
-"""Unit files and drop-ins: which ones a service needs, written where they differ, and taken away again.
+"""Unit files and drop-ins: which a service needs, writing those that differ, and removing them again.
 
-What somebody else wrote is neither overwritten nor removed.
+A file that somebody else wrote is neither overwritten nor removed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tunneld.core.printable import one_line
 from tunneld.errors import RightsError, UnavailableError
 from tunneld.profile import Profile
 from tunneld.systemd import credentials
@@ -18,12 +19,13 @@ from tunneld.systemd.exec_start import USUAL, exec_start
 from tunneld.systemd.files import unit_files
 from tunneld.systemd.service import Service
 
-# The first words of every file that is ours to write again, or to remove.
+# A file that begins with one of these is ours: we may overwrite or remove it.
 MARKS = ("# Installed by `tunneld enable`", "# Written by `tunneld enable`")
 INSTALLED = f"{MARKS[0]}, and again after an upgrade: put changes of your own into a drop-in.\n"
 WRITTEN = f"{MARKS[1]}: put changes of your own into another file.\n"
 
-# What the system's services need beside their units: the file, where we put it, where a package would, what applies it.
+# What the system's services need beside their units: the file's name, where we install it, the folder where a package
+# installs it, and the program that applies it.
 SYSTEM_FILES = (
     ("tunneld.sysusers", Path("/etc/sysusers.d/tunneld.conf"), Path("/usr/lib/sysusers.d"), ("systemd-sysusers",)),
     (
@@ -36,21 +38,21 @@ SYSTEM_FILES = (
 
 
 def wanted(service: Service, profiles: Iterable[Profile], program: tuple[str, ...]) -> dict[Path, str | None]:
-    """Every file that the service needs, and its text; None for one of ours that must not be there."""
+    """The text of each file that the service needs; None for a file of ours that must not exist."""
     files: dict[Path, str | None] = {}
     if not service.scope.user:
         files |= {
             target: None if (packaged / target.name).exists() else INSTALLED + (unit_files() / name).read_text()
             for name, target, packaged, _ in SYSTEM_FILES
         }
-        files[service.credentials_drop_in] = _lent(profiles)
+        files[service.credentials_drop_in] = _credentials_text(profiles)
     files[service.file] = None if service.is_packaged else INSTALLED + service.source.read_text()
     files[service.path_drop_in] = None if program == (str(USUAL),) else _path_text(service, program)
     return files
 
 
-def _lent(profiles: Iterable[Profile]) -> str:
-    """One drop-in for all of them; a file that two of them need is lent once."""
+def _credentials_text(profiles: Iterable[Profile]) -> str:
+    """One drop-in for all profiles; a file that two of them need is lent once."""
     lines = (line for profile in profiles for line in credentials.drop_in(profile).splitlines())
     return "\n".join(dict.fromkeys(lines)) + "\n"
 
@@ -61,17 +63,17 @@ def _path_text(service: Service, program: tuple[str, ...]) -> str:
 
 
 def write(files: Mapping[Path, str | None]) -> list[Path]:
-    """Write what differs, whole or not at all; the paths that changed.
+    """Write the files that differ, each whole or not at all; return the paths that changed.
 
     Raises:
-        RightsError: a folder cannot be written to; or a file is somebody else's.
+        RightsError: a folder cannot be written to, or somebody else wrote a file that differs.
     """
     changed = []
     for path, text in files.items():
         found = _read(path)
         if found == text:
             continue
-        if found is not None and not _may_go(found, text):
+        if found is not None and not _may_replace(found, text):
             raise RightsError(f"{path} is not tunneld's own: move it away, or make a drop-in of what it changes")
         if text is None:
             remove([path])
@@ -81,8 +83,8 @@ def write(files: Mapping[Path, str | None]) -> list[Path]:
     return changed
 
 
-def _may_go(found: str, text: str | None) -> bool:
-    """What we wrote, or what somebody copied by hand from where we would."""
+def _may_replace(found: str, text: str | None) -> bool:
+    """Whether we wrote the text that was `found`, or somebody copied the unit file that we ship by hand."""
     return found.startswith(MARKS) or (bool(found) and text is not None and text.endswith(found))
 
 
@@ -90,7 +92,7 @@ def apply_system_files(files: Mapping[Path, str | None]) -> None:
     """Make the user and the folders that the system's services need.
 
     Raises:
-        UnavailableError: systemd's own programs for it are not there, or say no.
+        UnavailableError: systemd's programs for it are not installed, or fail.
     """
     for _, target, packaged, command in SYSTEM_FILES:
         if target not in files:
@@ -102,11 +104,14 @@ def apply_system_files(files: Mapping[Path, str | None]) -> None:
         except FileNotFoundError:
             raise UnavailableError(f"{command[0]} is not installed: it comes with systemd") from None
         if done.returncode:
-            raise UnavailableError(f"{command[0]} says: {' '.join(done.stderr.split())}")
+            raise UnavailableError(f"{command[0]} says: {one_line(done.stderr)}")
 
 
 def ours(service: Service, running: Iterable[str]) -> list[Path]:
-    """The files that nobody else uses once the service is gone; `running` are units that need no link for that."""
+    """Our files that no other service needs once this one is gone.
+
+    Services that start at boot are known by their links; `running` names those that run without one.
+    """
     files = [] if service.scope.user else [service.credentials_drop_in]
     if not service.others() | (set(running) - {service.unit}):
         files += [service.file, service.path_drop_in]
@@ -116,12 +121,12 @@ def ours(service: Service, running: Iterable[str]) -> list[Path]:
 
 
 def foreign(service: Service) -> list[Path]:
-    """Drop-ins that somebody else wrote for the service."""
+    """The drop-ins of the service that somebody else wrote."""
     return [path for path in sorted(service.drop_ins.glob("*.conf")) if not _is_ours(path)]
 
 
 def remove(paths: Iterable[Path]) -> list[Path]:
-    """Remove those that are ours, and folders that are empty then; the paths that are gone."""
+    """Remove those of the paths that are ours, and folders of drop-ins that are empty then; return what was removed."""
     gone = []
     for path in paths:
         if not _is_ours(path):

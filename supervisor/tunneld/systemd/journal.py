@@ -1,6 +1,6 @@
 """The journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram of fields for each entry.
 
-Standard library only: the command line asks as well, whether its complaints go into the journal.
+It needs the standard library only, since the command line uses it too: to know whether its errors go into the journal.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TextIO
 
 SOCKET = "/run/systemd/journal/socket"
 
-# Characters of a field. A datagram takes 200 KB, and nothing that we say should need more than this.
+# Characters of a field's value. A datagram holds 200 KB, and no text of ours needs more than this.
 LONGEST_FIELD = 16384
 
-# syslog(3)
+# The priorities of syslog(3), by the level of an event.
 PRIORITY = {"critical": 2, "error": 3, "exception": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether what is written there goes into the journal: $JOURNAL_STREAM names that very file (systemd.exec(5))."""
+    """Whether the journal reads this stream: $JOURNAL_STREAM has its device and inode (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -30,7 +30,10 @@ def is_journal(stream: TextIO) -> bool:
 
 
 def encoded(fields: Mapping[str, str]) -> bytes:
-    """An entry on the wire: `NAME=VALUE` lines; several lines come after their length (64 bits, little-endian)."""
+    """An entry on the wire: a line `NAME=VALUE` for each field.
+
+    A value of several lines stands behind its name's line and its length (64 bits, little-endian) instead.
+    """
     return b"".join(_field(name, value[:LONGEST_FIELD].encode(errors="replace")) for name, value in fields.items())
 
 
@@ -41,19 +44,19 @@ def _field(name: str, value: bytes) -> bytes:
 
 
 class Journal:
-    """Where entries go."""
+    """A socket to the journal."""
 
     def __init__(self, address: str = "") -> None:
         self._address = address or SOCKET
-        self._way = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def write(self, entry: bytes) -> bool:
-        """Whether the journal has this entry, as `encoded`; never waits, since a journal may hang and tunnels not."""
+        """Send an entry, as from encoded(); whether the journal has it. Never waits, since the journal may hang."""
         try:
-            self._way.sendto(entry, self._address)
+            self._socket.sendto(entry, self._address)
         except OSError:
             return False
         return True
 
     def close(self) -> None:
-        self._way.close()
+        self._socket.close()

@@ -1,4 +1,7 @@
-"""An event of the log as the journal keeps it: a sentence for a person, and a field for each of its values."""
+"""An event of the log as an entry of the journal: a message for a person, and a field for each value.
+
+Tested in tests/systemd/test_journal.py.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,30 @@ from collections.abc import Iterator, Mapping
 
 from tunneld.systemd.journal import PRIORITY, encoded
 
-# In the sentence already, or said by the entry's own fields.
-SAID = {"event", "level", "tunnel", "reason", "problem", "exception"}
+# Values that the message has already, or that have no place in it.
+NOT_IN_BRACKETS = {"event", "level", "tunnel", "reason", "problem", "exception"}
 
-# Seconds, as a person wants to know.
-DURATIONS = {"retry_in", "down_for", "lived", "silence"}
+# Values in seconds: the message gives them their unit.
+IN_SECONDS = {"retry_in", "down_for", "lived", "silence"}
 
 
 def entry(_: object, __: str, event: Mapping[str, object]) -> str:
-    """structlog's last step: the datagram, as text that `surrogateescape` turns into its bytes again."""
+    """structlog's last processor: the entry's datagram, as text that `surrogateescape` turns into bytes again."""
     return encoded(fields_of(event)).decode("utf-8", "surrogateescape")
 
 
 def fields_of(event: Mapping[str, object]) -> dict[str, str]:
-    """`session_lost` of `pi-home` becomes TUNNELD_EVENT, TUNNELD_TUNNEL, and so on, below the MESSAGE."""
+    """The fields of an entry: MESSAGE, PRIORITY, and TUNNELD_EVENT, TUNNELD_TUNNEL ... for the event's values."""
     values = {key: value for key, value in event.items() if key not in {"level", "exception"} and value is not None}
     return {
-        "MESSAGE": sentence(event),
+        "MESSAGE": message_of(event),
         "PRIORITY": str(PRIORITY.get(str(event.get("level")), PRIORITY["info"])),
         "SYSLOG_IDENTIFIER": "tunneld",
-        **{_name(key): str(value) for key, value in values.items()},
+        **{_field_name(key): str(value) for key, value in values.items()},
     }
 
 
-def sentence(event: Mapping[str, object]) -> str:
+def message_of(event: Mapping[str, object]) -> str:
     """`pi-home: session lost: relay.example.net:22 no longer answers (failure network, retry in 3.2 s)`."""
     words = str(event["event"])
     parts = [event.get("tunnel"), words.replace("_", " ") if words.isidentifier() else words]
@@ -42,11 +45,12 @@ def sentence(event: Mapping[str, object]) -> str:
 
 
 def _about(event: Mapping[str, object]) -> Iterator[str]:
+    """The values that stand in brackets at the message's end."""
     for key, value in event.items():
-        if key not in SAID and value is not None:
-            yield f"{key.replace('_', ' ')} {value}{' s' if key in DURATIONS else ''}"
+        if key not in NOT_IN_BRACKETS and value is not None:
+            yield f"{key.replace('_', ' ')} {value}{' s' if key in IN_SECONDS else ''}"
 
 
-def _name(key: str) -> str:
-    """A field's name: capitals, digits and underscores (systemd.journal-fields(7))."""
+def _field_name(key: str) -> str:
+    """A field's name has capitals, digits and underscores, and at most 64 of them (systemd.journal-fields(7))."""
     return "TUNNELD_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:56]

@@ -1,27 +1,28 @@
-"""A service of ours and where its files lie: names and paths alone, nothing is touched.
+"""A service of ours and where its files lie: names and paths. Nothing here is written.
 
 scope     the system's systemd (as root), or a user's own
-service   `tunneld@NAME.service`, one profile; or `tunneld.service`, every profile of the system in one process
+service   `tunneld@NAME.service`, which runs one profile; or `tunneld.service`, which runs all of the system's profiles
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunneld.profile.folders import config_home
 from tunneld.systemd.files import unit_files
 
-# Where packages put units; who has ours there needs no copy in /etc.
+# Where packages install units. If ours are there, /etc needs no copy.
 PACKAGED = ("/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd")
 
+# A file of the user's name in here: that user's services start at boot, and go on after the last logout (loginctl(1)).
 LINGER = Path("/var/lib/systemd/linger")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`units` is where we install; `packaged` where a package would have."""
+    """Whose systemd it is. `units` is the folder where we install units, `packaged` are those where a package would."""
 
     user: bool
     units: Path
@@ -29,25 +30,25 @@ class Scope:
 
     @property
     def control(self) -> str:
+        """How people call systemctl(1) for it."""
         return "systemctl --user" if self.user else "systemctl"
 
     @property
     def journal(self) -> str:
+        """How people call journalctl(1) for it."""
         return "journalctl --user" if self.user else "journalctl"
 
 
 def scope_of(uid: int) -> Scope:
-    """The system's for root, else the user's own."""
+    """The system's systemd for root, else this user's own."""
     if uid == 0:
         return Scope(False, Path("/etc/systemd/system"), tuple(Path(each, "system") for each in PACKAGED))
-    config = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(config) if os.path.isabs(config) else Path(os.path.expanduser("~/.config"))
-    return Scope(True, home / "systemd/user", tuple(Path(each, "user") for each in PACKAGED))
+    return Scope(True, config_home() / "systemd/user", tuple(Path(each, "user") for each in PACKAGED))
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`name` is the profile's, None for all of them in one process."""
+    """`name` is the profile's; None stands for all of the system's profiles in one process."""
 
     scope: Scope
     name: str | None
@@ -58,12 +59,12 @@ class Service:
 
     @property
     def short(self) -> str:
-        """As people type it."""
+        """The unit's name as people type it."""
         return self.unit.removesuffix(".service")
 
     @property
     def argument(self) -> str:
-        """For `tunneld enable` and `tunneld disable`."""
+        """The argument of `tunneld enable` and `tunneld disable` that means this service."""
         return self.name or "--all"
 
     @property
@@ -73,31 +74,32 @@ class Service:
 
     @property
     def source(self) -> Path:
-        """The unit file as we ship it."""
+        """Where we ship the unit file."""
         return unit_files() / ("user" if self.scope.user else ".") / self.template
 
     @property
     def file(self) -> Path:
-        """The unit file as we install it."""
+        """Where we install the unit file."""
         return self.scope.units / self.template
 
     @property
     def is_packaged(self) -> bool:
+        """Whether a package has installed the unit file."""
         return any((folder / self.template).exists() for folder in self.scope.packaged)
 
     @property
     def path_drop_in(self) -> Path:
-        """For all instances: where the program is."""
+        """The drop-in, for all instances, that says where the program is."""
         return self.scope.units / f"{self.template}.d" / "10-path.conf"
 
     @property
     def credentials_drop_in(self) -> Path:
-        """For this one: which files are lent to it."""
+        """The drop-in of this service that says which files are lent to it."""
         return self.scope.units / f"{self.unit}.d" / "20-credentials.conf"
 
     @property
     def drop_ins(self) -> Path:
-        """The folder of this one's drop-ins, whoever wrote them."""
+        """The folder of this service's drop-ins, whoever wrote them."""
         return self.credentials_drop_in.parent
 
     @property
@@ -106,22 +108,23 @@ class Service:
         return self.unit in self._links()
 
     def others(self) -> set[str]:
-        """Units of the same unit file that start at boot."""
+        """The other units of the same unit file that start at boot."""
         return self._links() - {self.unit}
 
     def rivals(self, names: Iterable[str]) -> list[Service]:
-        """The services that would run a tunnel of these names as well."""
+        """The other services that would run a tunnel with one of these names."""
         if self.name is None:
             return [Service(self.scope, name) for name in names]
         return [] if self.scope.user else [Service(self.scope, None)]
 
     def instance(self, name: str) -> Service:
-        """The service of this profile alone."""
+        """The service that runs this profile alone."""
         return Service(self.scope, name)
 
     def sibling(self) -> Service:
-        """Of the other unit file."""
+        """Any service of the other unit file."""
         return Service(self.scope, None if self.name is not None else "")
 
     def _links(self) -> set[str]:
+        """The units of this unit file that start at boot: `systemctl enable` makes a link for each."""
         return {link.name for link in self.scope.units.glob(f"*.wants/{self.template.replace('@', '@*')}")}

@@ -1,4 +1,4 @@
-"""Whether a running service was lent files that have changed since: systemd copies them when it starts one."""
+"""Whether the files that were lent to a running service have changed since systemd copied them, at its start."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from tunneld.profile import Profile
 from tunneld.systemd.credentials import credential_id, files_of
 from tunneld.systemd.service import Service
 
+# systemd puts the copies into a folder of the unit's name (systemd.exec(5), CREDENTIALS).
 COPIES = Path("/run/credentials")
 
 
 def is_stale(service: Service, profiles: Iterable[Profile]) -> bool:
-    """Whether a copy differs from its file, or is missing; only root can tell."""
+    """Whether a copy differs from its file, or is missing. It takes root to read the copies."""
     if service.scope.user:
         return False
     folder = COPIES / service.unit

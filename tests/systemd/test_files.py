@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason=
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The units where their program exists."""
+    """A folder with the units, whose program exists."""
     program = tmp_path / "tunneld"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -37,7 +37,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def analyze(*arguments: str | Path, user: bool = False) -> str:
-    """What systemd-analyze says, when it is content."""
+    """What systemd-analyze prints; it must succeed."""
     command = ["systemd-analyze", "--no-pager", *(["--user"] if user else []), *map(str, arguments)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": "/run", "SYSTEMD_COLORS": "0", "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -46,7 +46,7 @@ def analyze(*arguments: str | Path, user: bool = False) -> str:
 
 
 def settings(unit: str) -> dict[str, str]:
-    """The last value of each key."""
+    """Each key of the unit, with its last value."""
     lines = (unit_files() / unit).read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
@@ -78,7 +78,7 @@ def test_every_relaxation_is_explained(installed: Path, unit: str) -> None:
 
 
 def test_one_process_for_all_is_hardened_as_the_instances_are() -> None:
-    """The two units differ in what they run and where keys come from, in nothing else."""
+    """The two units differ only in what they run and in where keys come from."""
     instance, together = map(settings, SYSTEM)
     differing = {key for key in {**instance, **together} if instance.get(key) != together.get(key)}
     assert differing == {"Description", "ExecStart", "LoadCredential"}
@@ -86,7 +86,7 @@ def test_one_process_for_all_is_hardened_as_the_instances_are() -> None:
 
 @pytest.mark.parametrize("unit", ALL)
 def test_a_service_is_never_given_up_unless_only_a_person_can_help(unit: str) -> None:
-    """No start limit, always restarted, but for a wrong profile; told by the watchdog; never a core with keys in it."""
+    """No start limit; restarted after everything but a wrong profile; a watchdog; no core dump with keys in it."""
     held = settings(unit)
     assert (held["Type"], held["Restart"], held["StartLimitIntervalSec"]) == ("notify", "always", "0")
     assert held["RestartPreventExitStatus"].split() == ["78", "64"]

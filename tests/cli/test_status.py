@@ -25,7 +25,7 @@ DOWN = to_json(TunnelStatus(name="pi", state=State.BACKOFF, since=1, relay="rela
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only this folder is looked at."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    monkeypatch.setattr("tunneld.daemon.run_folder.SYSTEM", tmp_path)
+    monkeypatch.setattr("tunneld.daemon.run_folder.SYSTEM_FOLDER", tmp_path)
     return tmp_path
 
 

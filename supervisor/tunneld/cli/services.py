@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunneld.errors import TunneldError
-from tunneld.profile.folders import SYSTEM, name_of
+from tunneld.profile import folders
 
 if TYPE_CHECKING:
     from tunneld.systemd.service import Service
@@ -54,7 +54,7 @@ class Services:
                 found |= {each.split("@", 1)[1].removesuffix(".service") for each in units.in_memory(instances.unit)}
             found |= {each.split("@", 1)[1].removesuffix(".service") for each in instances.others()}
             if self._concerns(every, units):
-                found |= {name_of(file) for file in SYSTEM.glob("*.toml")}
+                found |= {folders.name_of(file) for file in folders.SYSTEM.glob("*.toml")}
         return found
 
     def of(self, name: str) -> UnitState | None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
-SYSTEM = Path("/run/tunneld")
+SYSTEM_FOLDER = Path("/run/tunneld")
 
 # The user as whom the system's services run, and who has that folder then; its group may look into it.
-SERVICE = "tunneld"
+SERVICE_USER = "tunneld"
 
 # sockaddr_un.sun_path holds 108 bytes, one of them the end (unix(7)).
-LONGEST_PATH = 107
+SUN_PATH_BYTES = 107
 
 
 def own_directory() -> Path:
@@ -29,14 +29,14 @@ def own_directory() -> Path:
     if given:
         return Path(given)
     if os.geteuid() == 0:
-        return SYSTEM
+        return SYSTEM_FOLDER
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(session, "tunneld") if session else Path(f"/tmp/tunneld-{os.geteuid()}")
 
 
 def directories() -> list[Path]:
     """Where a reader looks: the own folder, then the system's."""
-    return list(dict.fromkeys([own_directory(), SYSTEM]))
+    return list(dict.fromkeys([own_directory(), SYSTEM_FOLDER]))
 
 
 def prepare(folder: Path) -> Path:
@@ -62,7 +62,7 @@ def _trusted() -> set[int]:
     ours = {os.geteuid()}
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError):
-            ours.add(pwd.getpwnam(SERVICE).pw_uid)
+            ours.add(pwd.getpwnam(SERVICE_USER).pw_uid)
     return ours
 
 
@@ -72,9 +72,9 @@ def socket_path(folder: Path, name: str) -> Path:
         UsageError: longer than the kernel takes.
     """
     path = folder / f"{name}.sock"
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path)) > SUN_PATH_BYTES:
         raise UsageError(
-            f"{path} is too long for a socket (at most {LONGEST_PATH} bytes): give the profile a shorter name"
+            f"{path} is too long for a socket (at most {SUN_PATH_BYTES} bytes): give the profile a shorter name"
         )
     return path
 

@@ -12,9 +12,8 @@ import struct
 import termios
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
-from tunneld.demo.stdio import Output
 from tunneld.errors import TunneldError
 
 ROWS, COLUMNS = 24, 80
@@ -36,14 +35,30 @@ class NotShownError(TunneldError):
     """The terminal did not show what was waited for."""
 
 
+class _Screen(asyncio.Protocol):
+    """All that the program has shown so far; `news` is set at each change, and at the end."""
+
+    def __init__(self) -> None:
+        self.shown = bytearray()
+        self.has_ended = False
+        self.news = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.shown += data
+        self.news.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.has_ended = True
+        self.news.set()
+
+
 class Terminal:
-    """Runs `command` for as long as the context lasts."""
+    """Runs `command` on a pseudo terminal for as long as the context lasts."""
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
         self._command = command
         self._environment = dict(environment)
-        self._shown = bytearray()
-        self._news = asyncio.Event()
+        self._screen = _Screen()
 
     async def __aenter__(self) -> Self:
         self._keyboard, theirs = os.openpty()
@@ -62,13 +77,14 @@ class Terminal:
             raise
         finally:
             os.close(theirs)
-        self._screen = Output(os.dup(self._keyboard), write=self._show, ended=self._news.set)
+        output: IO[bytes] = os.fdopen(os.dup(self._keyboard), "rb", buffering=0)
+        self._reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: self._screen, output)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._screen.close()
+        self._reading.close()
         os.close(self._keyboard)  # which hangs up
         try:
             async with asyncio.timeout(END_TIME):
@@ -90,10 +106,10 @@ class Terminal:
         try:
             async with asyncio.timeout(within):
                 while not (match := re.search(pattern, self._text(since))):
-                    if self._screen.closed:
+                    if self._screen.has_ended:
                         raise NotShownError(f"it ended; {self._last_words()}")
-                    self._news.clear()
-                    await self._news.wait()
+                    self._screen.news.clear()
+                    await self._screen.news.wait()
                 return match
         except TimeoutError:
             raise NotShownError(f"it did not show {pattern!r} within {within:g} s; {self._last_words()}") from None
@@ -104,7 +120,7 @@ class Terminal:
         Raises:
             NotShownError: it is not.
         """
-        place, pressed = len(self._shown), asyncio.get_running_loop().time()
+        place, pressed = len(self._screen.shown), asyncio.get_running_loop().time()
         self.type(key)
         await self.shows(re.escape(key), within=within, since=place)
         return asyncio.get_running_loop().time() - pressed
@@ -121,12 +137,8 @@ class Terminal:
         except TimeoutError:
             raise NotShownError(f"it did not end within {within:g} s; {self._last_words()}") from None
 
-    def _show(self, data: bytes) -> None:
-        self._shown += data
-        self._news.set()
-
     def _text(self, since: int = 0) -> str:
-        return CONTROL.sub(b"", bytes(self._shown[since:])).decode(errors="replace")
+        return CONTROL.sub(b"", bytes(self._screen.shown[since:])).decode(errors="replace")
 
     def _last_words(self) -> str:
         words = " ".join(self._text().split())[-LAST_WORDS:]

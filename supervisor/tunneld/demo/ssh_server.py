@@ -65,6 +65,17 @@ class Server:
         """The line for a known_hosts file."""
         return f"[{self.settings.address}]:{self.port} {self.host_key.export_public_key('openssh').decode()}"
 
+    async def run(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run the program that a client asks for."""
+        guard = self.connections[session.channel.get_connection()]
+        program = ServerProgram(session, environment=guard.environment(), folder=_home())
+        self.programs.add(program)
+        try:
+            await program.run()
+        finally:
+            self.programs.discard(program)
+        await session.wait_closed()  # and what asyncssh has to tidy up then
+
     def drop(self) -> None:
         """Cut every connection without a word, as a dying relay does."""
         for connection in tuple(self.connections):
@@ -81,6 +92,7 @@ async def serve(settings: Settings) -> AsyncIterator[Server]:
         settings.port,
         config=[],
         server_factory=lambda: _Guard(server),
+        process_factory=server.run if settings.programs else None,
         server_host_keys=[host_key],
         password_auth=False,
         kbdint_auth=False,
@@ -137,13 +149,9 @@ class _Guard(asyncssh.SSHServer):
         self._connection.set_authorized_keys(self._keys)
         return True
 
-    def session_requested(self) -> ServerProgram:
-        return ServerProgram(
-            self._environment(),
-            folder=_home(),
-            allowed=self._settings.programs,
-            running=self._server.programs,
-        )
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        """Asked where programs are forbidden: a session that runs none, as sshd gives one with a forced command."""
+        return asyncssh.SSHServerSession()
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
         opens = self._settings.opens
@@ -210,7 +218,7 @@ class _Guard(asyncssh.SSHServer):
         permitted = self._permitted()
         return not permitted or any(permits(each, host, port) for each in permitted)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         assert self._connection is not None
         get = self._connection.get_extra_info
         client, own = get("peername")[:2], get("sockname")[:2]

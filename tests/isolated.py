@@ -44,7 +44,7 @@ def move_system_folders(folder: Path, put: Callable[[str, Path], None]) -> None:
     put("tunneld.cli.services.BOOTED", folder / "no-systemd")
 
 
-def _put(name: str, value: Path) -> None:
+def put(name: str, value: Path) -> None:
     from importlib import import_module
 
     module, _, constant = name.rpartition(".")
@@ -52,7 +52,7 @@ def _put(name: str, value: Path) -> None:
 
 
 if __name__ == "__main__":
-    move_system_folders(Path(os.environ[FOLDER]), _put)
+    move_system_folders(Path(os.environ[FOLDER]), put)
     from tunneld.cli import main
 
     sys.exit(main())

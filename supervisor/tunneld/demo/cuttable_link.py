@@ -7,7 +7,7 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-PIECE = 65536  # bytes
+PIECE_OF_STREAM = 65536  # bytes
 
 
 class CuttableLink:
@@ -72,7 +72,7 @@ class CuttableLink:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(PIECE):
+            while data := await reader.read(PIECE_OF_STREAM):
                 await self._whole.wait()
                 writer.write(data)
                 await writer.drain()

@@ -15,9 +15,9 @@ from pathlib import Path
 from tunneld.errors import UnavailableError
 
 # Seconds for a process to end by SIGTERM. mosh-server would try to reach its client for ten.
-PATIENCE = 0.5
+TERM_GRACE = 0.5
 # Bytes of the place for the folder. The agent makes a Unix socket 52 bytes below, and a socket's path has at most 107.
-LONGEST_PLACE = 55
+LONGEST_TMP = 55
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def private_folder() -> Iterator[Path]:
     """
     try:
         place = tempfile.gettempdir()
-        place = place if len(os.fsencode(place)) <= LONGEST_PLACE else "/tmp"
+        place = place if len(os.fsencode(place)) <= LONGEST_TMP else "/tmp"
         folder = Path(tempfile.mkdtemp(prefix="tunneld-demo-", dir=place))
     except OSError as error:
         raise UnavailableError(f"no room for a temporary folder: {error.strerror}; set TMPDIR to one") from None
@@ -84,7 +84,7 @@ def _end(folder: Path, number: signal.Signals) -> None:
 
 
 def _wait_for(processes: list[int]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TERM_GRACE
     while processes and (left := deadline - time.monotonic()) > 0:
         ended, _, _ = select.select(processes, [], [], left)
         processes = [each for each in processes if each not in ended]

@@ -1,11 +1,15 @@
 """A program that an SSH client has asked our own server to run: through /bin/sh, on pipes or on a pseudo terminal.
 
-asyncssh moves a terminal's bytes and a program's output, with their back pressure (`SSHServerProcess.redirect`). What is
-left to us is what it does not do: give the program a controlling terminal, report its status, and end its whole process
-group when the channel is gone. The input of a program on pipes is ours as well. asyncssh 2.24 would redirect it in two
-ways: to a pipe, where the end of file overtakes what a slow program has not read yet
-(`test_a_program_has_raw_pipes_and_its_own_exit_status` loses bytes), and to a stream, where a program that leaves its
-input unread ends the whole connection (`test_a_program_may_leave_its_input_unread`).
+asyncssh does the channel with its back pressure, and moves a terminal's bytes (`SSHServerProcess.redirect`). We give
+the program a controlling terminal, report its status, and end its whole process group when the channel is gone.
+
+Programs on pipes are not redirected, because asyncssh 2.24 does that badly. To a pipe, the end of file overtakes what
+a slow program has not read yet: `test_a_program_has_raw_pipes_and_its_own_exit_status` loses bytes. To a stream, a
+program that does not read its input ends the whole connection: `test_a_program_may_leave_its_input_unread`. From a
+pipe, an end of file after the channel's end is an exception in the event loop: `test_an_interrupt_leaves_nothing`
+reads it.
+
+Tested in tests/demo/test_ssh_server.py.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ The kernel hangs that terminal up when the leader ends. So its output ends with 
 program in the background (mosh-server, for example) still has the terminal open.
 """
 
-PIECE_OF_INPUT: Final = 65536  # bytes: what a Linux pipe holds
+PIECE_OF_PIPE: Final = 65536  # bytes: what a Linux pipe holds
 
 CHANNEL_GONE: Final = (OSError, asyncssh.Error)  # what asyncssh raises for whoever reads or waits then
 
@@ -37,7 +41,7 @@ NOT_STARTED: Final = 126  # the exit status of a shell that cannot start a comma
 
 
 class ServerProgram:
-    """The program of one session channel; `gone` is set once no process of ours is left of it."""
+    """The program of one session channel; `gone` is set once the program has ended, or could not start."""
 
     def __init__(
         self, session: asyncssh.SSHServerProcess[bytes], *, environment: Mapping[str, str], folder: str
@@ -59,9 +63,8 @@ class ServerProgram:
             self.gone.set()
 
     async def _on_pipes(self) -> Process:
-        (output, stdout), (errors, stderr) = os.pipe(), os.pipe()
-        await self._session.redirect(stdout=output, stderr=errors, send_eof=False)
-        return await self._spawn(self._command(), asyncio.subprocess.PIPE, stdout, stderr)
+        pipe = asyncio.subprocess.PIPE
+        return await self._spawn(self._command(), pipe, pipe, pipe)
 
     async def _on_terminal(self) -> Process:
         ours, theirs = os.openpty()
@@ -69,42 +72,43 @@ class ServerProgram:
         self._environment["SSH_TTY"] = os.ttyname(theirs)
         # asyncssh sets the terminal's size, now and at each change. A client's end of file is no key on a terminal.
         await self._session.redirect(stdin=ours, stdout=ours, send_eof=False, recv_eof=False)
-        return await self._spawn([BIN_SH, "-c", OPEN_TERMINAL, *self._command()], theirs, theirs, theirs)
+        try:
+            return await self._spawn([BIN_SH, "-c", OPEN_TERMINAL, *self._command()], theirs, theirs, theirs)
+        finally:
+            os.close(theirs)
 
     def _command(self) -> list[str]:
         command = self._session.command
         return [BIN_SH] if command is None else [BIN_SH, "-c", command]
 
     async def _spawn(self, command: list[str], stdin: int, stdout: int, stderr: int) -> Process:
-        """Start it in a process group of its own. Its descriptors are closed here, whether it starts or not."""
-        try:
-            return await asyncio.create_subprocess_exec(
-                *command,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                env=self._environment,
-                cwd=self._folder,
-                start_new_session=True,
-            )
-        finally:
-            for descriptor in {stdin, stdout, stderr} - {asyncio.subprocess.PIPE}:
-                os.close(descriptor)
+        """Start it in a process group of its own."""
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=self._environment,
+            cwd=self._folder,
+            start_new_session=True,
+        )
 
     async def _attend(self, program: Process) -> None:
         async with asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(self._feed(program))
             ending = tasks.create_task(self._report(program))
             leaving = tasks.create_task(self._session.channel.wait_closed())
-            typing = [tasks.create_task(self._feed(program, program.stdin))] if program.stdin is not None else []
             await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
             _signal_group(program, signal.SIGHUP)
             _signal_group(program, signal.SIGKILL)
             await program.wait()
-            for task in (ending, leaving, *typing):
+            for task in (feeding, ending, leaving):
                 task.cancel()
 
-    async def _feed(self, program: Process, stdin: asyncio.StreamWriter) -> None:
+    async def _feed(self, program: Process) -> None:
         """Pass the client's input on. What comes after the program has closed its input is thrown away."""
+        if (stdin := program.stdin) is None:
+            return
         try:
             while data := await self._read(program):
                 with contextlib.suppress(ConnectionError):
@@ -118,7 +122,7 @@ class ServerProgram:
         """The next piece of input; empty at its end. Signals of the client come in between, as exceptions."""
         while True:
             try:
-                return await self._session.stdin.read(PIECE_OF_INPUT)
+                return await self._session.stdin.read(PIECE_OF_PIPE)
             except asyncssh.SignalReceived as received:
                 if number := getattr(signal, f"SIG{received.signal}", None):
                     _signal_group(program, number)
@@ -129,14 +133,23 @@ class ServerProgram:
 
     async def _report(self, program: Process) -> None:
         """Tell how the program ended, once it has and everything that it wrote is on its way."""
+        async with asyncio.TaskGroup() as outputs:
+            outputs.create_task(_pass_on(program.stdout, self._session.stdout))
+            outputs.create_task(_pass_on(program.stderr, self._session.stderr))
         status = await program.wait()
-        with contextlib.suppress(*CHANNEL_GONE):
-            await self._session.stdout.drain()  # ends with the redirection: once nobody has the pipe's other end
-            await self._session.stderr.drain()
         if status < 0:
             self._session.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
         else:
             self._session.exit(status)
+
+
+async def _pass_on(output: asyncio.StreamReader | None, to: asyncssh.SSHWriter[bytes]) -> None:
+    """Until nobody has the other end of the pipe any more, or of the terminal, which asyncssh reads itself."""
+    with contextlib.suppress(*CHANNEL_GONE):
+        while output is not None and (data := await output.read(PIECE_OF_PIPE)):
+            to.write(data)
+            await to.drain()
+        await to.drain()  # a redirection holds this one until it has ended
 
 
 def _signal_group(program: Process, number: int) -> None:

@@ -30,7 +30,7 @@ from tunneld.demo.server_program import ServerProgram
 REAP_TIMEOUT = 5.0
 
 # Seconds in which a connection that holds a port must answer, when its key's owner comes for the port again.
-ANSWER_TIME = 1.0
+HOLDER_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,9 +249,9 @@ class _Keys(asyncssh.SSHAuthorizedKeys):
 
 
 async def _answers(connection: asyncssh.SSHServerConnection) -> bool:
-    """Whether its client says anything to a request that every client answers, within ANSWER_TIME."""
+    """Whether its client says anything to a request that every client answers, within HOLDER_TIMEOUT."""
     try:
-        async with asyncio.timeout(ANSWER_TIME):
+        async with asyncio.timeout(HOLDER_TIMEOUT):
             # What OpenSSH sends for ClientAliveInterval; asyncssh has no public name for it.
             await connection._make_global_request(b"keepalive@openssh.com")
     except TimeoutError:

@@ -23,8 +23,8 @@ from tunneld.profile import Profile, load
 # Relay and host are one machine, and mosh wants the same UDP port on both: so each has a loopback address of its own.
 RELAY, HOST = "127.0.0.1", "127.0.0.2"
 FIRST_TCP, FIRST_UDP, UDP_PORTS = 2222, 60001, 10
-LOOK = 0.05  # seconds between two looks at ports that are not ours
-TRIES = 50  # ports, or ranges of them, that are looked at
+PORT_POLL = 0.05  # seconds between two looks at ports that are not ours
+PORTS_TRIED = 50  # ports, or ranges of them, that are looked at
 
 PROFILE = """\
 [relay]
@@ -68,7 +68,7 @@ class Stage:
         for program in tuple(self.relay.programs):
             await program.gone.wait()
         while self.held_ports():  # noqa: ASYNC110 - no event: it is the kernel that knows, or another program's port
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(PORT_POLL)
 
     def held_ports(self) -> list[str]:
         """Those of the relay's ports that somebody still holds."""
@@ -154,15 +154,15 @@ def _mosh(folder: Path, *, listen: int, first: int) -> str:
 
 
 def _free_tcp() -> int:
-    for port in range(FIRST_TCP, FIRST_TCP + TRIES):
+    for port in range(FIRST_TCP, FIRST_TCP + PORTS_TRIED):
         if _is_free(socket.SOCK_STREAM, RELAY, port):
             return port
-    raise BusyError(f"no TCP port from {FIRST_TCP} to {FIRST_TCP + TRIES - 1} is free on {RELAY}")
+    raise BusyError(f"no TCP port from {FIRST_TCP} to {FIRST_TCP + PORTS_TRIED - 1} is free on {RELAY}")
 
 
 def _free_udp() -> int:
     """The first port of a range that is free on both addresses."""
-    for first in range(FIRST_UDP, FIRST_UDP + TRIES * UDP_PORTS, UDP_PORTS):
+    for first in range(FIRST_UDP, FIRST_UDP + PORTS_TRIED * UDP_PORTS, UDP_PORTS):
         ports = range(first, first + UDP_PORTS)
         if all(_is_free(socket.SOCK_DGRAM, address, port) for address in (RELAY, HOST) for port in ports):
             return first

@@ -19,10 +19,10 @@ from tunneld.errors import TunneldError
 from tunneld.tunnel.tunnel import Tunnel
 
 # Seconds for each thing that is waited for. Each takes one or two; a busy machine may need more.
-PATIENCE = 20.0
+STEP_TIMEOUT = 20.0
 # Seconds that the link stays cut, at least: longer than it takes to notice, shorter than a reader's patience.
-GAP = 6.0
-KEYS = "abcdefghijklmnopqrst"  # each another, so that its echo is known
+SHORTEST_CUT = 6.0
+KEYS_TO_MEASURE = "abcdefghijklmnopqrst"  # each another, so that its echo is known
 
 Mood = Literal["plain", "typed", "good", "bad"]
 
@@ -85,11 +85,11 @@ class Story:
         """One mosh session, before, during and after the cut."""
         self._say("person", f"$ {self._stage.mosh}", "typed")
         async with Terminal(shlex.split(self._stage.mosh), environment=self._stage.environment) as terminal:
-            await terminal.shows(r"pi\$", within=PATIENCE)
+            await terminal.shows(r"pi\$", within=STEP_TIMEOUT)
             self._say("person", "is on the host: mosh shows its prompt")
             terminal.type("echo hello-$$\r")
             self._say("person", "types: echo hello-$$", "typed")
-            shell = (await terminal.shows(r"hello-(\d+)\D", within=PATIENCE))[1]
+            shell = (await terminal.shows(r"hello-(\d+)\D", within=STEP_TIMEOUT))[1]
             self._say("person", f"reads: hello-{shell}", "good")
             await self._measure(terminal)
             self._crossed()
@@ -99,7 +99,7 @@ class Story:
             await self._pause()
             terminal.type("exit\r")
             self._say("person", "types: exit", "typed")
-            if await terminal.ended(within=PATIENCE) != 0:
+            if await terminal.ended(within=STEP_TIMEOUT) != 0:
                 raise DemoError("mosh ended with an error")
 
     async def _cut_and_mend(self, terminal: Terminal, shell: str) -> None:
@@ -110,19 +110,19 @@ class Story:
         terminal.type("echo typed-in-the-dark-$$\r")
         self._say("person", "types on: echo typed-in-the-dark-$$", "typed")
         await self._until("backoff_ended")
-        await asyncio.sleep(cut_at + GAP - now())
+        await asyncio.sleep(cut_at + SHORTEST_CUT - now())
         self._stage.link.mend()
         self._say("link", f"whole again, after {now() - cut_at:.0f} s", "good")
         await self._up()
-        found = await terminal.shows(r"typed-in-the-dark-(\d+)\D", within=PATIENCE)
+        found = await terminal.shows(r"typed-in-the-dark-(\d+)\D", within=STEP_TIMEOUT)
         if found[1] != shell:
             raise DemoError(f"another shell answers after the cut: {found[1]}, and {shell} before")
         self._say("person", f"reads: typed-in-the-dark-{shell}: the same mosh session, the same shell", "good")
 
     async def _measure(self, terminal: Terminal) -> None:
-        echoes = [1000 * await terminal.echo(key, within=PATIENCE) for key in KEYS]
+        echoes = [1000 * await terminal.echo(key, within=STEP_TIMEOUT) for key in KEYS_TO_MEASURE]
         terminal.type("\x15")  # Ctrl-U empties the line
-        text = f"{len(KEYS)} keys, each shown after {statistics.median(echoes):.0f} ms (median; the slowest"
+        text = f"{len(KEYS_TO_MEASURE)} keys, each shown after {statistics.median(echoes):.0f} ms (median; the slowest"
         self._say("person", f"{text} {max(echoes):.0f} ms)")
 
     def _crossed(self) -> None:
@@ -136,7 +136,7 @@ class Story:
     async def _stopped(self) -> None:
         await self._until("tunnel_stopped")
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STEP_TIMEOUT):
                 await self._stage.relay_is_quiet()
         except TimeoutError:
             held = ", ".join(self._stage.held_ports()) or "the agent"
@@ -146,7 +146,7 @@ class Story:
     async def _until(self, wanted: str) -> None:
         """Tell the tunnel's events, up to the one that is wanted."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STEP_TIMEOUT):
                 while True:
                     at, event = await self._events.next()
                     if told := told_as(event):
@@ -154,7 +154,7 @@ class Story:
                     if event["event"] == wanted:
                         return
         except TimeoutError:
-            raise DemoError(f"{wanted} did not happen within {PATIENCE:g} s; {self._trouble()}") from None
+            raise DemoError(f"{wanted} did not happen within {STEP_TIMEOUT:g} s; {self._trouble()}") from None
 
     def _trouble(self) -> str:
         status = self._tunnel.status()

@@ -8,6 +8,7 @@ import pytest
 
 from tunneld.errors import ProfileError
 from tunneld.profile import directories, find, folders, found, load
+from tunneld.profile.folders import SYSTEM
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_the_users_folder_comes_first(both_folders: tuple[Path, Path]) -> None:
 def test_the_folder_is_under_dot_config_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So says the XDG base directory specification, and that a relative XDG_CONFIG_HOME is to be ignored."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(folders, "SYSTEM", SYSTEM)  # as it was before the tests' machine
     expected = (tmp_path / ".config/tunneld/profiles", Path("/etc/tunneld/profiles"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert directories() == expected

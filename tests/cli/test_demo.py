@@ -31,7 +31,7 @@ STORY = [
     r"3 keys, each shown after \d+ ms",
     r"tunnel +has carried [1-9]\d* of mosh's datagrams to the host, and [1-9]\d* back",
     r"link +CUT:",
-    r"person +types on:",
+    r"person +goes on typing:",
     r"tunnel +DOWN: .* silent.*; tries again at once",
     r"tunnel +dialing again",
     r"link +whole again",
@@ -132,7 +132,7 @@ async def test_an_interrupt_leaves_nothing(short: Path, moment: str, number: sig
         process.send_signal(number)  # an impatient one
         _, errors = await process.communicate()
     assert process.returncode == code
-    assert errors.decode().strip() == "interrupted: everything is ended and removed"
+    assert errors.decode().strip() == "interrupted: every process has ended, and the folder is gone"
     nothing_left(text, short)
 
 

@@ -77,7 +77,7 @@ def test_the_module_is_the_command() -> None:
     ("words", "said"),
     [
         (["stauts"], "tunneld: unknown command 'stauts': did you mean 'status'?"),
-        (["xyzzy"], "tunneld: unknown command 'xyzzy': there are run, status, enable, disable, demo, mosh, profile"),
+        (["xyzzy"], "tunneld: unknown command 'xyzzy': write one of run, status, enable, disable, demo, mosh, profile"),
         (["--nope"], "tunneld: unrecognized arguments: --nope (see `tunneld --help`)"),
         (["--vers"], "tunneld: unrecognized arguments: --vers (see `tunneld --help`)"),
         (

@@ -87,7 +87,7 @@ def service_line(state: UnitState) -> str:
 
 def _how(state: UnitState) -> str:
     if state.sub == "auto-restart":
-        return f"ended with exit code {state.exit_code}, and systemd starts it again"
+        return f"being restarted after exit code {state.exit_code}"
     if state.active == "failed":
         return f"failed with exit code {state.exit_code}" if state.result == "exit-code" else f"failed ({state.result})"
     return {"active": "running", "inactive": "stopped", "activating": "starting"}.get(state.active, state.active)

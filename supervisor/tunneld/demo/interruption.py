@@ -1,7 +1,4 @@
-"""Signals that end the demo.
-
-Tested in tests/cli/test_demo.py.
-"""
+"""Signals that end the demo."""
 
 from __future__ import annotations
 

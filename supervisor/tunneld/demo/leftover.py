@@ -1,7 +1,4 @@
-"""What must not outlive the demo: its folder, and every process that has this folder as its home.
-
-Tested in tests/cli/test_demo.py.
-"""
+"""What must not outlive the demo: its folder, and every process that has this folder as its home."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A program on a pseudo terminal. The demo types there and reads the screen, as a person would.
-
-Tested in tests/cli/test_demo.py.
-"""
+"""A program on a pseudo terminal. The demo types there and reads the screen, as a person would."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Server:
 
     async def run(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run the program that a client asks for."""
-        guard = self.connections[session.channel.get_connection()]
+        guard = self.connections[cast(asyncssh.SSHServerConnection, session.channel.get_connection())]
         program = ServerProgram(session, environment=guard.environment(), folder=_home())
         self.programs.add(program)
         try:

@@ -1,15 +1,38 @@
-"""What tests of tunnels are given: a relay of their own, a journal to read, and a clock that they set."""
+"""What all tests share: a folder of the system that is not the machine's, a relay, a journal to read, and a clock."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from tests import isolated
 from tests.sshd import Sshd
 from tests.tunnel.supervised import running_relay
 from tests.virtual import Journal, VirtualTime
+
+# Hypothesis fails an example that takes longer than 200 ms. On a busy machine any of them may.
+settings.register_profile("tunneld", deadline=None)
+settings.load_profile("tunneld")
+
+
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path | None]:
+    """The folder that stands for the whole machine, a home included. The lab makes machines itself."""
+    if request.node.get_closest_marker("lab") is not None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="t") as name:  # short, since Unix sockets are made below it
+        folder = Path(name)
+        for variable in isolated.FOREIGN:
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in isolated.environment(folder).items():
+            monkeypatch.setenv(variable, value)
+        isolated.move_system_folders(folder, monkeypatch.setattr)
+        yield folder
 
 
 @pytest.fixture

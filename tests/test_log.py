@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from tests.datagrams import inbox
+from tunneld.cli.run import LOG_FORMATS
 from tunneld.log import configure, logger
 
 
@@ -121,7 +122,7 @@ def test_json_is_one_object_a_line() -> None:
     assert "RuntimeError: two" in line["exception"]
 
 
-@pytest.mark.parametrize("format", ["console", "logfmt", "json"])
+@pytest.mark.parametrize("format", LOG_FORMATS)
 def test_tracebacks_never_show_local_variables(format: str) -> None:
     """A key in a local variable stays out of the log, in every format."""
     out = io.StringIO()

@@ -1,6 +1,8 @@
-"""What can go wrong, in words for a person, and the exit code that a script sees.
+"""What can go wrong: the text is for a person, the exit code for a script.
 
-Exit codes follow sysexits(3), so that systemd and shell scripts can tell them apart.
+The exit codes are those of sysexits(3), so that systemd and shell scripts can tell the errors apart.
+
+Tested in tests/cli/test_main.py.
 """
 
 from __future__ import annotations
@@ -12,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class TunneldError(Exception):
-    """A fault that its text explains to the user; the command line prints it and never a traceback."""
+    """An error whose text is for the user. The command line prints that text, and no traceback."""
 
     exit_code: ClassVar[int] = 70  # EX_SOFTWARE: nothing more exact is known
 
 
 class UsageError(TunneldError):
-    """The command line asks for something that does not exist."""
+    """The command line makes no sense, or asks for something that does not exist."""
 
     exit_code = 64  # EX_USAGE
 
 
 class UnavailableError(TunneldError):
-    """Something that the command needs is not there: a daemon, a bus, a program."""
+    """Something that the command needs is missing: a daemon, a bus, a program."""
 
     exit_code = 69  # EX_UNAVAILABLE
 
@@ -42,7 +44,10 @@ class RightsError(TunneldError):
 
 
 class Problem(NamedTuple):
-    """One thing wrong in a profile. `line` counts from 1; `key` is dotted (`forward[2].listen`), empty for the file."""
+    """One mistake in a profile.
+
+    `line` counts from 1. `key` is dotted (`forward[2].listen`); it is empty where the whole file is meant.
+    """
 
     file: Path
     line: int
@@ -55,7 +60,7 @@ class Problem(NamedTuple):
 
 
 class ProfileError(TunneldError):
-    """Every problem of one or more profiles, a line each."""
+    """All problems of one or more profiles, each on a line of its own."""
 
     exit_code = 78  # EX_CONFIG
 

@@ -1,8 +1,8 @@
-"""The log: one event per transition, in past tense, with `tunnel=`; structlog over the standard library's handlers.
+"""The log: one event for each transition, in the past tense, with `tunnel=`; structlog on top of the standard library.
 
-On a terminal lines are for reading, elsewhere logfmt; JSON on request; the journal gets sentences and fields of its own
-(`journalctl TUNNELD_TUNNEL=pi-home`). asyncssh and asyncio say their warnings in the same format. Tracebacks are the
-plain ones: others print local variables, and keys are among those.
+On a terminal, lines are made for reading; elsewhere they are logfmt, or JSON on request. The journal gets sentences
+with fields of its own (`journalctl TUNNELD_TUNNEL=pi-home`). The warnings of asyncssh and asyncio have the same format.
+Tracebacks are Python's plain ones: fancier ones print local variables, and some of those are keys.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from tunneld.core.printable import escaped
 from tunneld.systemd.journal import Journal, is_journal
 from tunneld.systemd.journal_entry import entry
 
-FORMATS = ("console", "logfmt", "json")
-
 
 def configure(format: str | None = None, *, stream: TextIO | None = None, debug: bool = False) -> None:
-    """Set the process's log up.
+    """Set up the log of this process.
 
-    `format` is one of FORMATS; None asks whether `stream` (stderr) is a terminal or the journal's.
+    Args:
+        format: `console`, `logfmt` or `json`. None: sentences for the journal, if `stream` leads there; else `console`
+            on a terminal, and `logfmt` anywhere else.
+        stream: where the lines go. None: stderr.
+        debug: whether events of the level `debug` are logged too.
     """
     stream = sys.stderr if stream is None else stream
     journal = is_journal(stream)
@@ -38,18 +41,21 @@ def configure(format: str | None = None, *, stream: TextIO | None = None, debug:
     )
     output = logging.StreamHandler(stream)
     if journal and format is None:
-        output = Entries(stream, _formatter(shared, [structlog.processors.format_exc_info, entry]))
+        output = JournalOutput(stream, _formatter(shared, [structlog.processors.format_exc_info, entry]))
     output.setFormatter(_formatter(shared, _ending(chosen, stream)))
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(logging.WARNING)
-    logging.getLogger("tunneld").setLevel(logging.DEBUG)  # structlog has filtered by then
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # below that it tells every channel's life
-    logging.raiseExceptions = False  # a terminal that was closed must not end the tunnels
+    logging.getLogger("tunneld").setLevel(logging.DEBUG)  # structlog has already filtered by level
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # below that, it logs the life of each channel
+    logging.raiseExceptions = False  # a closed terminal must not end the tunnels
 
 
-class Entries(logging.StreamHandler[TextIO]):
-    """Native entries for the journal; if it does not take one, a line on `stream`, which leads there as well."""
+class JournalOutput(logging.StreamHandler[TextIO]):
+    """Writes native entries for the journal. An entry that the journal does not take goes to `stream`, as a line.
+
+    `stream` leads to the journal as well. systemd keeps it open while the journal restarts.
+    """
 
     def __init__(self, stream: TextIO, native: logging.Formatter) -> None:
         super().__init__(stream)
@@ -66,7 +72,7 @@ class Entries(logging.StreamHandler[TextIO]):
 
 
 def logger() -> FilteringBoundLogger:
-    """The daemon's logger, as configure() set it up."""
+    """The logger of the daemon, as configure() has set it up."""
     log: FilteringBoundLogger = structlog.get_logger("tunneld")
     return log
 
@@ -78,7 +84,7 @@ def _formatter(shared: list[Processor], ending: list[Processor]) -> logging.Form
 
 
 def _shared(format: str | None) -> list[Processor]:
-    """What happens to every event, ours or another library's. No format: no time, since the journal has a better."""
+    """What happens to each event, ours or a library's. None: without a time, which the journal knows better."""
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
     if format is not None:
         shared.append(
@@ -88,7 +94,7 @@ def _shared(format: str | None) -> list[Processor]:
 
 
 def _ending(format: str, stream: TextIO) -> list[Processor]:
-    """From an event to its line."""
+    """What makes a line of an event."""
     if format == "console":
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain, sort_keys=False)]
@@ -102,16 +108,10 @@ def _ending(format: str, stream: TextIO) -> list[Processor]:
 
 
 def _rounded(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Seconds to a tenth: nobody reads further."""
+    """Numbers are seconds, and nobody reads more than tenths."""
     return {key: round(value, 1) if isinstance(value, float) else value for key, value in event.items()}
 
 
 def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A relay's own words go into the log; its escape sequences must not reach a terminal."""
-    return {key: _escaped(value) if isinstance(value, str) else value for key, value in event.items()}
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """A relay's own words go into the log. Escape sequences in them must not reach a terminal."""
+    return {key: escaped(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.isolated import TUNNELD
 from tunneld import __version__
 from tunneld.cli import COMMANDS, main
 from tunneld.errors import BusyError, TunneldError, UnavailableError
@@ -76,7 +77,7 @@ def test_the_module_is_the_command() -> None:
     ("words", "said"),
     [
         (["stauts"], "tunneld: unknown command 'stauts': did you mean 'status'?"),
-        (["xyzzy"], "tunneld: unknown command 'xyzzy': there are run, status, enable, disable, demo, mosh, profile"),
+        (["xyzzy"], "tunneld: unknown command 'xyzzy': write one of run, status, enable, disable, demo, mosh, profile"),
         (["--nope"], "tunneld: unrecognized arguments: --nope (see `tunneld --help`)"),
         (["--vers"], "tunneld: unrecognized arguments: --vers (see `tunneld --help`)"),
         (
@@ -164,7 +165,7 @@ def test_a_reader_that_went_away_is_no_error(words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        command = [sys.executable, "-m", "tunneld", *words]
+        command = [*TUNNELD, *words]
         done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered)
     finally:
         os.close(writing)
@@ -200,5 +201,5 @@ def test_every_command_keeps_the_frames_promise(name: str) -> None:
 def test_a_full_disk_under_stderr_does_not_change_the_exit_code() -> None:
     """The words are lost, and whoever started us still learns how it ended."""
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, "-m", "tunneld", "status", "nobody"], stderr=full, check=False)
+        done = subprocess.run([*TUNNELD, "status", "nobody"], stderr=full, check=False)
     assert done.returncode == 69

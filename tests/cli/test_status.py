@@ -1,4 +1,4 @@
-"""`tunneld status` against daemons of every sort; the one that works is in tests/test_daemon.py."""
+"""`tunneld status` against daemons that misbehave in every way; tests/daemon/test_daemon.py has one that works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOWN = to_json(TunnelStatus(name="pi", state=State.BACKOFF, since=1, relay="rela
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only this folder is looked at."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    monkeypatch.setattr("tunneld.daemon.run_folder.SYSTEM", tmp_path)
+    monkeypatch.setattr("tunneld.daemon.run_folder.SYSTEM_FOLDER", tmp_path)
     return tmp_path
 
 
@@ -118,7 +118,7 @@ def test_a_folder_that_we_may_not_enter_hides_no_tunnel(run_folder: Path, monkey
     monkeypatch.setattr(status, "_is_hidden", lambda folder: folder == run_folder)
     for name in ("pi", None):
         with pytest.raises(
-            RightsError, match=rf"{run_folder} are .* ask as root, or as a member of the group {run_folder.group()}"
+            RightsError, match=rf"{run_folder} belong to .* as root, or as a member of the group {run_folder.group()}"
         ):
             run(name)
 
@@ -132,5 +132,5 @@ def test_a_socket_that_we_may_not_open_is_said(run_folder: Path, monkeypatch: py
         raise PermissionError
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    with pytest.raises(RightsError, match=r"ask as root$"):
+    with pytest.raises(RightsError, match=r"run `tunneld status` as root$"):
         run("pi")

@@ -7,13 +7,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.isolated import TUNNELD
 from tests.sshd import Sshd, descendants, free_port
 from tests.tunnel.supervised import echoing, has_settled, is_free, line, sockets
 from tests.virtual import Journal
@@ -77,7 +77,7 @@ class Process:
 
 @contextlib.asynccontextmanager
 async def tunneld(*arguments: str | Path) -> AsyncIterator[Process]:
-    command = [sys.executable, "-m", "tunneld", *map(str, arguments)]
+    command = [*TUNNELD, *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
         yield Process(process)
@@ -94,7 +94,7 @@ def daemon(*profiles: Path) -> contextlib.AbstractAsyncContextManager[Process]:
 async def command(*arguments: str) -> tuple[int, str, str]:
     """One `tunneld` command: its exit code, its output, its complaints."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tunneld", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *TUNNELD, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, complaints = await process.communicate()
     assert process.returncode is not None

@@ -14,7 +14,7 @@ import pytest
 from tests.daemon.test_daemon import command, status_of, tunneld, write_profile
 from tests.datagrams import Inbox, inbox
 from tests.sshd import Sshd, free_port
-from tunneld.daemon.systemd_line import BEAT
+from tunneld.daemon.systemd_line import LINE_INTERVAL
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ async def test_a_life_under_systemd(systemd: Inbox, tmp_path: Path, relay: Sshd)
     right = file.read_text()
     async with tunneld("run", file, "--log-format", "json") as running:
         await systemd.hears("READY=1")
-        async with asyncio.timeout(BEAT - 1):  # a move is told at once
+        async with asyncio.timeout(LINE_INTERVAL - 1):  # a move is told at once
             up = await systemd.hears("STATUS=up")
         assert up.endswith(f" to 127.0.0.1:{relay.port}; {listen} to 9")
         file.write_text(right + "\n[keepalive]\ninterval = -1\n")

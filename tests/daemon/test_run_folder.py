@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 
 from tunneld.daemon import run_folder
-from tunneld.daemon.run_folder import TunnelLock, directories, own_directory, prepare, socket_path
+from tunneld.daemon.run_folder import SYSTEM_FOLDER, TunnelLock, directories, own_directory, prepare, socket_path
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
 HOLD = """
 import pathlib, sys
 from tunneld.daemon.run_folder import TunnelLock
-claim = TunnelLock(pathlib.Path(sys.argv[1]), "pi")
+lock = TunnelLock(pathlib.Path(sys.argv[1]), "pi")
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture(autouse=True)
-def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that names no folder."""
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that names no folder, and the system's real one, which these tests only name."""
+    monkeypatch.setattr(run_folder, "SYSTEM_FOLDER", Path("/run/tunneld"))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
 
@@ -37,8 +38,9 @@ def test_root_uses_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system daemon is where system daemons are, whatever session root has."""
     user(monkeypatch, 0)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
-    assert own_directory() == Path("/run/tunneld")
-    assert directories() == [Path("/run/tunneld")]
+    assert str(SYSTEM_FOLDER) == "/run/tunneld"
+    assert own_directory() == SYSTEM_FOLDER
+    assert directories() == [SYSTEM_FOLDER]
 
 
 def test_a_user_uses_their_session_and_looks_at_the_system_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,7 @@ def test_root_shares_the_services_folder(tmp_path: Path, monkeypatch: pytest.Mon
     os.chown(folder, 65534, 65534)
     with pytest.raises(RightsError, match="belongs to"):
         prepare(folder)
-    monkeypatch.setattr(run_folder, "SERVICE", "nobody")
+    monkeypatch.setattr(run_folder, "SERVICE_USER", "nobody")
     claim = TunnelLock(prepare(folder), "pi")
     assert (folder / "pi.lock").stat().st_uid == 65534
     claim.release()
@@ -161,7 +163,7 @@ def test_a_user_does_not_trust_the_services_folder(tmp_path: Path, monkeypatch: 
     """Only root looks for the service's user."""
     folder = tmp_path / "tunneld"
     folder.mkdir()
-    monkeypatch.setattr(run_folder, "SERVICE", "root")
+    monkeypatch.setattr(run_folder, "SERVICE_USER", "root")
     user(monkeypatch, os.geteuid() + 1)
     with pytest.raises(RightsError, match="belongs to"):
         prepare(folder)

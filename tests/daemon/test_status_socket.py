@@ -80,7 +80,7 @@ async def test_many_clients_are_answered(tmp_path: Path) -> None:
 
 async def test_clients_that_never_read_are_bounded_and_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With answers larger than the kernel's buffer, clients that read nothing hold a few places, for a short time."""
-    monkeypatch.setattr(status_socket, "PATIENCE", 0.2)
+    monkeypatch.setattr(status_socket, "STATUS_SEND_TIMEOUT", 0.2)
     path = tmp_path / "pi.sock"
     loop = asyncio.get_running_loop()
     async with answering(path, "x" * 2_000_000) as answers:

@@ -50,8 +50,8 @@ async def test_a_loop_that_hangs_gives_no_sign_of_life(systemd: Inbox) -> None:
 
 async def test_news_is_told_at_once_and_what_follows_it_soon(systemd: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A move of a tunnel does not wait for the beat; nor does mosh, which gets ready a moment later."""
-    monkeypatch.setattr(systemd_line, "SETTLING", 0.05)
-    monkeypatch.setattr(systemd_line, "BEAT", 1000.0)
+    monkeypatch.setattr(systemd_line, "SECOND_LINE_DELAY", 0.05)
+    monkeypatch.setattr(systemd_line, "LINE_INTERVAL", 1000.0)
     said = ["dialing"]
     told = SystemdLine(NotifySocket({"NOTIFY_SOCKET": systemd.address}), lambda: said[-1])
     async with asyncio.TaskGroup() as tasks:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tunneld.daemon.threads import MOST, Threads
+from tunneld.daemon.threads import MOST_THREADS, Threads
 
 
 async def test_results_and_errors_come_back() -> None:
@@ -50,8 +50,8 @@ async def test_beyond_the_bound_work_waits_its_turn() -> None:
     executor = Threads()
     try:
         before = threading.active_count()
-        held = [executor.submit(may_end.wait) for _ in range(3 * MOST)]
-        assert threading.active_count() - before <= MOST
+        held = [executor.submit(may_end.wait) for _ in range(3 * MOST_THREADS)]
+        assert threading.active_count() - before <= MOST_THREADS
     finally:
         may_end.set()
     assert all(await asyncio.gather(*map(asyncio.wrap_future, held)))

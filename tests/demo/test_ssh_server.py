@@ -42,6 +42,31 @@ async def test_a_program_that_does_not_read_holds_its_sender(connection: Connect
     assert int(str(done.stdout)) == 2_000_000
 
 
+async def test_a_program_may_leave_its_input_unread(server: Server, connection: Connection) -> None:
+    """It has its exit status, its channel closes, and the connection stays: the next program gets all of its input."""
+    for _ in range(5):
+        assert (await connection.run("exit 3", input="x" * 5_000_000)).exit_status == 3
+        assert (await connection.run("exec <&-; sleep 0.05; exit 4", input="x" * 500_000)).exit_status == 4
+    assert (await connection.run("wc -c", input="x" * 2_000_000)).stdout == "2000000\n"
+    await until(lambda: not server.programs)
+
+
+async def test_a_signal_of_the_client_reaches_the_program(connection: Connection) -> None:
+    """And all that the program has started, since it goes to the whole process group."""
+    process = await connection.create_process("trap 'exit 5' TERM; (echo ready; exec sleep 1000)")
+    assert await process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert (await process.wait()).exit_status == 5
+
+
+async def test_a_program_that_cannot_start_is_told(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """126, as a shell says it; here the home is missing."""
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    assert (await connection.run("true")).exit_status == 126
+
+
 async def test_the_whole_process_group_ends_with_the_channel(server: Server, connection: Connection) -> None:
     """Also what the program has started, and also when it ignores the hang-up."""
     process = await connection.create_process("trap '' HUP; sleep 1000 & echo $!; wait")

@@ -9,26 +9,14 @@ import contextlib
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.until import wait_until as wait_until  # many files of the lab take it from here
+
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
-
-
-def wait_until(true: Callable[[], object], *, what: str, timeout: float = 10, every: float = 0.01) -> None:
-    """Return as soon as `true()` holds, asked every `every` seconds.
-
-    Raises:
-        TimeoutError: it did not within `timeout` seconds; the text says `what` was awaited.
-    """
-    deadline = time.monotonic() + timeout
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout:g} s")
-        time.sleep(every)
 
 
 class Machine:

@@ -8,6 +8,7 @@ import pytest
 
 from tunneld.errors import ProfileError
 from tunneld.profile import find_profile, folders, load, profile_files, profile_folders
+from tunneld.profile.folders import SYSTEM_PROFILES
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_the_users_folder_comes_first(both_folders: tuple[Path, Path]) -> None:
 def test_the_folder_is_under_dot_config_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the XDG Base Directory Specification says, which also says to ignore a relative XDG_CONFIG_HOME."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(folders, "SYSTEM_PROFILES", SYSTEM_PROFILES)  # as it was before the tests' machine
     expected = (tmp_path / ".config/tunneld/profiles", Path("/etc/tunneld/profiles"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert profile_folders() == expected

@@ -1,11 +1,14 @@
-"""The command line: `tunneld COMMAND ...`, one module per command, and nothing imported before it is chosen.
+"""The command line: `tunneld COMMAND ...`. Each command is a module, which is imported only when it is chosen.
 
 A command lives in `tunneld/cli/NAME.py`, has a row in COMMANDS, and offers two functions:
 
-    def add(parser: argparse.ArgumentParser) -> None    # its arguments, on a parser that is its own
-    def run(args: argparse.Namespace) -> int            # does it; the result is the exit code
+    def add(parser: argparse.ArgumentParser) -> None    # adds the command's arguments to a parser of its own
+    def run(args: argparse.Namespace) -> int            # does the work, and returns the exit code
 
-`run` prints results on stdout and raises TunneldError for what the user should know; main() says it on stderr.
+`run` prints its results on stdout. It raises TunneldError for what the user should know, and main() prints the text of
+that error on stderr.
+
+Tested in tests/cli/test_main.py.
 """
 
 from __future__ import annotations
@@ -19,29 +22,29 @@ from importlib import import_module
 
 from tunneld import __version__
 from tunneld.cli.arguments import Parser, unknown
+from tunneld.core.printable import one_line
 from tunneld.errors import ProfileError, TunneldError, UsageError
 
 # The help texts live here, so that `tunneld --help` imports no command.
 COMMANDS = {
-    "run": "hold the tunnels of these profiles, in the foreground",
-    "status": "say how the tunnels are doing",
-    "enable": "make a profile a systemd service that starts at boot",
-    "disable": "stop such a service, and remove it",
-    "demo": "run a tunnel with mosh through it, on this machine alone",
-    "mosh": "mosh to whatever ssh reaches, over the best path there is",
-    "profile": "check, show and describe profiles",
+    "run": "keep the tunnels of one or more profiles up, in the foreground",
+    "status": "show how the running tunnels are",
+    "enable": "make a profile a systemd service, which starts at boot",
+    "disable": "stop the systemd service of a profile, and remove it",
+    "demo": "show a tunnel, and mosh through it, on this machine alone",
+    "mosh": "open a mosh session to any host that ssh reaches",
+    "profile": "check or print profiles",
 }
 
-# What follows `--` is a program's, and comes as `args.command_line`.
+# For these commands, the words after `--` are a program to run; they come as `args.command_line`.
 RUNS_A_PROGRAM = {"mosh"}
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 READER_GONE = 141  # 128 + SIGPIPE, as shells report it
-FAULT = 70  # EX_SOFTWARE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and answer its exit code; errors become text on stderr, never a traceback."""
+    """Run one command and return its exit code. An error becomes text on stderr, never a traceback."""
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(error)
     finally:
-        _forget_unsaid()
+        _discard_unwritten()
 
 
 def _run(argv: list[str]) -> int:
@@ -72,10 +75,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _parser(chosen: str | None) -> Parser:
-    """The parser of everything, with the arguments of the chosen command only."""
+    """The parser of all commands. Only the chosen command has its arguments, since only its module is imported."""
     if chosen is not None and chosen not in COMMANDS:
         raise UsageError(unknown("command", chosen, COMMANDS))
-    parser = Parser(prog="tunneld", description="Keeps reverse SSH tunnels up, and lets mosh cross them.")
+    parser = Parser(prog="tunneld", description="Keep reverse SSH tunnels up, and use mosh through them.")
     parser.add_argument("--version", action="version", version=f"tunneld {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, text in COMMANDS.items():
@@ -86,7 +89,7 @@ def _parser(chosen: str | None) -> Parser:
 
 
 def _report(error: Exception) -> int:
-    """Say on stderr what went wrong; the exit code that goes with it."""
+    """Print on stderr what went wrong, and return the exit code for it."""
     if os.environ.get("TUNNELD_DEBUG") == "1":
         import traceback
 
@@ -94,18 +97,18 @@ def _report(error: Exception) -> int:
     expected = _expected(error)
     if not expected:
         _say(
-            f"tunneld: a fault in tunneld {__version__}: {type(error).__name__}: {_one_line(error)}; "
-            "please report this line (TUNNELD_DEBUG=1 shows where it happened)"
+            f"tunneld: a fault in tunneld {__version__}: {type(error).__name__}: {one_line(str(error))}; "
+            "please report this line (with TUNNELD_DEBUG=1 in the environment, tunneld shows where it happened)"
         )
-        return FAULT
+        return TunneldError.exit_code
     for each in expected:
-        # A profile's problems name their file and line first, where editors look for them.
+        # The problems of a profile begin with the file and the line, where editors look for them.
         _say(str(each) if isinstance(each, ProfileError) else f"tunneld: {each}")
     return expected[0].exit_code
 
 
 def _expected(error: Exception) -> list[TunneldError]:
-    """The errors meant for the user: this one, or those of a task group that failed with nothing else."""
+    """The errors that are for the user: this one, or all errors of a task group. A mixed group is a fault of ours."""
     if isinstance(error, TunneldError):
         return [error]
     if not isinstance(error, ExceptionGroup):
@@ -114,21 +117,17 @@ def _expected(error: Exception) -> list[TunneldError]:
     return [each for part in parts for each in part] if all(parts) else []
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _say(text: str) -> None:
     if "JOURNAL_STREAM" in os.environ and sys.stderr is not None:
         from tunneld.systemd.journal import is_journal
 
         text = f"<3>{text}" if is_journal(sys.stderr) else text  # an error's priority (sd-daemon(3))
-    with contextlib.suppress(OSError):  # a full disk: the exit code has to do
+    with contextlib.suppress(OSError):  # a full disk: then only the exit code tells
         print(text, file=sys.stderr)
 
 
-def _forget_unsaid() -> None:
-    """Drop what stderr does not take (a full disk): Python would try again at exit, and fail with a code of its own."""
+def _discard_unwritten() -> None:
+    """Drop what stderr does not take (a full disk). At exit Python would try again, and choose its own exit code."""
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -137,7 +136,7 @@ def _forget_unsaid() -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads our stdout any more; if so, nothing is flushed into it at exit either."""
+    """Whether nobody reads our stdout any more. If so, Python has nothing to flush into it at exit."""
     import select
 
     try:

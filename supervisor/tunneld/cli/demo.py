@@ -1,4 +1,4 @@
-"""`tunneld demo`: a tunnel with mosh through it, its link cut and mended, on this machine alone."""
+"""`tunneld demo`: a tunnel and mosh through it, while the link between them is cut and mended; all on this machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from tunneld.demo.stage import Stage
 
 PACKAGES = {"mosh": "mosh", "mosh-server": "mosh", "mosh-client": "mosh", "ssh": "openssh-client"}  # Debian's
-PAUSE = 1.5  # seconds before the next thing happens, where somebody is reading
-COLOURS = {"plain": "", "typed": "1", "good": "32", "bad": "31"}  # ECMA-48, SGR
+PAUSE = 1.5  # seconds before the next step, on a terminal, where somebody is reading
+COLOURS = {"plain": "", "typed": "1", "good": "32", "bad": "31"}  # parameters of SGR (ECMA-48)
 
 OPENING = """\
-A relay, a host behind it and a person, all on this machine; nothing of it is left behind.
-The numbers are seconds since the start.
+A relay, a host that keeps a tunnel to it, and a person who uses the tunnel: all on this machine.
+Nothing of it is left behind. The numbers are seconds since the start.
 """
 NEXT = """
-What to do next, on a host of yours (README.md says what the relay needs):
+What to do next, on a host of your own (README.md says what the relay needs):
   1. write ~/.config/tunneld/profiles/NAME.toml, like the profile above
   2. tunneld profile check NAME
   3. tunneld run NAME"""
@@ -35,12 +35,12 @@ What to do next, on a host of yours (README.md says what the relay needs):
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "It takes about 15 seconds, needs mosh and ssh, and leaves nothing behind; Ctrl-C ends it at any time."
+        "The demo takes about 15 seconds. It needs mosh and ssh, and leaves nothing behind. Ctrl-C ends it at any time."
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every step was seen, 128 + the signal's number when it was interrupted.
+    """Play the demo. Return 0 when each step was seen, and 128 + the signal's number when a signal ended it.
 
     Raises:
         UnavailableError: mosh or ssh is missing.
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
                 page = asyncio.run(_play(folder, interruption))
         except asyncio.CancelledError:
             with contextlib.suppress(OSError):  # the terminal may be what has gone
-                print("\ninterrupted: everything is ended and removed", file=sys.stderr)
+                print("\ninterrupted: every process has ended, and the folder is gone", file=sys.stderr)
             return 128 + interruption.signal
         if left := leftovers(folder):
-            raise DemoError(f"the demo is over, but there is still {', '.join(left)}")
+            raise DemoError(f"the demo is over, but this is still there: {', '.join(left)}")
     page.say("all", "every process has ended, and the folder is gone", "good")
     print(NEXT)
     return 0
@@ -72,13 +72,15 @@ def _require() -> None:
         packages = " ".join(dict.fromkeys(PACKAGES[program] for program in missing))
         sudo = "" if os.geteuid() == 0 else "sudo "
         raise UnavailableError(
-            f"the demo needs {', '.join(missing)}: install with `{sudo}apt-get install {packages}` "
-            "(on Debian and Ubuntu), then start it again"
+            f"the demo needs {', '.join(missing)}: install it with `{sudo}apt-get install {packages}` "
+            "(on Debian and Ubuntu), then run `tunneld demo` again"
         )
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
-        raise UnavailableError(f"ssh runs only for users in the passwd database: {os.geteuid()} is not there") from None
+        raise UnavailableError(
+            f"ssh runs only for users in the passwd database, and user {os.geteuid()} is not there"
+        ) from None
 
 
 async def _play(folder: Path, interruption: Interruption) -> Page:
@@ -97,14 +99,16 @@ async def _play(folder: Path, interruption: Interruption) -> Page:
 
 def _introduce(page: Page, stage: Stage) -> None:
     page.say("relay", f"an SSH server on {stage.relay.settings.address}, with keys made on the spot")
-    page.say("host", f"another on {stage.host.settings.address}, which the person reaches through the tunnel alone")
-    page.say("link", "between them, a TCP link that can be cut")
-    page.say("profile", f"{stage.profile.file}, which is all that the host's owner writes:\n")
+    page.say(
+        "host", f"another SSH server, on {stage.host.settings.address}; the person reaches it only through the tunnel"
+    )
+    page.say("link", "the TCP link between host and relay; the demo can cut it")
+    page.say("profile", f"{stage.profile.file}; this is all that the owner of the host writes:\n")
     print("\n".join(f"    {line}".rstrip() for line in stage.text.splitlines()), end="\n\n", flush=True)
 
 
 class Page:
-    """Lines: when, who, what. In colour on a terminal, unless NO_COLOR is set (no-color.org)."""
+    """Prints lines: when, who, what. They are in colour on a terminal, unless NO_COLOR is set (no-color.org)."""
 
     def __init__(self) -> None:
         self._now = asyncio.get_running_loop().time
@@ -113,7 +117,7 @@ class Page:
         self._colours = self._is_read and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
     def say(self, who: str, what: str, mood: str = "plain", *, at: float | None = None) -> None:
-        """`at` on the loop's clock; now, if left out."""
+        """Print a line. `at` is a time of the event loop's clock; without it, the time is now."""
         seconds = (self._now() if at is None else at) - self._start
         colour = COLOURS[mood] if self._colours else ""
         print(f"{seconds:5.1f}  {who:<8}", f"\x1b[{colour}m{what}\x1b[0m" if colour else what, flush=True)

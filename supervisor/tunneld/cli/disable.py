@@ -1,4 +1,7 @@
-"""`tunneld disable NAME`: the service is stopped, and what nobody else uses is removed."""
+"""`tunneld disable NAME`: stop the service, and remove what no other service uses.
+
+Tested in tests/lab/test_systemd_enable.py.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="a profile's name")
-    which.add_argument("--all", action="store_true", help="the one process for every profile")
-    parser.epilog = "Profiles and keys stay, and so do drop-ins of your own."
+    which.add_argument("--all", action="store_true", help="the one service for all profiles")
+    parser.epilog = "Profiles and keys stay. So do the drop-ins that you have written."
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when it is gone, also when it was not there.
+    """Stop and remove the service. Return 0 once it is gone, also when it was never there.
 
     Raises:
-        UnavailableError: no bus, or no `systemd` extra; or it does not stop.
-        RightsError: it takes root.
+        UnavailableError: there is no D-Bus, or no extra `systemd`, or the service does not stop.
+        RightsError: only root can do this.
     """
     from tunneld.systemd import install
     from tunneld.systemd.service import LINGER, Service, scope_of
@@ -52,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say_nothing_to_do(service: Service) -> None:
-    """
+    """Say that the service is not enabled.
+
     Raises:
-        RightsError: there is such a service, but the system's.
+        RightsError: there is such a service, but it belongs to the system.
     """
     from tunneld.systemd.service import Service as Other
     from tunneld.systemd.service import scope_of
@@ -68,7 +72,7 @@ def _stop(service: Service, units: Units) -> None:
     units.disable(service.unit)
     state = units.stop(service.unit)
     if state.is_running:
-        raise UnavailableError(f"{service.unit} does not stop: it is {state.active} ({state.sub})")
+        raise UnavailableError(f"{service.unit} did not stop: it is {state.active} ({state.sub})")
     units.forget_failure(service.unit)
     print(f"stopped  {service.unit}, and it does not start at boot any more")
 

@@ -1,4 +1,7 @@
-"""`tunneld enable NAME`: a systemd service that starts at boot, from a profile that is right."""
+"""`tunneld enable NAME`: make a valid profile a systemd service, which starts at boot.
+
+Tested in tests/lab/test_systemd_enable.py and test_systemd_boot.py.
+"""
 
 from __future__ import annotations
 
@@ -22,36 +25,39 @@ if TYPE_CHECKING:
     from tunneld.systemd.service import Service
     from tunneld.systemd.units import Units, UnitState
 
-# Seconds to wait for the first dial, once the daemon is ready; on most links it takes less than one.
-DIAL_PATIENCE = 5.0
+# Seconds to wait for the end of the first dial, once the daemon is ready. On most links it takes less than one.
+FIRST_DIAL_LIMIT = 5.0
 
 UNSETTLED = (State.IDLE, State.DIALING)
 
 
 class NotReadyError(UnavailableError):
-    """systemd started the service, and it did not become ready."""
+    """systemd started the service, but the service did not become ready."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="a profile's name")
     which.add_argument(
-        "--all", action="store_true", help="one process for every profile of /etc/tunneld/profiles (as root)"
+        "--all",
+        action="store_true",
+        help="one service for all profiles of /etc/tunneld/profiles; only root can do that",
     )
     parser.epilog = (
-        "As root it is a service of the system, which runs as a user of its own; else it is yours, and runs as you. "
-        "Do it again after an upgrade, or when a profile names another key: only what differs is changed."
+        "If you are root, the service belongs to the system, and runs as a user of its own. If not, it belongs to you, "
+        "and runs as you. Enable it again after an upgrade of tunneld, and when a profile names another key: "
+        "only what differs is changed."
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 once the daemon is ready, whether or not the relay lets it in.
+    """Install and start the service. Return 0 once its daemon is ready, whether or not the relay lets it in.
 
     Raises:
         ProfileError: what is wrong with the profile.
-        UsageError: the service would not find it.
-        UnavailableError: no bus, no `systemd` extra, or the service did not become ready.
-        RightsError: it takes root.
+        UsageError: the service would not find the profile.
+        UnavailableError: there is no D-Bus, or no extra `systemd`, or the service did not become ready.
+        RightsError: only root can do this.
         BusyError: something else runs the tunnel.
     """
     from tunneld.systemd import exec_start, visibility
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     service = Service(scope_of(os.geteuid()), None if args.all else name_of(args.name))
     if not service.scope.user:
-        # `~` is what it is in the service, also where sudo keeps the user's.
+        # In the service, `~` is root's home. Some versions of sudo keep the user's.
         os.environ.pop("XDG_CONFIG_HOME", None)
         os.environ["HOME"] = pwd.getpwuid(0).pw_dir
     profiles = _profiles(service, args.name)
@@ -79,12 +85,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:
-    """The profiles, which are right."""
+    """The profiles, which are valid.
+
+    Raises:
+        ProfileError, UsageError, RightsError: as `run` does.
+    """
     from tunneld.profile import folders, load_all, profile_files
 
     if given is None and service.scope.user:
         raise RightsError(
-            "one process for all is a service of the system: do it as root, or enable each NAME by itself"
+            "--all makes a service of the system: do it as root, or run `tunneld enable NAME` for each profile"
         )
     files = [str(file) for file in profile_files() if file.parent == folders.SYSTEM_PROFILES]
     names = files if given is None else [given]
@@ -94,19 +104,23 @@ def _profiles(service: Service, given: str | None) -> tuple[Profile, ...]:
 
 
 def _require_free(service: Service, profiles: Sequence[Profile], units: Units) -> None:
-    """Nothing else runs one of these tunnels."""
+    """Make sure that nothing else runs one of these tunnels.
+
+    Raises:
+        BusyError: something does.
+    """
     for rival in service.rivals(profile.name for profile in profiles):
         if units.state(rival.unit).is_running:
-            raise BusyError(f"{rival.unit} runs this tunnel already: `tunneld disable {rival.argument}` first")
+            raise BusyError(f"{rival.unit} already runs this tunnel: run `tunneld disable {rival.argument}` first")
     if units.state(service.unit).is_running:
         return
     for profile in profiles:
         if running := running_status(profile.name):
-            raise BusyError(f"{profile.name} is already running, in process {running.pid}: stop that one first")
+            raise BusyError(f"{profile.name} is already running, in process {running.pid}: stop that process first")
 
 
 def _install(service: Service, profiles: Sequence[Profile], words: tuple[str, ...], units: Units) -> list[Path]:
-    """The files that changed."""
+    """Write the service's files, and return those that changed."""
     from tunneld.systemd import install
 
     files = install.wanted(service, profiles, words)
@@ -121,10 +135,10 @@ def _install(service: Service, profiles: Sequence[Profile], words: tuple[str, ..
 
 
 def _bring_up(service: Service, profiles: Sequence[Profile], units: Units, *, afresh: bool) -> UnitState:
-    """Start it, or bring what runs up to date, by a reload where that is enough.
+    """Start the service, or bring a running one up to date, by a reload where that is enough.
 
     Raises:
-        NotReadyError: it ended instead.
+        NotReadyError: the service did not become ready.
     """
     from tunneld.systemd.stale import is_stale
 
@@ -141,7 +155,7 @@ def _bring_up(service: Service, profiles: Sequence[Profile], units: Units, *, af
 
 
 def _is_old(profiles: Sequence[Profile]) -> bool:
-    """Whether the daemon is of another version than this program."""
+    """Whether the running daemon has another version than this program."""
     from tunneld import __version__
 
     running = [status for profile in profiles if (status := running_status(profile.name))]
@@ -149,11 +163,11 @@ def _is_old(profiles: Sequence[Profile]) -> bool:
 
 
 def _why(service: Service, state: UnitState) -> str:
-    """One line: how it ended, what it said, where to read on."""
+    """One line: how the service ended, what it said, where to read more."""
     ended = f"ended with exit code {state.exit_code}" if state.exit_code else f"is {state.active} ({state.result})"
-    again = "is not started again" if state.exit_code in FINAL else "is started again by itself"
+    again = "is not started again" if state.exit_code in FINAL else "systemd starts it again"
     says = f": {state.says}" if state.says else ""
-    return f"{service.unit} {ended} and {again}{says}; `{service.scope.journal} -u {service.short}` tells more"
+    return f"{service.unit} {ended} and {again}{says}; read more with `{service.scope.journal} -u {service.short}`"
 
 
 def _say_files(service: Service, profiles: Sequence[Profile], changed: Sequence[Path]) -> None:
@@ -161,7 +175,7 @@ def _say_files(service: Service, profiles: Sequence[Profile], changed: Sequence[
         print(f"profile  {profile.file}")
         for relay in profile.relays if not service.scope.user else ():
             if relay.user is None:
-                print(f"note     it names no user for {relay.host}: unless ssh_config does, that is tunneld")
+                print(f"note     it names no user for {relay.host}: unless ssh_config does, the user is tunneld")
     for path in changed:
         print(f"{'written' if path.exists() else 'removed'}  {path}")
 
@@ -175,8 +189,8 @@ def _say_state(profiles: Sequence[Profile], state: UnitState) -> None:
 
 
 def _settled(name: str) -> TunnelStatus | None:
-    """The tunnel's status once its first dial has ended, or after `DIAL_PATIENCE`."""
-    deadline = time.monotonic() + DIAL_PATIENCE
+    """The tunnel's status once its first dial has ended, or after at most `FIRST_DIAL_LIMIT` seconds."""
+    deadline = time.monotonic() + FIRST_DIAL_LIMIT
     while True:
         status = running_status(name)
         if status is None or status.state not in UNSETTLED or time.monotonic() > deadline:
@@ -185,7 +199,7 @@ def _settled(name: str) -> TunnelStatus | None:
 
 
 def _linger(units: Units) -> None:
-    """A user's services end with his last login, unless he lingers."""
+    """Switch lingering on: without it, a user's services end with the user's last login session."""
     import getpass
 
     from tunneld.systemd.service import LINGER
@@ -195,20 +209,20 @@ def _linger(units: Units) -> None:
         return
     try:
         units.linger()
-        print(f"linger   switched on: {user}'s services start at boot, and go on when {user} logs out")
+        print(f"linger   switched on: the services of {user} start at boot, and keep running when {user} logs out")
     except TunneldError as error:
         print(f"linger   OFF ({error}):")
-        print(f"         it stops when {user} logs out, until somebody does `sudo loginctl enable-linger {user}`")
+        print(f"         the tunnel stops when {user} logs out; to change that, `sudo loginctl enable-linger {user}`")
 
 
 def _say_next(service: Service) -> None:
     scope = service.scope
     lines = {
-        f"tunneld status {service.name or ''}".strip(): "how the tunnel is",
-        f"{scope.control} status {service.short}": "how the service is",
-        f"{scope.journal} -u {service.short} -f": "what it says",
-        f"{scope.control} reload {service.short}": "after an edit of the profile",
-        f"tunneld disable {service.argument}": "the way back",
+        f"tunneld status {service.name or ''}".strip(): "shows the tunnel",
+        f"{scope.control} status {service.short}": "shows the service",
+        f"{scope.journal} -u {service.short} -f": "follows its log",
+        f"{scope.control} reload {service.short}": "after you have edited the profile",
+        f"tunneld disable {service.argument}": "undoes all of this",
     }
     width = max(map(len, lines))
     print("next", *(f"  {line:{width}}  {why}" for line, why in lines.items()), sep="\n")

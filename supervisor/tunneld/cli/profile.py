@@ -1,4 +1,4 @@
-"""`tunneld profile`: check, show and describe profiles."""
+"""`tunneld profile`: check profiles, print one with its defaults, print their schema."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from tunneld.errors import Problem, ProfileError, UsageError
 
 def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    check = actions.add_parser("check", help="say what is wrong with profiles; exit 78 when anything is")
+    check = actions.add_parser("check", help="list the mistakes in profiles; the exit code is 78 if there are any")
     check.add_argument(
-        "names", nargs="*", metavar="NAME", help="a profile's name or path (default: all that are found)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a profile's name, or the path of its file; without it, every profile in the profile folders",
     )
-    show = actions.add_parser("show", help="print a profile as TOML, with every default filled in")
-    show.add_argument("name", metavar="NAME", help="a profile's name or path")
-    actions.add_parser("schema", help="print the JSON Schema of profiles, for editors")
+    show = actions.add_parser("show", help="print a profile as TOML, with all defaults")
+    show.add_argument("name", metavar="NAME", help="a profile's name, or the path of its file")
+    actions.add_parser("schema", help="print the JSON Schema of profiles, which editors can use")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +41,11 @@ def _every_name() -> list[str]:
 
 
 def _check(names: list[str]) -> None:
-    """A line for each good profile; the problems of all the others at once."""
+    """Print a line for each good profile, and report the problems of all others at once.
+
+    Raises:
+        ProfileError: those problems.
+    """
     good: list[profile.Profile] = []
     problems: list[Problem] = []
     for name in names:

@@ -1,4 +1,7 @@
-"""`tunneld run NAME...`: hold the tunnels in the foreground, until a signal."""
+"""`tunneld run NAME...`: keep tunnels up in the foreground, until a signal ends the process.
+
+Tested in tests/daemon/test_daemon.py and test_daemon_notifies.py.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,34 @@ from tunneld.errors import Problem, ProfileError, TunneldError, UsageError
 if TYPE_CHECKING:
     from tunneld.profile import Profile
 
-# Each connection through a forward takes a file descriptor, each flow of mosh as well; a shell's usual 1,024 are few.
+# Each connection through a forward takes a file descriptor, and so does each flow of mosh. A shell allows 1,024.
 DESCRIPTORS = 16384
 
-FORMATS = ("console", "logfmt", "json")  # of tunneld.log, which takes 50 ms to import and is not needed for --help
+# What tunneld.log.configure() takes. The list is not in that module, which takes 50 ms to import: too long for --help.
+LOG_FORMATS = ("console", "logfmt", "json")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a profile's name, or the path of its file")
     parser.add_argument(
-        "--all", action="store_true", help="every profile that a name can reach; wrong ones are left out"
+        "--all",
+        action="store_true",
+        help="run every profile in the profile folders; a profile with mistakes is left out",
     )
     parser.add_argument(
-        "--log-format", choices=FORMATS, help="how log lines look (console on a terminal, logfmt elsewhere)"
+        "--log-format",
+        choices=LOG_FORMATS,
+        help="how log lines look; without it: console on a terminal, logfmt elsewhere",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """The daemon's exit code. What ends it is the service's status as well, where there is one.
+    """Run the daemon, and return its exit code. An error also becomes the status text of the systemd service.
 
     Raises:
-        UsageError: neither a name nor --all.
-        ProfileError: every problem of every profile; with --all, when none can run.
-        BusyError: one of them runs already.
+        UsageError: the command line has neither a name nor --all, or both.
+        ProfileError: every problem of every profile. With --all, only when no profile can run.
+        BusyError: another daemon runs one of the tunnels already.
     """
     from tunneld.systemd.notify import NotifySocket
 
@@ -68,7 +76,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _raise_descriptor_limit() -> None:
-    """As far as we may without asking anybody."""
+    """Raise the soft limit as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if resource.RLIM_INFINITY != soft < wanted:
@@ -79,12 +87,12 @@ def _chosen(args: argparse.Namespace) -> tuple[tuple[Profile, ...], tuple[Proble
     from tunneld.profile import load_all
 
     if bool(args.names) == args.all:
-        raise UsageError("name the profiles to run, or write --all (see `tunneld run --help`)")
-    return _all() if args.all else (load_all(list(dict.fromkeys(args.names))), ())
+        raise UsageError("name the profiles to run, or write --all: `tunneld run NAME` or `tunneld run --all`")
+    return _all_that_can_run() if args.all else (load_all(list(dict.fromkeys(args.names))), ())
 
 
-def _all() -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
-    """The profiles that can run beside each other, and what is wrong with the rest, which must not keep them down."""
+def _all_that_can_run() -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
+    """The profiles that can run side by side, and the problems of the others, which must not keep them down."""
     from tunneld.profile import conflicts, load, profile_files, profile_folders
 
     profiles: list[Profile] = []
@@ -97,7 +105,9 @@ def _all() -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
         except ProfileError as error:
             problems += error.problems
     if not profiles and not problems:
-        problems = [Problem(profile_folders()[-1], 1, "", "holds no profile: write one, as NAME.toml")]
+        problems = [
+            Problem(profile_folders()[-1], 1, "", "this folder holds no profile: write one there, as NAME.toml")
+        ]
     if not profiles:
         raise ProfileError(tuple(problems))
     return tuple(profiles), tuple(problems)

@@ -1,4 +1,4 @@
-"""`tunneld status [NAME]`: what the running daemons say about their tunnels, and what to do about it."""
+"""`tunneld status [NAME]`: what the running daemons say about their tunnels, and what the user can do."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STATUS_TIMEOUT = 5.0
 # Bytes that a daemon's answer may have; that of a tunnel with a thousand forwards has 200 KB.
 LONGEST_STATUS_JSON = 1 << 22
 
-NOT_UP = 1
+NOT_UP = 1  # the exit code when a tunnel is not up
 
 
 class NotRunningError(UnavailableError):
-    """No daemon holds this tunnel."""
+    """No daemon runs this tunnel."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is not running; start it with `tunneld run {name}`")
@@ -39,17 +39,17 @@ class NotRunningError(UnavailableError):
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="a profile's name (all that run or have a service, if left out)"
+        "name", nargs="?", metavar="NAME", help="a profile's name; without it, every tunnel that runs or has a service"
     )
-    parser.add_argument("--json", action="store_true", help="one line of JSON for each tunnel")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each tunnel")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every tunnel asked for is up, 1 when one is not.
+    """Print each tunnel's status, and return 0 when all of them are up, 1 when one is not.
 
     Raises:
-        UnavailableError: it does not run, or nothing does, and no service would run it.
-        RightsError: it runs as somebody else.
+        UnavailableError: the tunnel does not run and has no service, or there is no tunnel at all.
+        RightsError: the tunnel runs as another user, and this user may not ask.
     """
     with Services() as services:
         found = [_look(name_of(args.name), services)] if args.name else _all(services)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FoundTunnel:
-    """A tunnel as its daemon has it, its service as systemd has it; one of the two may be missing."""
+    """A tunnel as its daemon describes it, and its service as systemd describes it. One of the two may be missing."""
 
     name: str
     tunnel: TunnelStatus | None
@@ -86,14 +86,15 @@ class FoundTunnel:
 
 
 def name_of(given: str) -> str:
-    """A profile's path names it as well."""
+    """The name of a profile that is given by its name, or by the path of its file."""
     return Path(given).name.removesuffix(".toml")
 
 
 def _look(name: str, services: Services) -> FoundTunnel:
-    """
+    """What the tunnel's daemon and its service say.
+
     Raises:
-        UnavailableError, RightsError: its daemon does not answer, and it has no service that would tell.
+        UnavailableError, RightsError: its daemon does not answer, and it has no service that could tell more.
     """
     service = services.of(name)
     try:
@@ -123,7 +124,7 @@ def ask(path: Path) -> TunnelStatus:
 
 
 def running_status(name: str) -> TunnelStatus | None:
-    """The status of this tunnel; None when no daemon of ours holds it."""
+    """The status of this tunnel. None when no daemon runs it, or none that we may ask."""
     try:
         return ask(_find(name))
     except (NotRunningError, RightsError):
@@ -131,7 +132,12 @@ def running_status(name: str) -> TunnelStatus | None:
 
 
 def _find(name: str) -> Path:
-    """The socket of this tunnel."""
+    """The status socket of this tunnel.
+
+    Raises:
+        NotRunningError: no folder has one.
+        RightsError: no folder that we may look into has one, and there is a folder that we may not look into.
+    """
     for folder in run_folder.directories():
         path = folder / f"{name}.sock"
         if path in _sockets(folder, path.name):
@@ -145,17 +151,17 @@ def _sockets(folder: Path, pattern: str = "*.sock") -> list[Path]:
 
 
 def _is_hidden(folder: Path) -> bool:
-    """Whether there may be tunnels in it that we are not to see."""
+    """Whether there may be tunnels in it that this user cannot see."""
     return folder.exists() and not os.access(folder, os.R_OK | os.X_OK)
 
 
 def _not_ours(folder: Path) -> str:
     group = f", or as a member of the group {folder.group()}" if folder.stat().st_mode & stat.S_IXGRP else ""
-    return f"the tunnels in {folder} are the user {folder.owner()}'s: ask as root{group}"
+    return f"the tunnels in {folder} belong to the user {folder.owner()}: run `tunneld status` as root{group}"
 
 
 def _all(services: Services) -> list[FoundTunnel]:
-    """Every tunnel that runs or has a service; sockets of daemons that were killed are passed over."""
+    """Every tunnel that runs or has a service. The sockets that killed daemons have left are passed over."""
     folders = run_folder.directories()
     names = {path.stem: None for folder in folders for path in _sockets(folder)}
     found = []

@@ -1,6 +1,8 @@
-"""Several tunnels in one process: signals, reload, a status socket for each, and a claim against a second daemon.
+"""Several tunnels in one process: signals, reload, and for each tunnel a status socket and a lock.
 
-Whoever started it (systemd) is told when it runs, reloads and stops, and how the tunnels are.
+The daemon tells systemd when it runs, reloads and stops, and how the tunnels are.
+
+Tested in tests/daemon/test_daemon.py, and as systemd sees it in test_daemon_notifies.py.
 """
 
 from __future__ import annotations
@@ -27,12 +29,11 @@ from tunneld.status.snapshot import to_json
 from tunneld.systemd.notify import NotifySocket
 from tunneld.tunnel.relay_group import RelayGroup
 
-FAULT = TunneldError.exit_code
-ENDING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Daemon:
-    """Runs tunnels until a signal stops them, or until none is left that runs."""
+    """Runs tunnels until a signal stops them, or until no tunnel is left that runs."""
 
     def __init__(
         self,
@@ -43,47 +44,48 @@ class Daemon:
         found: Callable[[], Iterable[Path]] = tuple,
         rejected: Sequence[Problem] = (),
     ) -> None:
-        """Of profiles that can run side by side; `read` gives one again, by its file's path.
-
-        `found` are files whose profiles shall run as well, once a reload finds them right; `rejected` is what is wrong
-        with those now.
+        """Args:
+        profiles: those to run. None of them conflicts with another.
+        log: where events go.
+        read: reads a profile again, by the path of its file, and raises ProfileError.
+        found: lists more files. A reload runs their profiles as well, as soon as these are valid.
+        rejected: the problems of such files now.
         """
         self._log = log
         self._read = read
         self._found = found
         self._rejected = list(rejected)
         self._notify = NotifySocket()
-        self._report = SystemdLine(self._notify, self._line)
+        self._systemd = SystemdLine(self._notify, self._line)
         self._profiles = {profile.name: profile for profile in profiles}
         self._tunnels = {name: self._tunnel(profile) for name, profile in self._profiles.items()}
         self._stopping = False
         self._reload = asyncio.Event()
 
     async def run(self) -> int:
-        """Until stopped.
+        """Run until stopped, and return the exit code.
 
-        Returns: the exit code: 0 after a stop that was asked for, 70 when every tunnel failed by a fault of ours, so
-        that whoever watches the process starts it again.
+        That is 0 after a stop that somebody asked for. It is 70 when each tunnel has failed by a fault of ours, so that
+        whoever watches the process starts it again.
 
         Raises:
-            BusyError, RightsError: another daemon holds one of the tunnels; no room for the sockets.
+            BusyError: another daemon runs one of the tunnels.
+            RightsError, UnavailableError: there is no safe folder, or no room, for the sockets.
         """
         async with contextlib.AsyncExitStack() as self._held:
             for name in self._tunnels:
-                await self._claim(name)
+                await self._take(name)
             self._held.enter_context(self._signals())
-            async with asyncio.TaskGroup() as beside:
+            async with asyncio.TaskGroup() as side:
                 watch = NetworkWatch(self._changed, toward=self._relays)
-                others = [
-                    beside.create_task(each) for each in (self._follow_reloads(), self._report.run(), watch.run())
-                ]
+                others = [side.create_task(each) for each in (self._follow_reloads(), self._systemd.run(), watch.run())]
                 async with asyncio.TaskGroup() as self._group:
                     for tunnel in self._tunnels.values():
                         self._group.create_task(tunnel.run())
-                    self._notify.ready()  # whatever the relays say: a boot without network is no failure
+                    self._notify.ready()  # without waiting for the relays: a boot without network is no failure
                 for each in others:
                     each.cancel()
-        return 0 if self._stopping else FAULT
+        return 0 if self._stopping else TunneldError.exit_code
 
     def stop(self) -> None:
         """Drain every tunnel."""
@@ -93,32 +95,33 @@ class Daemon:
             tunnel.stop()
 
     def reload(self) -> None:
-        """Read every profile again; only what changed restarts."""
+        """Read each profile again. Only what has changed is restarted."""
         self._reload.set()
 
     def _relays(self) -> list[str]:
-        """Where our sessions lead: the way there may be another one than to everywhere."""
+        """The addresses that our sessions lead to. The route to them may differ from the default route."""
         return [address for tunnel in self._tunnels.values() for address in tunnel.peers]
 
     def _changed(self, change: Change) -> None:
-        """This machine's network is another one, or it has slept."""
+        """This machine's network has changed, or the machine has slept: have each tunnel look after its session."""
         self._log.debug("machine_changed", what=change.value)
         for tunnel in self._tunnels.values():
             tunnel.nudge()
 
-    async def _claim(self, name: str) -> None:
+    async def _take(self, name: str) -> None:
+        """Take the tunnel's lock, and open its status socket."""
         folder = run_folder.prepare(run_folder.own_directory())
         path = run_folder.socket_path(folder, name)
         self._held.callback(run_folder.TunnelLock(folder, name).release)
-        answers = StatusSocket(path, partial(self._say, name))
-        self._held.callback(answers.close)
-        await answers.open()
+        status_socket = StatusSocket(path, partial(self._say, name))
+        self._held.callback(status_socket.close)
+        await status_socket.open()
 
     def _tunnel(self, profile: Profile) -> RelayGroup:
-        return RelayGroup(profile, log=self._log, changed=self._report.moved)
+        return RelayGroup(profile, log=self._log, changed=self._systemd.moved)
 
     def _line(self) -> str:
-        """How all is, in one line."""
+        """How all tunnels are, in one line for systemd."""
         line = summary([tunnel.status() for tunnel in self._tunnels.values()])
         if not self._rejected:
             return line
@@ -136,14 +139,14 @@ class Daemon:
             self._notify.reloading()
             self._rejected.clear()
             files = [*(each.file for each in self._profiles.values()), *self._found()]
-            read = [await self._again(file) for file in dict.fromkeys(files)]
+            read = [await self._read_again(file) for file in dict.fromkeys(files)]
             for profile in self._valid([each for each in read if each is not None]):
                 await self._follow(profile)
-            self._report.moved()
+            self._systemd.moved()
             self._notify.ready()
 
-    async def _again(self, file: Path) -> Profile | None:
-        """A profile as its file now has it, or as we have it, if that is invalid."""
+    async def _read_again(self, file: Path) -> Profile | None:
+        """The profile as its file has it now. If that is invalid: the profile as we run it, or None."""
         try:
             return await asyncio.to_thread(self._read, str(file))
         except ProfileError as error:
@@ -151,7 +154,7 @@ class Daemon:
             return next((held for held in self._profiles.values() if held.file == file), None)
 
     def _valid(self, profiles: list[Profile]) -> list[Profile]:
-        """Those that can run beside each other; one that cannot stays as it is."""
+        """Those that can run side by side. A profile that cannot is replaced by what we run already, if we run it."""
         problems = conflicts(profiles)
         self._reject(problems)
         rejected = {problem.file for problem in problems}
@@ -178,9 +181,9 @@ class Daemon:
             self._log.info("profile_unchanged", tunnel=profile.name)
 
     async def _add(self, profile: Profile) -> None:
-        """A tunnel whose profile has come, or was wrong until now."""
+        """Run a tunnel whose profile is new, or was invalid until now."""
         try:
-            await self._claim(profile.name)
+            await self._take(profile.name)
         except TunneldError as error:
             self._reject([Problem(profile.file, 1, "", str(error))])
             return
@@ -188,7 +191,7 @@ class Daemon:
         self._start(profile)
 
     def _start(self, profile: Profile) -> None:
-        """Hold a tunnel of this profile, unless a stop has overtaken the reload: nobody would stop it any more."""
+        """Run a tunnel of this profile, unless a stop came during the reload: nobody would stop the tunnel later."""
         tunnel = self._tunnels[profile.name] = self._tunnel(profile)
         if not self._stopping:
             self._group.create_task(tunnel.run())
@@ -198,16 +201,16 @@ class Daemon:
         """SIGHUP reloads; SIGTERM and SIGINT drain."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        for each in ENDING:
+        for each in STOP_SIGNALS:
             loop.add_signal_handler(each, self._asked_to_stop)
         try:
             yield
         finally:
-            for each in (signal.SIGHUP, *ENDING):
+            for each in (signal.SIGHUP, *STOP_SIGNALS):
                 loop.remove_signal_handler(each)
 
     def _asked_to_stop(self) -> None:
-        for each in ENDING:
+        for each in STOP_SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+            signal.signal(each, signal.SIG_DFL)  # a second signal ends the process at once
         self.stop()

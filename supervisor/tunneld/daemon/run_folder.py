@@ -1,6 +1,6 @@
-"""Where running tunnels are found: a folder with `NAME.sock` to ask and `NAME.lock` so that one daemon holds a tunnel.
+"""The folder of running tunnels: `NAME.sock` answers with a tunnel's status, `NAME.lock` keeps a second daemon out.
 
-Nothing but the standard library and no asyncio: `tunneld status` starts with it.
+This module imports little, and no asyncio, because `tunneld status` starts with it.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from pathlib import Path
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 from tunneld.shipped.private_folder import WRITING, NotPrivateError, make_private
 
-SYSTEM = Path("/run/tunneld")
+SYSTEM_FOLDER = Path("/run/tunneld")
 
-# The user as whom the system's services run, and who has that folder then; its group may look into it.
-SERVICE = "tunneld"
+# The user as whom the system's services run. That folder belongs to this user then, and its group may look into it.
+SERVICE_USER = "tunneld"
 
-# sockaddr_un.sun_path holds 108 bytes, one of them the end (unix(7)).
-LONGEST_PATH = 107
+# sockaddr_un.sun_path has 108 bytes, and the last one is the zero at the end (unix(7)).
+SUN_PATH_BYTES = 107
 
 
 def own_directory() -> Path:
-    """The folder for this process's sockets; systemd's RuntimeDirectory= wins, then root's, the user's, /tmp."""
+    """The folder for our sockets: what systemd gives (RuntimeDirectory=), else root's, the user's, or one in /tmp."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
     if os.geteuid() == 0:
-        return SYSTEM
+        return SYSTEM_FOLDER
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(session, "tunneld") if session else Path(f"/tmp/tunneld-{os.geteuid()}")
 
 
 def directories() -> list[Path]:
-    """Where a reader looks: the own folder, then the system's."""
-    return list(dict.fromkeys([own_directory(), SYSTEM]))
+    """Where `tunneld status` looks: the user's own folder, then the system's."""
+    return list(dict.fromkeys([own_directory(), SYSTEM_FOLDER]))
 
 
 def prepare(folder: Path) -> Path:
@@ -58,34 +58,35 @@ def _trusted() -> tuple[int, ...]:
     """Whose folder we use beside our own: as root the service's, so that a tunnel is not run twice."""
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError):
-            return (pwd.getpwnam(SERVICE).pw_uid,)
+            return (pwd.getpwnam(SERVICE_USER).pw_uid,)
     return ()
 
 
 def socket_path(folder: Path, name: str) -> Path:
-    """
+    """The path of a tunnel's status socket.
+
     Raises:
-        UsageError: longer than the kernel takes.
+        UsageError: it is longer than the kernel allows.
     """
     path = folder / f"{name}.sock"
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path)) > SUN_PATH_BYTES:
         raise UsageError(
-            f"{path} is too long for a socket (at most {LONGEST_PATH} bytes): give the profile a shorter name"
+            f"{path} is too long for a socket (at most {SUN_PATH_BYTES} bytes): give the profile a shorter name"
         )
     return path
 
 
 class TunnelLock:
-    """The right to run one tunnel, for as long as this process lives: an flock, which the kernel ends with us.
+    """The right to run one tunnel. It is an flock(2), so the kernel releases it when this process ends in any way.
 
-    The file stays behind: whoever removed it could let two daemons lock two files of the same name.
+    The file stays behind. If it were removed, two daemons could each lock a file of the same name.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         """
         Raises:
-            BusyError: another daemon holds it; the text names its process.
-            UnavailableError: there is no room for the file.
+            BusyError: another daemon has the lock. The text names its process.
+            UnavailableError: the file cannot be made.
         """
         self._file = _open(folder / f"{name}.lock")
         try:
@@ -97,11 +98,11 @@ class TunnelLock:
                 f"{name} is already running, in process {holder or '(just starting)'}: stop that one, or ask it with "
                 f"`tunneld status {name}`"
             ) from None
-        if os.geteuid() == 0:  # else the service could not open what root has left in its folder
+        if os.geteuid() == 0:  # else the service could not open the file that root leaves in its folder
             owner = os.stat(folder)
             os.fchown(self._file, owner.st_uid, owner.st_gid)
         os.ftruncate(self._file, 0)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, only a second daemon's message says less
+        with contextlib.suppress(OSError):  # a full disk: only the message of a second daemon says less
             os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
@@ -117,10 +118,10 @@ def _open(path: Path) -> int:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove what a tunnel left that is not to run again; one that runs keeps everything."""
+    """Remove the files of a tunnel that shall not run again. If a daemon runs it, nothing is removed."""
     with contextlib.suppress(BusyError, OSError):
-        claim = TunnelLock(folder, name)
+        lock = TunnelLock(folder, name)
         for left in (f"{name}.sock", f"{name}.lock"):
             (folder / left).unlink(missing_ok=True)
-        claim.release()
+        lock.release()
         folder.rmdir()

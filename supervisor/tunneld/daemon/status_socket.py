@@ -1,4 +1,4 @@
-"""The status socket of one tunnel: whoever connects gets one line of JSON, then the end; what it sends is ignored."""
+"""The status socket of one tunnel. A client gets one line of JSON, then the end. What the client sends is ignored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import cast
 
 from tunneld.status import json_socket
 
-# Clients at once. An answer takes a millisecond, so more than this are not waiting for one.
+# Clients at the same time. An answer takes a millisecond, so clients that stay do not wait for an answer.
 MOST_CLIENTS = 32
 
-# Seconds for a client to take its line (2 KB, which the kernel's buffer holds: only who has a full buffer waits).
-PATIENCE = 2.0
+# Seconds for a client to take its line. The line has 2 KB, which fit into the kernel's buffer, unless that is full.
+STATUS_SEND_TIMEOUT = 2.0
 
 
 class StatusClient(asyncio.Protocol):
-    """One who asks."""
+    """The connection of one client."""
 
     def __init__(self, say: Callable[[], str], clients: set[asyncio.Transport]) -> None:
         self._say = say
@@ -32,7 +32,7 @@ class StatusClient(asyncio.Protocol):
             self._transport.abort()
             return
         self._clients.add(self._transport)
-        self._end = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
+        self._end = asyncio.get_running_loop().call_later(STATUS_SEND_TIMEOUT, self._transport.abort)
         self._transport.write(self._say().encode() + b"\n")
         self._transport.close()  # after the line has gone out
 
@@ -43,7 +43,7 @@ class StatusClient(asyncio.Protocol):
 
 
 class StatusSocket:
-    """Listens at `path` (which its owner holds the claim to, so that an old socket there is a dead daemon's)."""
+    """Listens at `path`. Its owner has the tunnel's lock, so an old socket at that path was left by a dead daemon."""
 
     def __init__(self, path: Path, say: Callable[[], str]) -> None:
         self._path = path
@@ -52,7 +52,7 @@ class StatusSocket:
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Listen; the owner of the process (and root) can ask, and the group, if it may enter the folder."""
+        """Listen. The user of this process and root can ask. So can the group, if it may enter the folder."""
         self._path.unlink(missing_ok=True)
         may_group_ask = self._path.parent.stat().st_mode & stat.S_IXGRP
         listener = json_socket.listen(str(self._path), mode=0o660 if may_group_ask else 0o600)
@@ -64,7 +64,7 @@ class StatusSocket:
             raise
 
     def close(self) -> None:
-        """Stop listening, drop whoever is still reading, remove the socket."""
+        """Stop listening, drop the clients that are still reading, and remove the socket."""
         if self._server is not None:
             self._server.close()
         for each in list(self._clients):

@@ -1,4 +1,4 @@
-"""Threads for what blocks (name servers, key files) that the end of the process does not wait for."""
+"""Threads for blocking work (name servers, key files). The end of the process does not wait for them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from functools import partial
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
-# At once, the rest waits. A lookup may last a minute where no name server answers, and each tunnel has a few under way;
-# Python's own bound, 6 on a machine with two cores, would let them hold up everything else.
-MOST = 32
+# Threads at the same time; more work waits. A lookup may last a minute where no name server answers, and each tunnel
+# makes a few. With Python's own limit, 6 on a machine with two cores, those would delay all other work.
+MOST_THREADS = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Threads(ThreadPoolExecutor):
-    """An event loop's executor, which must be of this class. Its threads are daemons, and `shutdown` leaves them be.
+    """An executor for an event loop, which accepts this base class only. `shutdown` does not wait for the threads.
 
-    Python's own are joined at exit: a stop while a name is looked up would take as long as the name server's silence.
+    Python joins the threads of its own executor at exit. A stop during a lookup would then last until the name server
+    answers, or does not. These threads are daemon threads, which Python does not join.
     """
 
     def __init__(self) -> None:
-        super().__init__(MOST)
+        super().__init__(MOST_THREADS)
         self._guard = Lock()
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._running = 0
@@ -33,13 +34,13 @@ class Threads(ThreadPoolExecutor):
         future: Future[T] = Future()
         with self._guard:
             self._waiting.append((future, partial(work, *args, **settings)))
-            if self._running < MOST:
+            if self._running < MOST_THREADS:
                 self._running += 1
                 Thread(target=self._run, daemon=True).start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing waits, and nothing is cancelled."""
+        """Wait for nothing, and cancel nothing."""
 
     def _run(self) -> None:
         while task := self._next():
@@ -58,7 +59,7 @@ def _do(future: Future[T], work: Callable[[], T]) -> None:
         return
     try:
         result = work()
-    except BaseException as error:  # the one who awaits it gets it
+    except BaseException as error:  # whoever awaits the future gets the error
         future.set_exception(error)
     else:
         future.set_result(result)

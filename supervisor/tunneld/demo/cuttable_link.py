@@ -1,4 +1,4 @@
-"""A TCP link that can be cut without a word, and mended."""
+"""A TCP link that the demo can cut without telling either side, and mend."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-PIECE = 65536  # bytes
+PIECE_OF_STREAM = 65536  # bytes
 
 
 class CuttableLink:
-    """Passes connections on to a port of 127.0.0.1. While it is cut, nothing passes: no byte, no close, no reset.
+    """Passes connections on to a port of 127.0.0.1. While the link is cut, nothing passes: no byte, no close, no reset.
 
-    What was under way when it was cut arrives once it is mended, as TCP's own retransmission would have it.
+    What was under way at the cut arrives after the link is mended, as if TCP had sent it again.
     """
 
     def __init__(self, to: int) -> None:
@@ -45,26 +45,29 @@ class CuttableLink:
     def mend(self) -> None:
         self._whole.set()
 
-    async def _carry(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
-        """One connection, in both directions, until either side ends it."""
+    async def _carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Carry one connection in both directions, until either side ends it."""
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        writers = [to_near]
+        writers = [to_client]
         try:
             await self._whole.wait()
-            far, to_far = await asyncio.open_connection("127.0.0.1", self._to)
-            writers.append(to_far)
-            async with asyncio.TaskGroup() as both:
-                ways = [both.create_task(self._pass(near, to_far)), both.create_task(self._pass(far, to_near))]
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in ways:
-                    way.cancel()
+            server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+            writers.append(to_server)
+            async with asyncio.TaskGroup() as tasks:
+                directions = [
+                    tasks.create_task(self._pass(client, to_server)),
+                    tasks.create_task(self._pass(server, to_client)),
+                ]
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+                for direction in directions:
+                    direction.cancel()
         except asyncio.CancelledError:
             if not self._closed:
                 raise
         except OSError:
-            pass  # the far side is gone
+            pass  # nothing listens at the port, or a side has reset its connection
         finally:
             self._connections.discard(task)
             for writer in writers:
@@ -72,7 +75,7 @@ class CuttableLink:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(PIECE):
+            while data := await reader.read(PIECE_OF_STREAM):
                 await self._whole.wait()
                 writer.write(data)
                 await writer.drain()

@@ -1,4 +1,7 @@
-"""A tunnel's log, read by a program as it is written."""
+"""The log of a tunnel, as the demo reads it: event by event, as the tunnel writes them.
+
+Tested in tests/cli/test_demo.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 
 class Events:
-    """Give `log` to a tunnel, and read what it does with `next`; debug events included."""
+    """Give `log` to a tunnel, and read its events with `next`, those of the level `debug` included."""
 
     def __init__(self) -> None:
         self._unread: asyncio.Queue[tuple[float, EventDict]] = asyncio.Queue()
@@ -18,7 +21,7 @@ class Events:
         )
 
     async def next(self) -> tuple[float, EventDict]:
-        """When (on the loop's clock, s) and what."""
+        """The next event, and when it happened, in seconds of the event loop's clock."""
         return await self._unread.get()
 
     def _keep(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:

@@ -9,9 +9,9 @@ from typing import Any
 
 
 class Interruption:
-    """The first SIGINT, SIGTERM or SIGHUP cancels the task that called `start`, and is `signal` then.
+    """The first SIGINT, SIGTERM or SIGHUP cancels the task that has called `start`; `signal` is its number then.
 
-    Further ones change nothing: what was begun is cleared away in any case, and that takes a second or two.
+    More signals change nothing: the demo must clear away what it has begun, and that takes a second or two.
     """
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         self._before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         for each, before in self._before.items():
-            if before is not signal.SIG_IGN:  # as under nohup
-                signal.signal(each, self._asked)
+            if before is not signal.SIG_IGN:  # nohup(1) has the signal ignored
+                signal.signal(each, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -30,15 +30,16 @@ class Interruption:
             signal.signal(each, before)
 
     def start(self) -> None:
-        """
+        """Have a signal cancel the current task.
+
         Raises:
-            CancelledError: a signal came before.
+            CancelledError: a signal has already come.
         """
         self._task = asyncio.current_task()
         if self.signal:
             raise asyncio.CancelledError
 
-    def _asked(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         if not self.signal:
             self.signal = number
             if self._task is not None and not self._task.done():

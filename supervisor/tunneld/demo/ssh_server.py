@@ -1,10 +1,10 @@
-"""An SSH server inside this process, for `tunneld demo` and for tests: it plays the relay, and the host's own sshd.
+"""An SSH server inside this process, for `tunneld demo` and for tests. It plays the relay, and the host's own sshd.
 
-It listens on loopback, runs programs as the user whose process it is, lets in only the keys it was given, and honours
-`permitlisten`, `permitopen`, `command`, `no-pty` and the like of authorized_keys. It is not meant for a network.
+The server listens on loopback, runs programs as the user of this process, and lets in only the keys that it was given.
+It obeys `permitlisten`, `permitopen`, `command`, `no-pty` and the like of authorized_keys. Do not use it on a network.
 
-A port that an earlier connection of the same key holds is taken from it when that connection answers no more: whoever
-comes back after a power cut does not wait for keepalives.
+An earlier connection of the same key may still hold a port that a client asks for. If that connection does not answer
+any more, the server takes the port from it: a host that comes back after a power cut need not wait for keepalives.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ import asyncssh
 
 from tunneld.demo.server_program import ServerProgram
 
-# Seconds for programs that were killed to be gone; the kernel needs none.
+# Seconds for killed programs to end. The kernel needs almost none.
 REAP_TIMEOUT = 5.0
 
-# Seconds in which a connection that holds a port must answer, when its key's owner comes for the port again.
-ANSWER_TIME = 1.0
+# Seconds within which a connection that holds a port must answer, when the owner of its key asks for the port again.
+HOLDER_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a server allows. The defaults are a relay's that serves tunnels and runs programs."""
+    """What a server allows. The defaults are those of a relay that serves tunnels and runs programs."""
 
-    authorized_keys: str  # lines of an authorized_keys file, options included
+    authorized_keys: str  # the lines of an authorized_keys file, with options
     address: str = "127.0.0.1"
     port: int = 0
-    host_key: asyncssh.SSHKey | None = None  # None: one made on the spot
+    host_key: asyncssh.SSHKey | None = None  # None: the server makes one
     listeners: bool = True  # remote forwards, TCP and Unix
-    opens: tuple[tuple[str, int], ...] | bool = False  # direct forwards: where to, or all, or none
+    opens: tuple[tuple[str, int], ...] | bool = False  # direct forwards: to these places, to all, or to none
     programs: bool = True
     terminals: bool = True
-    gateway_ports: bool = False  # GatewayPorts clientspecified; False: listeners are on loopback whatever they ask
-    server_address: str | None = None  # in SSH_CONNECTION; None: the connection's own
+    gateway_ports: bool = False  # True: GatewayPorts clientspecified. False: listeners are on loopback only
+    server_address: str | None = None  # what SSH_CONNECTION says. None: the address of the connection
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,15 +65,26 @@ class Server:
         """The line for a known_hosts file."""
         return f"[{self.settings.address}]:{self.port} {self.host_key.export_public_key('openssh').decode()}"
 
+    async def run(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run the program that a client asks for."""
+        guard = self.connections[cast(asyncssh.SSHServerConnection, session.channel.get_connection())]
+        program = ServerProgram(session, environment=guard.environment(), folder=_home())
+        self.programs.add(program)
+        try:
+            await program.run()
+        finally:
+            self.programs.discard(program)
+        await session.wait_closed()  # and what asyncssh has to tidy up then
+
     def drop(self) -> None:
-        """Cut every connection without a word, as a dying relay does."""
+        """Cut every connection without a farewell, as a relay that crashes."""
         for connection in tuple(self.connections):
             connection.abort()
 
 
 @contextlib.asynccontextmanager
 async def serve(settings: Settings) -> AsyncIterator[Server]:
-    """Run a server; on the way out its connections are cut and its programs are gone."""
+    """Run a server. Afterwards its connections are cut, and its programs have ended."""
     host_key = settings.host_key or asyncssh.generate_private_key("ssh-ed25519")
     server = Server(settings, host_key)
     acceptor = await asyncssh.listen(
@@ -81,6 +92,7 @@ async def serve(settings: Settings) -> AsyncIterator[Server]:
         settings.port,
         config=[],
         server_factory=lambda: _Guard(server),
+        process_factory=server.run if settings.programs else None,
         server_host_keys=[host_key],
         password_auth=False,
         kbdint_auth=False,
@@ -110,7 +122,7 @@ async def _stop(server: Server) -> None:
 
 
 class _Guard(asyncssh.SSHServer):
-    """Answers one connection's requests by the settings and its key's options."""
+    """Allows or refuses what one connection asks for, by the settings and by the options of its key."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -137,13 +149,9 @@ class _Guard(asyncssh.SSHServer):
         self._connection.set_authorized_keys(self._keys)
         return True
 
-    def session_requested(self) -> ServerProgram:
-        return ServerProgram(
-            self._environment(),
-            folder=_home(),
-            allowed=self._settings.programs,
-            running=self._server.programs,
-        )
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        """asyncssh asks this only where programs are forbidden: a session, which then refuses every program."""
+        return asyncssh.SSHServerSession()
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
         opens = self._settings.opens
@@ -164,21 +172,20 @@ class _Guard(asyncssh.SSHServer):
         return await self._listen(bind, listen_host, listen_port)
 
     def unix_server_requested(self, listen_path: str) -> bool:
-        # permitlisten names ports; a key with one may not listen on paths (sshd would let
-        # it; but a key that is held to one port should be held to it).
+        # permitlisten names ports. sshd lets such a key listen on any path; here the key has only its ports.
         if not self._settings.listeners or self._permitted():
             return bool(self._forbid(f"streamlocal forwarding: {listen_path} is not permitted"))
         return True
 
     async def _listen(self, bind: str, host: str, port: int) -> asyncssh.SSHListener:
-        """What arrives on `bind` goes to the client, as a connection to what it asked for. Raises OSError."""
+        """Listen on `bind`. The client is told the host and port that it asked for. Raises OSError."""
         assert self._connection is not None
         listener = await self._connection.forward_local_port(bind, port, host, port)
         self.ports.add(listener.get_port())
         return listener
 
     async def _take_over(self, port: int) -> bool:
-        """Drop earlier connections of this key that held `port` and answer no more; whether there were any."""
+        """Drop earlier connections of this key that held `port` and do not answer. Return whether there were any."""
         earlier = [
             connection
             for connection, guard in self._server.connections.items()
@@ -197,7 +204,7 @@ class _Guard(asyncssh.SSHServer):
         return True
 
     def _forbid(self, reason: str) -> bool:
-        """Say why beside the refusal, as sshd does: the refusal itself is one bit."""
+        """Refuse, and tell the client why in a debug message, as sshd does: the refusal itself has no text."""
         assert self._connection is not None
         self._connection.send_debug(reason)
         return False
@@ -210,7 +217,7 @@ class _Guard(asyncssh.SSHServer):
         permitted = self._permitted()
         return not permitted or any(permits(each, host, port) for each in permitted)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         assert self._connection is not None
         get = self._connection.get_extra_info
         client, own = get("peername")[:2], get("sockname")[:2]
@@ -229,9 +236,9 @@ class _Guard(asyncssh.SSHServer):
 
 
 class _Keys(asyncssh.SSHAuthorizedKeys):
-    """The keys that one connection is let in with."""
+    """The keys with which one connection may log in."""
 
-    accepted = b""  # the one that was looked at last: a login's signature is checked right after that
+    accepted = b""  # the key that was looked up last: right after that, the signature of the login is checked
 
     def validate(self, key: asyncssh.SSHKey, *about: Any, **more: Any) -> Mapping[str, object] | None:
         options = super().validate(key, *about, **more)
@@ -241,10 +248,10 @@ class _Keys(asyncssh.SSHAuthorizedKeys):
 
 
 async def _answers(connection: asyncssh.SSHServerConnection) -> bool:
-    """Whether its client says anything to a request that every client answers, within ANSWER_TIME."""
+    """Whether the client answers a request, which all clients do, within HOLDER_TIMEOUT seconds."""
     try:
-        async with asyncio.timeout(ANSWER_TIME):
-            # What OpenSSH sends for ClientAliveInterval; asyncssh has no public name for it.
+        async with asyncio.timeout(HOLDER_TIMEOUT):
+            # OpenSSH sends this for ClientAliveInterval. asyncssh has no public function for it.
             await connection._make_global_request(b"keepalive@openssh.com")
     except TimeoutError:
         return False
@@ -252,7 +259,7 @@ async def _answers(connection: asyncssh.SSHServerConnection) -> bool:
 
 
 def permits(pattern: str, host: str, port: int) -> bool:
-    """Whether `[HOST:]PORT` of permitlisten (sshd(8)) covers a listener. Names are compared as written."""
+    """Whether a permitlisten pattern, `[HOST:]PORT` (sshd(8)), covers a listener. Names are compared as written."""
     match = re.fullmatch(r"(?:(?:\[(.+)\]|([^:]*)):)?(\d+|\*)", pattern)
     if match is None:
         return False

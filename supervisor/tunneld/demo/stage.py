@@ -1,4 +1,7 @@
-"""The demo's stage: a relay, a host behind it, the link between them, keys for both ways, and a profile."""
+"""What the demo needs before its tunnel starts: a relay, a host, the link between them, keys, and a profile.
+
+Tested in tests/cli/test_demo.py.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.errors import BusyError
 from tunneld.profile import Profile, load
 
-# Relay and host are one machine, and mosh wants the same UDP port on both: so each has a loopback address of its own.
+# Relay and host are one machine here, and mosh uses the same UDP port on both. So each has its own loopback address.
 RELAY, HOST = "127.0.0.1", "127.0.0.2"
 FIRST_TCP, FIRST_UDP, UDP_PORTS = 2222, 60001, 10
-LOOK = 0.05  # seconds between two looks at ports that are not ours
-TRIES = 50  # ports, or ranges of them, that are looked at
+PORT_POLL = 0.05  # seconds between two looks at ports that other processes hold
+PORTS_TRIED = 50  # ports, or ranges of ports, among which we look for a free one
 
 PROFILE = """\
 [relay]
@@ -41,18 +44,18 @@ to = "{host}:{host_port}"                # the host's sshd
 
 [mosh]
 ports = "{first}-{last}"                 # UDP, on the relay and on the host
-bind = "{relay}"                    # the relay's address for them; 0.0.0.0 is the whole world
+bind = "{relay}"                    # the relay's address for these ports; 0.0.0.0: for the whole world
 
 [keepalive]
 interval = 1                          # short, for the demo: a relay that is
 count = 2                             # silent for 1 * (2 + 1) s is given up
 """
-COMMENTS = 34  # the column where they start, whatever the values
+COMMENT_COLUMN = 34  # where the comments of the profile start, however long its values are
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything is running but the tunnel. `text` is the profile's, `mosh` what the person types into a shell."""
+    """All but the tunnel is running. `text` is that of the profile; `mosh` is the command that the person types."""
 
     relay: Server
     host: Server
@@ -64,14 +67,14 @@ class Stage:
     environment: dict[str, str]  # for what the person runs
 
     async def relay_is_quiet(self) -> None:
-        """Wait until the relay's programs have ended, which the agent does by itself, and its ports are free."""
+        """Wait until the relay's programs have ended, the agent by itself, and until the relay's ports are free."""
         for program in tuple(self.relay.programs):
             await program.gone.wait()
-        while self.held_ports():  # noqa: ASYNC110 - no event: it is the kernel that knows, or another program's port
-            await asyncio.sleep(LOOK)
+        while self.held_ports():  # noqa: ASYNC110 - only the kernel knows
+            await asyncio.sleep(PORT_POLL)
 
     def held_ports(self) -> list[str]:
-        """Those of the relay's ports that somebody still holds."""
+        """Those of the relay's ports that a process still holds."""
         tcp = [] if _is_free(socket.SOCK_STREAM, RELAY, self.listen) else [f"TCP {self.listen}"]
         udp = self.profile.mosh.ports if self.profile.mosh else ()
         return tcp + [f"UDP {port}" for port in udp if not _is_free(socket.SOCK_DGRAM, RELAY, port)]
@@ -79,10 +82,10 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def set_up(folder: Path) -> AsyncIterator[Stage]:
-    """Build it in `folder`, which only this user may read.
+    """Set the stage in `folder`, which only this user may read.
 
     Raises:
-        BusyError: every port is taken.
+        BusyError: no ports are free.
     """
     host_key, person_key = _make_key(folder / "host_key"), _make_key(folder / "person_key")
     listen, first = _free_tcp(), _free_udp()
@@ -109,11 +112,11 @@ async def set_up(folder: Path) -> AsyncIterator[Stage]:
 
 def _profile(**ports: int) -> str:
     text = PROFILE.format(relay=RELAY, host=HOST, last=ports["first"] + UDP_PORTS - 1, **ports)
-    return re.sub(r"^([^#\n]+?) +#", lambda row: f"{row[1]:<{COMMENTS}}#", text, flags=re.MULTILINE)
+    return re.sub(r"^([^#\n]+?) +#", lambda row: f"{row[1]:<{COMMENT_COLUMN}}#", text, flags=re.MULTILINE)
 
 
 def _make_key(path: Path) -> str:
-    """Make a key pair; the public half's line."""
+    """Make a key pair, write the private key to `path`, and return the line of the public key."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     path.touch(0o600)
     path.write_bytes(key.export_private_key("openssh"))
@@ -121,7 +124,10 @@ def _make_key(path: Path) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the user's. Our own Python's folder comes last, for machines that have no other."""
+    """The environment of the demo's programs, with nothing of the user's but PATH.
+
+    The folder of our own Python comes last there, for machines that have no other Python.
+    """
     path = os.environ.get("PATH", os.defpath)
     return {
         "PATH": f"{path}:{Path(sys.executable).parent}",
@@ -154,15 +160,15 @@ def _mosh(folder: Path, *, listen: int, first: int) -> str:
 
 
 def _free_tcp() -> int:
-    for port in range(FIRST_TCP, FIRST_TCP + TRIES):
+    for port in range(FIRST_TCP, FIRST_TCP + PORTS_TRIED):
         if _is_free(socket.SOCK_STREAM, RELAY, port):
             return port
-    raise BusyError(f"no TCP port from {FIRST_TCP} to {FIRST_TCP + TRIES - 1} is free on {RELAY}")
+    raise BusyError(f"no TCP port from {FIRST_TCP} to {FIRST_TCP + PORTS_TRIED - 1} is free on {RELAY}")
 
 
 def _free_udp() -> int:
     """The first port of a range that is free on both addresses."""
-    for first in range(FIRST_UDP, FIRST_UDP + TRIES * UDP_PORTS, UDP_PORTS):
+    for first in range(FIRST_UDP, FIRST_UDP + PORTS_TRIED * UDP_PORTS, UDP_PORTS):
         ports = range(first, first + UDP_PORTS)
         if all(_is_free(socket.SOCK_DGRAM, address, port) for address in (RELAY, HOST) for port in ports):
             return first
@@ -172,7 +178,7 @@ def _free_udp() -> int:
 def _is_free(kind: socket.SocketKind, address: str, port: int) -> bool:
     with socket.socket(type=kind) as probe:
         if kind is socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT hold nothing
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT holds no port
         try:
             probe.bind((address, port))
         except OSError:

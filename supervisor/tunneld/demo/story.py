@@ -1,4 +1,7 @@
-"""What happens in the demo, step by step. Each step waits for what it tells, and the telling is somebody else's."""
+"""What happens in the demo, step by step. A step is told only after it was seen; the caller prints it.
+
+Tested in tests/cli/test_demo.py.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,27 @@ from tunneld.demo.stage import Stage
 from tunneld.errors import TunneldError
 from tunneld.tunnel.tunnel import Tunnel
 
-# Seconds for each thing that is waited for. Each takes one or two; a busy machine may need more.
-PATIENCE = 20.0
-# Seconds that the link stays cut, at least: longer than it takes to notice, shorter than a reader's patience.
-GAP = 6.0
-KEYS = "abcdefghijklmnopqrst"  # each another, so that its echo is known
+# Seconds for each step. It takes one or two; a busy machine may need more.
+STEP_TIMEOUT = 20.0
+# Seconds that the link stays cut, at least: the tunnel notices within them, and a reader can still wait for the end.
+SHORTEST_CUT = 6.0
+KEYS_TO_MEASURE = "abcdefghijklmnopqrst"  # no key twice, so that each echo is known
 
 Mood = Literal["plain", "typed", "good", "bad"]
 
 
 class Say(Protocol):
-    """Tells a line: who, what; `at` on the loop's clock where that is not now."""
+    """Tells a line: who does what. `at` is when, on the event loop's clock; without it, now."""
 
     def __call__(self, who: str, what: str, mood: Mood = "plain", *, at: float | None = None) -> None: ...
 
 
 class DemoError(TunneldError):
-    """The demo did not see what it set out to show."""
+    """The demo did not see what it wanted to show."""
 
 
 class Story:
-    """`pause` gives the reader time."""
+    """`say` tells a line, and `pause` gives the reader time."""
 
     def __init__(self, stage: Stage, *, say: Say, pause: Callable[[], Awaitable[None]]) -> None:
         self._stage = stage
@@ -48,10 +51,10 @@ class Story:
         self._tunnel = Tunnel(stage.profile, log=self._events.log)
 
     async def play(self) -> None:
-        """From the tunnel's start to its stop.
+        """Play from the tunnel's start to its stop.
 
         Raises:
-            DemoError: something was not as it should be.
+            DemoError: a step failed.
         """
         async with self._running():
             await self._up()
@@ -70,7 +73,7 @@ class Story:
                 try:
                     yield
                 finally:
-                    self._stage.link.mend()  # so that stopping takes no time either
+                    self._stage.link.mend()  # else the stop would wait for a relay that cannot be reached
                     self._tunnel.stop()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -82,14 +85,14 @@ class Story:
             raise DemoError(f"the tunnel is {status.state.value}, and mosh is {status.mosh.state}")
 
     async def _person(self) -> None:
-        """One mosh session, before, during and after the cut."""
+        """One mosh session: before, during and after the cut."""
         self._say("person", f"$ {self._stage.mosh}", "typed")
         async with Terminal(shlex.split(self._stage.mosh), environment=self._stage.environment) as terminal:
-            await terminal.shows(r"pi\$", within=PATIENCE)
+            await terminal.shows(r"pi\$", within=STEP_TIMEOUT)
             self._say("person", "is on the host: mosh shows its prompt")
             terminal.type("echo hello-$$\r")
             self._say("person", "types: echo hello-$$", "typed")
-            shell = (await terminal.shows(r"hello-(\d+)\D", within=PATIENCE))[1]
+            shell = (await terminal.shows(r"hello-(\d+)\D", within=STEP_TIMEOUT))[1]
             self._say("person", f"reads: hello-{shell}", "good")
             await self._measure(terminal)
             self._crossed()
@@ -99,34 +102,34 @@ class Story:
             await self._pause()
             terminal.type("exit\r")
             self._say("person", "types: exit", "typed")
-            if await terminal.ended(within=PATIENCE) != 0:
+            if await terminal.ended(within=STEP_TIMEOUT) != 0:
                 raise DemoError("mosh ended with an error")
 
     async def _cut_and_mend(self, terminal: Terminal, shell: str) -> None:
         now = asyncio.get_running_loop().time
         self._stage.link.cut()
         cut_at = now()
-        self._say("link", "CUT: nothing passes between host and relay, not even an error", "bad")
+        self._say("link", "CUT: nothing passes between host and relay, and neither of them is told", "bad")
         terminal.type("echo typed-in-the-dark-$$\r")
-        self._say("person", "types on: echo typed-in-the-dark-$$", "typed")
+        self._say("person", "goes on typing: echo typed-in-the-dark-$$", "typed")
         await self._until("backoff_ended")
-        await asyncio.sleep(cut_at + GAP - now())
+        await asyncio.sleep(cut_at + SHORTEST_CUT - now())
         self._stage.link.mend()
         self._say("link", f"whole again, after {now() - cut_at:.0f} s", "good")
         await self._up()
-        found = await terminal.shows(r"typed-in-the-dark-(\d+)\D", within=PATIENCE)
+        found = await terminal.shows(r"typed-in-the-dark-(\d+)\D", within=STEP_TIMEOUT)
         if found[1] != shell:
-            raise DemoError(f"another shell answers after the cut: {found[1]}, and {shell} before")
+            raise DemoError(f"after the cut another shell answers: process {found[1]}, and before it was {shell}")
         self._say("person", f"reads: typed-in-the-dark-{shell}: the same mosh session, the same shell", "good")
 
     async def _measure(self, terminal: Terminal) -> None:
-        echoes = [1000 * await terminal.echo(key, within=PATIENCE) for key in KEYS]
+        echoes = [1000 * await terminal.echo(key, within=STEP_TIMEOUT) for key in KEYS_TO_MEASURE]
         terminal.type("\x15")  # Ctrl-U empties the line
-        text = f"{len(KEYS)} keys, each shown after {statistics.median(echoes):.0f} ms (median; the slowest"
+        text = f"{len(KEYS_TO_MEASURE)} keys, each shown after {statistics.median(echoes):.0f} ms (median; the slowest"
         self._say("person", f"{text} {max(echoes):.0f} ms)")
 
     def _crossed(self) -> None:
-        """That the datagrams went through the tunnel, and by no other way."""
+        """Make sure that the datagrams went through the tunnel, and nowhere else."""
         mosh = self._tunnel.status().mosh
         to_host, back = (mosh.counters.get(f"host_datagrams_{way}", 0) for way in ("in", "out"))
         if not (mosh.flows and to_host and back):
@@ -136,7 +139,7 @@ class Story:
     async def _stopped(self) -> None:
         await self._until("tunnel_stopped")
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STEP_TIMEOUT):
                 await self._stage.relay_is_quiet()
         except TimeoutError:
             held = ", ".join(self._stage.held_ports()) or "the agent"
@@ -144,9 +147,9 @@ class Story:
         self._say("relay", "its ports are free again")
 
     async def _until(self, wanted: str) -> None:
-        """Tell the tunnel's events, up to the one that is wanted."""
+        """Tell the tunnel's events, up to the first one that is called `wanted`."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STEP_TIMEOUT):
                 while True:
                     at, event = await self._events.next()
                     if told := told_as(event):
@@ -154,7 +157,7 @@ class Story:
                     if event["event"] == wanted:
                         return
         except TimeoutError:
-            raise DemoError(f"{wanted} did not happen within {PATIENCE:g} s; {self._trouble()}") from None
+            raise DemoError(f"{wanted} did not happen within {STEP_TIMEOUT:g} s; {self._trouble()}") from None
 
     def _trouble(self) -> str:
         status = self._tunnel.status()
@@ -163,7 +166,7 @@ class Story:
 
 
 def told_as(event: EventDict) -> tuple[str, Mood] | None:
-    """An event of the tunnel's log, in words; None for those that say little here."""
+    """An event of the tunnel's log, in words. None for an event that the reader of the demo need not know."""
     match event:
         case {"event": "tunnel_started"}:
             return f"dialing {event['relay']}", "plain"

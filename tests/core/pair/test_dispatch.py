@@ -36,7 +36,7 @@ class End:
         self.outbox = Outbox(self.seal, self.paths, Budget(budget, began), self.counts)
         self.streams = {"ssh": StreamCarrier("ssh", began, dedicated=True)} if has_stream else {}
         for stream in self.streams.values():
-            hello = frame.message(frame.HELLO, {"versions": [frame.VERSION]})
+            hello = frame.message(frame.HELLO, {"versions": [frame.PROTOCOL_VERSION]})
             stream.receive(frame.PREAMBLE + hello.encode(), began)
         self.dispatch = Dispatch(self.streams, self.paths, self.outbox, self.counts, began, is_client=True)
         self.paths.open("4", 4, began)

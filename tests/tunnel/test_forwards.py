@@ -208,7 +208,7 @@ async def test_a_change_closes_what_goes_before_it_opens_what_comes(relay: Asked
     open_before = held.listening()[0]
     order: list[str] = []
     relay.closed, relay.requests = cast(Any, _Noted(order, "close")), cast(Any, _Noted(order, "open"))
-    await held.change((MINE, forward(8080, 10), forward(9090)))
+    await held.change(iter((MINE, forward(8080, 10), forward(9090))))
     assert order == ["close 8080", "open 8080", "open 9090"]
     assert held.listening()[0] is open_before
 
@@ -245,6 +245,22 @@ async def test_a_forward_that_a_reload_took_away_is_not_asked_for_again(relay: A
         time.advance(10)
         await turns()
     assert (states(held), relay.requests) == (["listening"], [2222, 8080])
+
+
+async def test_a_forward_that_a_reload_brings_and_the_relay_refuses_is_asked_for_again(
+    relay: Asked, time: VirtualTime
+) -> None:
+    """Although nothing was to be asked for until then."""
+    relay.refuses = {8080: Failure.FORWARD_BUSY}
+    held = relay.hold(MINE)
+    await held.open(After(NOT_OURS), relay.tell)
+    async with retrying(held):
+        await held.change((MINE, OTHER))
+        await turns()
+        relay.refuses.clear()
+        time.advance(10)
+        await turns()
+        assert states(held) == ["listening", "listening"]
 
 
 async def test_a_required_forward_that_a_reload_took_away_is_not_asked_for_again(
@@ -288,7 +304,8 @@ async def test_close_closes_all(relay: Asked) -> None:
 def test_a_port_that_is_taken_is_told_with_its_holder(relay: Asked, takeover: Takeover | None, told: str) -> None:
     """Status adds why a session of ours could not be ended, but not that one was ended."""
     held = relay.hold(MINE)
-    held._takeover = takeover
+    if takeover is not None:
+        held.taken_over(takeover)
     assert held._with_holder(MINE, SessionError(Failure.FORWARD_BUSY, "it is taken")) == told
 
 

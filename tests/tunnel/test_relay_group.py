@@ -223,6 +223,21 @@ async def test_what_goes_gives_its_ports_back_before_others_come() -> None:
         assert stage.played["third"].started
 
 
+async def test_a_stop_overtakes_a_reload_that_waits() -> None:
+    """No tunnel is made any more: nobody would stop it, and run() has returned."""
+    async with running(ALL) as stage:
+        first = stage.played["first"]
+        first.slow = True
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stage.group.apply(replace(ALL, relays=(SECOND, THIRD))))
+            await turns()
+            stage.group.stop()
+            first.slow = False
+            first.stop()
+        await turns()
+        assert stage.made == ["first", "second"]
+
+
 async def test_the_mode_may_change() -> None:
     """The tunnel to the relay that both modes use goes on."""
     async with running(ALL) as stage:

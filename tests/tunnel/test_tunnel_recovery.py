@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -30,10 +29,7 @@ from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Profile
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.ssh.remote.takeover import Takeover
-from tunneld.tunnel.context import TunnelContext
-from tunneld.tunnel.forwards import FREED_PAUSE, Forwards
-from tunneld.tunnel.timing import Timing
+from tunneld.tunnel.forwards import FREED_PAUSE
 
 
 @pytest.fixture(autouse=True)
@@ -180,18 +176,6 @@ async def test_a_port_of_somebody_elses_session_is_not_touched(
         async with line(listen) as talking:
             assert await talking.echoes()
     assert "session_lost" not in other.names()
-
-
-@pytest.mark.parametrize(("ended", "told"), [(True, "by user root"), (False, "by user root; no Python there")])
-async def test_a_port_that_is_taken_is_told_with_its_holder(
-    journal: Journal, time: VirtualTime, ended: bool, told: str
-) -> None:
-    """Status adds why a session of ours could not be ended, but not that one was ended."""
-    wanted = forward(2222)
-    context = TunnelContext(journal.log, timing=Timing(time.clock, time.sleep))
-    forwards = Forwards(cast(Any, None), [wanted], context)
-    forwards._takeover = Takeover(ended, "no Python there", {"127.0.0.1:2222": "user root"})
-    assert forwards._with_holder(wanted, SessionError(Failure.FORWARD_BUSY, "it is taken")) == f"it is taken, {told}"
 
 
 # Reasons to act at once

@@ -2,8 +2,6 @@
 
 A required forward that the relay forbids ends the session (OpenSSH's ExitOnForwardFailure); an optional one does not.
 A forward whose port is taken is asked for again on the living connection, which costs the relay one request.
-
-Tested in tests/tunnel/test_tunnel*.py.
 """
 
 from __future__ import annotations

@@ -163,6 +163,8 @@ class RelayGroup:
             await asyncio.wait(leaving)
         for relay in sorted(self._tunnels, key=lambda each: _weight(wanted[each])):
             await self._tunnels[relay].apply(wanted[relay], event=event)
+        if self._stopping:
+            return  # a stop has overtaken the reload; run() may have returned, and would not wait for another tunnel
         for relay in [each for each in wanted if each not in self._tunnels]:
             self._tunnels[relay] = self._tunnel(wanted[relay])
             self._start(self._tunnels[relay])
@@ -183,8 +185,6 @@ class RelayGroup:
         return self._make(part, log, self._marks, self._one_changed)
 
     def _start(self, tunnel: Tunnel) -> None:
-        if self._stopping:
-            tunnel.stop()
         self._tasks[tunnel] = self._group.create_task(self._run(tunnel))
 
     async def _run(self, tunnel: Tunnel) -> None:

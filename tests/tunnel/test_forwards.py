@@ -112,6 +112,13 @@ async def test_all_are_asked_for_and_an_optional_one_may_be_refused(relay: Asked
     assert held.answered
 
 
+async def test_nobody_waits_for_a_takeover_that_is_not_needed(relay: Asked) -> None:
+    """It takes round trips, and a Python's start."""
+    never: asyncio.Future[Takeover] = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(5):
+        await relay.hold(MINE).open(never, relay.tell)
+
+
 async def test_a_required_one_that_is_forbidden_ends_the_session(relay: Asked) -> None:
     """It is not asked for twice, and nobody is told to wait."""
     relay.refuses = {2222: Failure.FORWARD_FORBIDDEN}

@@ -48,6 +48,8 @@ async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, t
                 await journal.says("mosh_ready")
                 assert await talking.echoes()
             assert (tunnel.status().sessions, tunnel.status().mosh.state) == (1, "ready")
+            await tunnel.apply(replace(plain, mosh=mosh, backoff=Limits(initial=2)))
+            assert (tunnel.status().sessions, tunnel.status().mosh.state) == (1, "ready")
             await tunnel.apply(plain)
             await journal.says("session_established")
             assert (tunnel.status().sessions, tunnel.status().mosh.state) == (2, "off")

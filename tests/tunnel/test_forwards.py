@@ -15,11 +15,13 @@ import pytest
 
 from tests.tunnel.supervised import forward
 from tests.virtual import Journal, VirtualTime
+from tunneld.core.supervise.canary import Finding, Verdict
 from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Direction, Forward, TcpAddress
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.remote.takeover import Takeover
+from tunneld.status.snapshot import CanaryStatus, FailureStatus
 from tunneld.tunnel import forwards as module
 from tunneld.tunnel.context import TunnelContext
 from tunneld.tunnel.forwards import FREED_PAUSE, FREEING_PAUSES, LONGEST_BUSY_WAIT, Forwards
@@ -110,6 +112,13 @@ async def test_all_are_asked_for_and_an_optional_one_may_be_refused(relay: Asked
     await held.open(After(NOT_OURS), relay.tell)
     assert (states(held), relay.requests, relay.awaited) == (["listening", "refused"], [2222, 8080], [])
     assert held.answered
+
+
+async def test_nobody_waits_for_a_takeover_that_is_not_needed(relay: Asked) -> None:
+    """It takes round trips, and a Python's start."""
+    never: asyncio.Future[Takeover] = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(5):
+        await relay.hold(MINE).open(never, relay.tell)
 
 
 async def test_a_required_one_that_is_forbidden_ends_the_session(relay: Asked) -> None:
@@ -323,3 +332,63 @@ async def test_a_required_refusal_is_the_tunnels_to_tell(relay: Asked, journal: 
         time.advance(10)
         await opening
     assert journal.names() == ["forward_refused", "forward_opened"]
+
+
+async def test_the_event_of_a_session_covers_the_forwards_that_open_with_it(relay: Asked, journal: Journal) -> None:
+    """None of them has a line of its own."""
+    await relay.hold(MINE, OTHER).open(After(NOT_OURS), relay.tell)
+    assert journal.names() == []
+    assert journal.names(debug=True) == ["forward_opened", "forward_opened"]
+
+
+async def test_only_a_port_that_is_taken_on_the_relay_has_a_holder_there(relay: Asked) -> None:
+    """Neither a port of this host, nor one that the relay forbids, is told with what the takeover found."""
+    local, forbidden = forward(1080, required=False, direction=Direction.LOCAL), forward(22, required=False)
+    relay.refuses = {8080: Failure.FORWARD_BUSY, 1080: Failure.FORWARD_BUSY, 22: Failure.FORWARD_FORBIDDEN}
+    held = relay.hold(OTHER, local, forbidden)
+    held.taken_over(Takeover(False, "no Python there"))
+    await held.open(After(NOT_OURS), relay.tell)
+    texts = [each.failure.text for each in held.status() if each.failure is not None]
+    assert texts == ["8080 is refused; no Python there", "1080 is refused", "22 is refused"]
+
+
+async def test_what_is_due_first_is_asked_for_first(relay: Asked, time: VirtualTime) -> None:
+    """A forbidden forward, which waits for longer, holds nobody up."""
+    relay.refuses = {22: Failure.FORWARD_FORBIDDEN, 8080: Failure.FORWARD_BUSY}
+    held = relay.hold(forward(22, required=False), OTHER)
+    await held.open(After(NOT_OURS), relay.tell)
+    relay.refuses.clear()
+    async with retrying(held):
+        time.advance(5)
+        await turns()
+        assert states(held) == ["refused", "listening"]
+
+
+async def test_required_ones_that_are_taken_are_asked_for_in_turn(relay: Asked, time: VirtualTime) -> None:
+    """None of them waits until another has come free."""
+    relay.refuses = {2222: Failure.FORWARD_BUSY, 2223: Failure.FORWARD_BUSY}
+    held = relay.hold(MINE, forward(2223))
+    async with asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(held.open(After(NOT_OURS), relay.tell))
+        await time.slept_on(1)
+        relay.requests.clear()
+        time.advance(10)
+        await turns()
+        assert relay.requests == [2222, 2223]
+        opening.cancel()
+
+
+async def test_the_status_of_a_forward_tells_its_times(relay: Asked, time: VirtualTime) -> None:
+    """How long ago it was refused, in how long it is asked for again, and how long ago its canary was there."""
+    relay.refuses = {8080: Failure.FORWARD_BUSY}
+    held = relay.hold(MINE, OTHER, forward(1080, required=False, direction=Direction.DYNAMIC))
+    await held.open(After(NOT_OURS), relay.tell)
+    held.listening()[0].finding = Finding(Verdict.PASSES, at=time.now)
+    time.advance(2)
+    mine, other, dynamic = held.status()
+    assert (mine.to, dynamic.to) == ("127.0.0.1:9", None)
+    assert (mine.canary, mine.failure, mine.next_try_in) == (CanaryStatus("passes", ago=2), None, None)
+    assert other.failure == FailureStatus(Failure.FORWARD_BUSY, "8080 is refused", 2)
+    assert other.next_try_in == pytest.approx(3, abs=0.01)
+    time.advance(100)
+    assert held.status()[1].next_try_in == 0

@@ -32,7 +32,7 @@ from tunneld.core.supervise.lifecycle import State
 from tunneld.profile import Direction, Keepalive, Mosh, PortRange, Relay
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.forwards import Forwards
-from tunneld.tunnel.session import Session
+from tunneld.tunnel.session import CALM_TIME, Session
 from tunneld.tunnel.tunnel import address_of
 
 
@@ -268,6 +268,18 @@ async def test_a_flapping_link_does_not_fill_the_journal(relay: Sshd, journal: J
         assert len(told) == 41
         assert len(told) - len(hidden) <= 5 + 2 * 5  # a reset and an end of file are two reasons
         assert max(each.get("times", 1) for each in told if each not in hidden) >= 16
+
+
+async def test_a_session_is_not_called_calm_before_it_is_stable(
+    relay: Sshd, journal: Journal, time: VirtualTime
+) -> None:
+    """Ten minutes without a fault are calm, unless the profile wants more for a stable session."""
+    for stable_after, calm in ((30, CALM_TIME), (1000, 1000)):
+        profile = profile_of(relay_of(relay), forward(free_port()), backoff=Limits(stable_after=stable_after))
+        async with running(profile, journal, time):
+            await journal.says("session_established")
+            await time.slept_on(1)
+        assert time.asked[-1] == calm
 
 
 # What only a person mends

@@ -26,10 +26,13 @@ from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise import liveness
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
+from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Profile
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
+from tunneld.tunnel import session
 from tunneld.tunnel.forwards import FREED_PAUSE
+from tunneld.tunnel.second_dial import SecondDial
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +137,40 @@ async def test_a_session_that_answers_after_all_stays(relay: Sshd, journal: Jour
     assert "session_lost" not in journal.names()
 
 
+async def test_a_changed_network_is_told_to_the_second_dial(
+    relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be waiting for answers to packets that went the old way."""
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time) as tunnel:
+        await journal.says("session_established")
+        told: list[bool] = []
+        monkeypatch.setattr(SecondDial, "nudge", lambda _: told.append(True))
+        tunnel.nudge()
+        assert told == [True]
+
+
+async def test_a_relay_whose_name_leads_elsewhere_is_followed(
+    relay: Sshd, journal: Journal, time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address that was known until then is forgotten, else a slow name server would lead back to it."""
+    answers = iter([frozenset({"192.0.2.1"})])
+
+    async def moved(_: NameWatch, connected: str) -> frozenset[str]:
+        await has_settled(relay)
+        return next(answers, frozenset())
+
+    forgotten: list[str] = []
+    monkeypatch.setattr(NameWatch, "moved", moved)
+    monkeypatch.setattr(session.NAMES, "forget", forgotten.append)
+    async with running(profile_of(relay_of(relay), forward(free_port())), journal, time) as tunnel:
+        await journal.says("session_established")
+        lost = await journal.says("session_lost")
+        assert (lost["reason"], lost["retry_in"]) == ("the relay's name leads to another address now", 0)
+        await journal.says("session_established")
+        assert forgotten == ["127.0.0.1"]
+        assert tunnel.status().sessions == 2
+
+
 # A port that is taken
 
 
@@ -210,6 +247,8 @@ async def test_a_changed_network_starts_a_hanging_dial_anew(relay: Sshd, journal
     async with Gate(relay.port, 0) as gate, running(through(gate, relay, free_port()), journal, time) as tunnel:
         await gate.dialled.wait()
         tunnel.nudge()
+        for _ in range(10):
+            await asyncio.sleep(0)
         assert tunnel.status().attempts == 1
         gate.limit = 1 << 30
         time.advance(1)

@@ -48,6 +48,8 @@ async def test_mosh_comes_without_a_new_session(relay: Sshd, journal: Journal, t
                 await journal.says("mosh_ready")
                 assert await talking.echoes()
             assert (tunnel.status().sessions, tunnel.status().mosh.state) == (1, "ready")
+            await tunnel.apply(replace(plain, mosh=mosh, backoff=Limits(initial=2)))
+            assert (tunnel.status().sessions, tunnel.status().mosh.state) == (1, "ready")
             await tunnel.apply(plain)
             await journal.says("session_established")
             assert (tunnel.status().sessions, tunnel.status().mosh.state) == (2, "off")
@@ -111,13 +113,24 @@ async def test_an_unchanged_profile_changes_nothing(relay: Sshd, journal: Journa
 
 
 async def test_another_backoff_needs_no_new_session(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
-    """The new limits count from the next loss on."""
-    profile = profile_of(relay_of(relay), forward(free_port()))
-    async with running(profile, journal, time) as tunnel:
-        await journal.says("session_established")
-        await tunnel.apply(replace(profile, backoff=Limits(initial=5)))
-        assert tunnel.status().sessions == 1
-        assert tunnel.status().state is State.UP
+    """The new limits count from the next loss on, for dials and for forwards that are refused."""
+    theirs = free_port()
+    profile = profile_of(relay_of(relay), forward(free_port()), forward(theirs, required=False))
+    with taken(theirs):
+        async with running(profile, journal, time) as tunnel:
+            await journal.says("session_established")
+            assert tunnel.status().forwards[1].next_try_in == pytest.approx(5, abs=0.1)
+            await tunnel.apply(replace(profile, backoff=Limits(initial=7)))
+            assert (tunnel.status().sessions, tunnel.status().state) == (1, State.UP)
+            waits = []
+            for _ in range(2):
+                assert tunnel._session is not None
+                tunnel._session._end(SessionError(Failure.NETWORK, "it is lost"))
+                waits.append((await journal.says("session_lost"))["retry_in"])
+                time.advance(waits[-1])
+                await journal.says("session_established")
+            assert waits == pytest.approx([0, 7], abs=0.1)
+            assert tunnel.status().forwards[1].next_try_in == pytest.approx(10, abs=0.1)
 
 
 async def test_any_other_change_makes_a_new_session_at_once(relay: Sshd, journal: Journal, time: VirtualTime) -> None:

@@ -63,9 +63,9 @@ class Heard:
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.lost = 0
-        self.channel: Any = PlayedChannel()
+        self.channel = PlayedChannel()
         self.remote = RemoteProgram(self.received.append, self._lost)
-        self.remote.connection_made(self.channel)
+        self.remote.connection_made(self.channel)  # type: ignore[arg-type]
 
     def _lost(self) -> None:
         self.lost += 1

@@ -333,8 +333,12 @@ async def test_ssh_config_forwards_no_agent(sshd: Sshd, tmp_path: Path, monkeypa
     """The relay's administrator could log in with it elsewhere."""
     config = tmp_path / "config"
     config.write_text("Host *\n  ForwardAgent yes\n")
-    async with agent(tmp_path, monkeypatch), dialled(to_sshd(sshd, ssh_config=config)) as connection:
-        assert (await connection.run("echo ${SSH_AUTH_SOCK:-none}")).stdout == "none\n"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with agent(tmp_path, monkeypatch):
+        async with asyncssh.connect_agent() as keys:
+            await keys.add_keys([str(sshd.user_key)])
+        async with dialled(to_sshd(sshd, identity=(), ssh_config=config)) as connection:
+            assert (await connection.run("echo ${SSH_AUTH_SOCK:-none}")).stdout == "none\n"
 
 
 async def test_a_proxy_command_makes_the_connection(sshd: Sshd, tmp_path: Path) -> None:

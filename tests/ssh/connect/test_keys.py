@@ -116,6 +116,15 @@ def test_identities_only_narrows_the_agent_to_the_files(home: Path) -> None:
     assert (keys.only, keys.agent) == ([], "")
 
 
+def test_identities_only_finds_a_locked_key_in_the_agent(home: Path) -> None:
+    """The file's public half is enough."""
+    locked = make_key(home / ".ssh/id_ed25519")
+    lock_key(home / ".ssh/id_ed25519", "open sesame")
+    keys = usual(None, agent=None, only=True, environment=AGENT)
+    assert [key.get_fingerprint() for key in keys.only] == [locked.get_fingerprint()]
+    assert (keys.pairs, keys.agent) == ([], "/agent")
+
+
 def test_without_identities_only_every_key_of_the_agent_counts(home: Path) -> None:
     """asyncssh takes an empty list for none, and None for all."""
     make_key(home / ".ssh/id_ed25519")

@@ -18,6 +18,7 @@ from asyncssh.packet import SSHPacket
 
 from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, free_port, running_sshd
+from tunneld.core.supervise import canary
 from tunneld.core.supervise.lifecycle import Failure
 from tunneld.demo.ssh_server import Settings, serve
 from tunneld.profile import Direction, Forward, ForwardAddress, TcpAddress, UnixAddress
@@ -317,6 +318,11 @@ async def test_a_target_that_never_answers_is_given_up(
         opened = await forward(connection, ANY, to(full.getsockname()[1]))
         assert await exchange(port_of(opened), data=b"") == b""
     assert opened.target_error == "no answer within 0.2 s"
+
+
+def test_a_canary_waits_longer_for_a_target_than_its_forward_does() -> None:
+    """So the forward's own reason is what the canary tells."""
+    assert forward_module.TARGET_TIMEOUT == 10 < canary.TARGET_TIME
 
 
 async def test_a_dead_target_of_a_local_forward_is_said_too(

@@ -22,7 +22,7 @@ from tunneld.profile import Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward.forward import open_forward
 from tunneld.ssh.forward.opened import OpenForward
-from tunneld.ssh.remote.canary_visit import addresses_on_relay, look
+from tunneld.ssh.remote.canary_visit import WatchedVisit, _is_stuck, addresses_on_relay, look
 
 Connection = asyncssh.SSHClientConnection
 ANY = TcpAddress("127.0.0.1", 0)
@@ -219,6 +219,18 @@ async def test_a_relay_that_answers_nothing_is_not_judged(
     ):
         forward.listening = to(port)
         assert await look(connection, forward) == Finding(Verdict.UNKNOWN, "no answer")
+
+
+async def test_a_step_that_comes_with_the_relays_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was under way, behind a slow line's other data."""
+    visit = WatchedVisit(ANY)
+
+    async def answers(_: Connection) -> None:
+        visit.saw(Step.REFUSED)
+
+    monkeypatch.setattr(core, "OPEN_TIME", 0.01)
+    monkeypatch.setattr("tunneld.ssh.remote.canary_visit.wait_for_answer", answers)
+    assert await _is_stuck(None, visit) is False  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -142,7 +143,7 @@ def programs(sshd: Sshd) -> set[str]:
         pytest.param(["MaxSessions 0"], "", "runs no commands for us", id="no sessions"),
         pytest.param(["SetEnv PATH=/nowhere"], "", "has no python3", id="no python"),
         pytest.param([], 'command="echo no >&2; exit 1"', "it said: no", id="another command"),
-        pytest.param([], 'command="head -c 100000 /dev/zero; exec cat"', "did not run our program", id="noise"),
+        pytest.param([], 'command="head -c 100000 /dev/zero; exec cat"', "did not run our program, so", id="noise"),
     ],
 )
 async def test_a_relay_that_does_not_run_it_is_no_fault(
@@ -180,7 +181,14 @@ async def test_an_ssh_server_that_is_not_openssh_is_left_alone(connection: Conne
 
 async def test_an_answer_that_makes_no_sense_is_no_report(key: Path, public: str, tmp_path: Path) -> None:
     """Whatever a relay writes after the word that begins a report."""
-    for answer in ("[]", "{", "[" * 5000, '{"did": 7, "held": 8}', '{"did": [], "held": [[], [1, 2], ["x"]]}'):
+    for answer in (
+        "[]",
+        "{",
+        "[" * 5000,
+        '{"did": 7, "held": 8}',
+        '{"did": [], "held": [[], [1, 2], ["x"]]}',
+        '{"did": "endless", "recorded": "yes", "held": [null, [true, "root"]]}',
+    ):
         (tmp_path / "answer").write_text(f"{takeover.REPORT_BEGINS}{answer}\n")
         forced = f'command="cat {tmp_path}/answer -"'
         async with serve(Settings(authorized_keys=f"{forced} {public}")) as server:
@@ -188,6 +196,16 @@ async def test_an_answer_that_makes_no_sense_is_no_report(key: Path, public: str
             async with dialled(to_server(server, key, tmp_path / "known")) as connection:
                 took = await claimed(connection, OURS, 1)
                 assert (took.ended, took.held_by, took.recorded) == (False, {}, False)
+
+
+async def test_a_report_may_come_in_pieces() -> None:
+    """Behind whatever start-up files print; only its line's end makes it whole."""
+    holder = Holder(None, OURS, [])  # type: ignore[arg-type]
+    for piece in (b"Welcome!\ntunn", b"eld-claim ", b'{"did": "ended", "recorded": true'):
+        holder._received(piece)
+        assert not holder._reported.is_set()
+    holder._received(b"}\nmore")
+    assert holder._reported.is_set()
 
 
 async def test_where_the_answer_to_the_request_makes_no_sense_it_returns(
@@ -324,6 +342,31 @@ async def test_a_session_held_by_cat_can_be_cancelled(server: Server, connection
     assert not connection.is_closed()
 
 
+async def test_a_channel_that_was_held_is_not_closed_from_here() -> None:
+    """sshd would ask for signs of life on it, where nobody may answer, and end the connection (see RemoteProgram)."""
+    notes: list[str] = []
+
+    class Process:
+        async def create_process(self, command: str, **settings: Any) -> Process:
+            return self
+
+        async def wait_closed(self) -> None:
+            notes.append("held")
+
+        @property
+        def stdin(self) -> Process:
+            return self
+
+        def write_eof(self) -> None:
+            notes.append("eof")
+
+        def close(self) -> None:
+            notes.append("closed")
+
+    await hold_session(Process())  # type: ignore[arg-type]
+    assert notes == ["held", "eof"]
+
+
 async def test_where_programs_are_forbidden_it_returns(key: Path, public: str, tmp_path: Path) -> None:
     """A relay that only forwards is no fault."""
     async with serve(Settings(authorized_keys=public, programs=False)) as server:
@@ -367,6 +410,13 @@ def test_a_key_names_machine_and_profile_and_tells_neither() -> None:
     keys = {key_of(profile, machine) for profile in ("pi", "vault") for machine in ("a" * 32, "b" * 32)}
     assert len(keys) == 4
     assert all(re.fullmatch("[0-9a-f]{32}", key) for key in keys)
+
+
+def test_each_user_of_a_machine_has_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two users may have a profile of the same name, and one account on the relay."""
+    ours = key_of("pi", "a" * 32)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert key_of("pi", "a" * 32) != ours
 
 
 def test_a_machine_has_an_id(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tunneld.core.stream import frame
 from tunneld.shipped import own_addresses, pair_loop
 from tunneld.shipped.pair_loop import PairLoop
 
-PATIENCE = 10.0  # seconds until a test gives up
+PATIENCE = 20.0  # seconds until a test gives up
 SECRET = bytes(range(32))
 
 
@@ -45,11 +45,11 @@ class End:
         self.loop.run(lambda: time.monotonic() >= end)
 
 
-def until(is_so: Callable[[], Any], *ends: End) -> None:
-    """Run the ends in turn until this is true."""
+def until(is_so: Callable[[], Any], *ends: End, what: Callable[[], str] = lambda: "it did not come about") -> None:
+    """Run the ends in turn until this is true; `what` tells of a failure."""
     give_up = time.monotonic() + PATIENCE
     while not is_so():
-        assert time.monotonic() < give_up, "it did not come about"
+        assert time.monotonic() < give_up, what()
         for end in ends:
             end.step()
 

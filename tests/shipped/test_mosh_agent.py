@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +29,9 @@ from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
-from tunneld.shipped import own_addresses, pack
-from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS
-from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped import mosh_agent, own_addresses, pack
+from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS, MAX_NAMED, STALE_STREAM
+from tunneld.shipped.start_mosh_server import LOOPBACK, Running, Wanted
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
@@ -662,6 +663,43 @@ def test_streams_are_bounded(place: Place) -> None:
     for sock in [last, *held, *(end for pair in pairs for end in pair)]:
         sock.close()
     client.joins(answer, "again")
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ([["192.0.2.1", 40111], ["2001:db8::1", 3478]], [("192.0.2.1", 40111), ("2001:db8::1", 3478)]),
+        ([["192.0.2.1", 0], ["192.0.2.1", 65536], ["192.0.2.1", True], ["192.0.2.1", "80"]], []),
+        ([["name.example", 80], ["", 80], ["192.0.2.1%eth0", 80], [None, 80], [1, 80]], []),
+        ([[], ["192.0.2.1"], "no", None, 7, {"a": 1}, ["192.0.2.1", 80, 1]], []),
+        ([["192.0.2.1", port] for port in range(1, 20)], [("192.0.2.1", port) for port in range(1, MAX_NAMED + 1)]),
+    ],
+)
+def test_what_is_no_address_is_left_out(named: list[Any], found: list[tuple[str, int]]) -> None:
+    """Whatever a client's JSON holds, and however many."""
+    assert mosh_agent._addresses(named) == found
+
+
+@pytest.mark.parametrize(
+    ("waited", "heard", "is_dropped"),
+    [(STALE_STREAM + 1, 10.0, True), (STALE_STREAM, 10.0, False), (STALE_STREAM + 1, 20.0, False)],
+)
+def test_a_stream_is_given_up_when_another_one_lives(
+    monkeypatch: pytest.MonkeyPatch, waited: float, heard: float, is_dropped: bool
+) -> None:
+    """A silent network concerns them all, and ends none."""
+    running = Running(Wanted(), keeper=-1, family=6, port=1, pid=os.getpid())
+    agent = mosh_agent.MoshAgent(SECRET, running)
+    streams = {
+        "old": SimpleNamespace(waited=lambda now: waited, heard=heard),
+        "new": SimpleNamespace(waited=lambda now: 0.0, heard=20.0),
+    }
+    dropped: list[str] = []
+    monkeypatch.setattr(agent._loop.pair, "streams", streams)
+    monkeypatch.setattr(agent._loop, "drop_stream", dropped.append)
+    agent._check()
+    assert dropped == (["old"] if is_dropped else [])
+    agent._loop._selector.close()
 
 
 def test_it_is_small(place: Place) -> None:

@@ -31,7 +31,7 @@ from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
 from tunneld.shipped import mosh_agent, own_addresses, pack
 from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS, MAX_NAMED, STALE_STREAM
-from tunneld.shipped.start_mosh_server import LOOPBACK, Running, Wanted
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS, Running, Wanted
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
@@ -117,7 +117,7 @@ class Client(End):
         self.terminal, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
         self.mosh = subprocess.Popen(
-            ["mosh-client", LOOPBACK[family], str(port)],
+            ["mosh-client", LOOPBACK_HOSTS[family], str(port)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -28,7 +28,7 @@ from tunneld.mosh.start import FIRST, Started, beside, first_line
 from tunneld.shipped import pack
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.pair_loop import PairLoop
-from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS
 
 VERSION = 1
 """Of what the window shows."""
@@ -131,9 +131,9 @@ class MoshSession:
     def _open_local(self) -> tuple[str, int]:
         """On ::1 if there is one: mosh then makes datagrams that fit any path with our header."""
         try:
-            return LOOPBACK[6], self._pairing.open_local(6)
+            return LOOPBACK_HOSTS[6], self._pairing.open_local(6)
         except OSError:
-            return LOOPBACK[4], self._pairing.open_local(4)
+            return LOOPBACK_HOSTS[4], self._pairing.open_local(4)
 
     def _start_client(self) -> subprocess.Popen[bytes]:
         """

@@ -102,7 +102,7 @@ def test_what_is_somebody_elses_is_let_be(place: Path) -> None:
 
 def test_a_deep_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Unix socket's path has no room for it."""
-    for length, is_used in ((join_socket.LONGEST_PLACE, True), (join_socket.LONGEST_PLACE + 1, False)):
+    for length, is_used in ((join_socket.LONGEST_JOIN_PLACE, True), (join_socket.LONGEST_JOIN_PLACE + 1, False)):
         folder = "/" + "x" * (length - 1)
         monkeypatch.setenv("TMPDIR", folder)
         assert join_socket.root() == (folder if is_used else "/tmp")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tunneld.shipped.private_folder import is_own
 
-LONGEST_PLACE = 70
+LONGEST_JOIN_PLACE = 70
 """Bytes of the folder above ours: a Unix socket's path holds 107 (104 on BSD), of which our own names take up to 36."""
 
 LONGEST_JOINING = 256
@@ -96,7 +96,7 @@ class JoinSocket:
         remove_sockets(self.folder)
 
 
-def root(longest: int = LONGEST_PLACE) -> str:
+def root(longest: int = LONGEST_JOIN_PLACE) -> str:
     """The folder for temporary files: $TMPDIR, if its path has at most `longest` bytes, else /tmp."""
     folder = os.environ.get("TMPDIR") or "/tmp"
     return folder if len(os.fsencode(folder)) <= longest else "/tmp"

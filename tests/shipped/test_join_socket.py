@@ -63,6 +63,51 @@ def test_what_a_killed_agent_left_is_removed_by_the_next(place: Path) -> None:
     two.kill()
 
 
+def ended_process() -> int:
+    """A number that no process has."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_the_folder_of_a_living_process_is_let_be(place: Path) -> None:
+    """It may have been made, and its socket not yet."""
+    left = [place / f"tunneld-far-{pid}-0a" for pid in (os.getpid(), ended_process())]
+    for folder in left:
+        folder.mkdir()
+    join_socket.JoinSocket("far", str(place)).close()
+    assert [folder.exists() for folder in left] == [True, False]
+
+
+def test_other_names_are_let_be(place: Path) -> None:
+    """Those of another kind, and folders that hold anything but sockets."""
+    pid = ended_process()
+    left = [place / f"tunneld-agent-{pid}-0a", place / f"tunneld-far-{pid}", place / f"tunneld-far-{pid}-0b"]
+    for folder in left:
+        folder.mkdir()
+    (left[2] / "notes").touch()
+    join_socket.JoinSocket("far", str(place)).close()
+    assert all(folder.exists() for folder in left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could remove what is somebody else's")
+def test_what_is_somebody_elses_is_let_be(place: Path) -> None:
+    """root cleans up after itself alone."""
+    folder = place / f"tunneld-far-{ended_process()}-0a"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    join_socket.JoinSocket("far", str(place)).close()
+    assert folder.exists()
+
+
+def test_a_deep_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Unix socket's path has no room for it."""
+    for length, is_used in ((join_socket.LONGEST_JOIN_PLACE, True), (join_socket.LONGEST_JOIN_PLACE + 1, False)):
+        folder = "/" + "x" * (length - 1)
+        monkeypatch.setenv("TMPDIR", folder)
+        assert join_socket.root() == (folder if is_used else "/tmp")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
 def test_an_agent_in_another_container_is_let_be(place: Path) -> None:
     """They may share /tmp, and see nothing of each other's processes."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +29,9 @@ from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
-from tunneld.shipped import own_addresses, pack
-from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS
-from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped import mosh_agent, own_addresses, pack
+from tunneld.shipped.mosh_agent import MAX_MOSH_STREAMS, MAX_NAMED, STALE_STREAM
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS, Running, Wanted
 
 SERVE: dict[str, Any] = {"locale": {"LANG": "C.UTF-8"}, "udp": False}
 SHELL = ["sh", "-c", 'while read line; do echo "<$line>"; test $line = bye && exit; done']
@@ -38,6 +39,25 @@ SMALL_DATAGRAM = 20 << 20  # bytes: a Python with nothing in it has half of that
 NO_UTF8 = "mosh-server needs a UTF-8 native locale to run."
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is not installed")
+
+
+PAUSES = {"LAST_DATAGRAMS = 2.0": "LAST_DATAGRAMS = 0.2", "SERVER_GRACE = 1.0": "SERVER_GRACE = 0.1"}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that waits for a tenth as long where nothing more is to come."""
+    source = pack._source
+
+    def hurried(name: str) -> str:
+        text = source(name)
+        if name == "shipped.mosh_agent":
+            for pause, short in PAUSES.items():
+                assert pause in text
+                text = text.replace(pause, short)
+        return text
+
+    monkeypatch.setattr(pack, "_source", hurried)
 
 
 class Client(End):
@@ -77,8 +97,13 @@ class Client(End):
         return self.hears(frame.SERVING)
 
     def join(self, answer: dict[str, Any], name: str) -> subprocess.Popen[bytes]:
-        """Start a stream through the door."""
+        """Start a stream through the join socket."""
         return self.start(name, pack.whole_command(pack.rejoin_program(answer["door"], name, answer["host"])))
+
+    def joins(self, answer: dict[str, Any], name: str) -> None:
+        """Start a stream through the join socket, and wait until the agent speaks on it."""
+        self.join(answer, name)
+        until(lambda: any(said[:2] == (name, frame.REPORT) for said in self.heard), self)
 
     def hears(self, kind: int) -> dict[str, Any]:
         """Wait for a message of this kind."""
@@ -90,9 +115,9 @@ class Client(End):
         """Start mosh-client."""
         port = self.loop.open_local(family)
         self.terminal, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
         self.mosh = subprocess.Popen(
-            ["mosh-client", LOOPBACK[family], str(port)],
+            ["mosh-client", LOOPBACK_HOSTS[family], str(port)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -105,7 +130,12 @@ class Client(End):
         os.write(self.terminal, f"{text}\n".encode())
 
     def sees(self, text: str) -> None:
-        until(lambda: text.encode() in self.screen, self)
+        """Wait until this is on the screen, in one run of characters on one line.
+
+        mosh paints what differs from what it painted before: it moves the cursor over a blank that was blank already.
+        """
+        assert " " not in text
+        until(lambda: text.encode() in self.screen, self, what=lambda: f"{text} is not on the screen: {self.screen!r}")
 
     def leave(self) -> None:
         """Say that mosh-client has ended, and wait until all streams have."""
@@ -162,9 +192,18 @@ class Place:
         self, command: list[str] | None = SHELL, *, family: int = 6, **serve: Any
     ) -> tuple[Client, dict[str, Any]]:
         """A client whose mosh-client runs."""
+        return self.start(command, lambda client, key: client.open_terminal(key, family), **serve)
+
+    def start(
+        self,
+        command: list[str] | None = SHELL,
+        opened: Callable[[Client, str], None] = lambda client, key: None,
+        **serve: Any,
+    ) -> tuple[Client, dict[str, Any]]:
+        """A client without a mosh-client, which does for most things: mosh takes its time to paint the first screen."""
         client = self.client()
         answer = client.begin(command=command, **serve)
-        client.open_terminal(answer["key"], family)
+        opened(client, answer["key"])
         until(lambda: len(client.heard) > 1, client)
         return client, {**answer, **client.heard[1][2]}
 
@@ -202,7 +241,7 @@ def wait_until(is_so: Callable[[], Any]) -> None:
 
 
 def agent_of(answer: dict[str, Any]) -> int:
-    """The process whose door this is."""
+    """The process whose join socket this is."""
     return int(Path(answer["door"]).parent.name.split("-")[2])
 
 
@@ -252,29 +291,21 @@ def test_ipv4(place: Place) -> None:
 def test_the_session_outlives_its_stream(place: Place) -> None:
     """The SSH session ends; nothing happens there; another one joins and the screen goes on."""
     client, answer = place.session()
-    client.types("one")
-    client.sees("<one>")
     client.loop.drop_stream("ssh")
     assert client.processes["ssh"].wait(PATIENCE) == 0
-    client.types("two")
-    client.step(0.3)
-    assert b"<two>" not in client.screen
+    client.types("one")
     client.join(answer, "again")
-    client.sees("<two>")
+    client.sees("<one>")
     assert client.hears(frame.REPORT) == {"ssh_connection": ""}
 
 
 def test_a_killed_session_takes_nothing_along(place: Place) -> None:
     """What sshd started is killed, with its whole process group."""
-    client, answer = place.session()
-    client.types("one")
-    client.sees("<one>")
+    client, answer = place.start()
     os.killpg(client.processes["ssh"].pid, signal.SIGKILL)
     client.processes["ssh"].wait()
     client.loop.drop_stream("ssh")
-    client.join(answer, "again")
-    client.types("two")
-    client.sees("<two>")
+    client.joins(answer, "again")
 
 
 def test_two_streams(place: Place) -> None:
@@ -292,7 +323,7 @@ def test_two_streams(place: Place) -> None:
 def test_how_a_later_session_came_is_told(place: Place) -> None:
     """SSH_CONNECTION of each SSH session, for whoever wants to know the way in."""
     place.env["SSH_CONNECTION"] = "203.0.113.9 50000 192.0.2.2 22"
-    client, answer = place.session()
+    client, answer = place.start()
     assert answer["ssh_connection"] == "203.0.113.9 50000 192.0.2.2 22"
     client.env["SSH_CONNECTION"] = "2001:db8::9 50000 2001:db8::2 22"
     client.join(answer, "again")
@@ -339,8 +370,6 @@ def test_a_session_over_ssh_outlives_it(place: Place, sshd: Sshd) -> None:
     until(lambda: len(client.heard) > 1, client)
     answer.update(client.heard[1][2])
     assert answer["ssh_connection"].startswith("127.0.0.1 ")
-    client.types("one")
-    client.sees("<one>")
     client.processes["ssh"].kill()
     until(lambda: client.lost, client)
     wait_until(lambda: not list(descendants(sshd.pid)))
@@ -425,7 +454,6 @@ def test_strangers_are_not_answered(place: Place) -> None:
             stranger.sendto(chance.randbytes(chance.randrange(1400)), there)
         client.types("two")
         client.sees("<two>")
-        client.step(0.3)
         with pytest.raises(BlockingIOError):
             stranger.recv(2000)
     assert cpu(agent_of(answer)) - before < 2
@@ -456,11 +484,11 @@ def test_the_terminal_is_as_mosh_makes_it(place: Place) -> None:
     # glibc's posix_spawn leaves its own two signals (32, 33) ignored, which nobody else may use.
     ignored = "$((0x$(sed -n 's/SigIgn:.//p' /proc/self/status) & 0x7fffffff))"
     opened = "$(ls /proc/self/fd | wc -l)"
-    script = f"pwd; echo $FAVOURITE/${{LC_CTYPE-none}}/$LANG; echo ignored: {ignored}, open: {opened}; cat"
+    script = f"pwd; echo $FAVOURITE/${{LC_CTYPE-none}}/$LANG; echo ignored:{ignored},open:{opened}; cat"
     client, _ = place.session(["sh", "-c", script])
-    client.sees(f"{place.folder}/home"[-60:])
+    client.sees(f"{place.folder}/home")
     client.sees("42/none/C.UTF-8")
-    client.sees("ignored: 0, open: 4")
+    client.sees("ignored:0,open:4")
 
 
 def test_ports_and_colours(place: Place) -> None:
@@ -527,13 +555,13 @@ def test_a_refusal(
     assert place.left() == []
 
 
-def test_no_place_for_a_door(place: Place) -> None:
+def test_no_place_for_a_join_socket(place: Place) -> None:
     """Temporary files may be forbidden; a session that cannot be joined is better than none."""
     place.env["TMPDIR"] = "/proc/nowhere"
-    client, answer = place.session()
+    client, answer = place.start()
     assert (answer["door"], answer["why"]) == (None, "No such file or directory")
-    client.types("hello")
-    client.sees("<hello>")
+    client.loop.say("ssh", frame.SERVE, {"stun": []})
+    client.leave()
 
 
 # How it ends
@@ -541,7 +569,7 @@ def test_no_place_for_a_door(place: Place) -> None:
 
 def test_a_dead_mosh_server_is_told(place: Place) -> None:
     """At once, and the agent leaves."""
-    client, answer = place.session()
+    client, answer = place.start()
     os.kill(answer["pid"], signal.SIGKILL)
     before = time.monotonic()
     assert client.hears(frame.REPORT) == {"ended": True}
@@ -561,7 +589,7 @@ def test_leaving_ends_mosh_server(place: Place) -> None:
 
 def test_a_terminated_agent_takes_mosh_server_along(place: Place) -> None:
     """Nobody could reach it any more."""
-    _, answer = place.session()
+    _, answer = place.start()
     os.kill(agent_of(answer), signal.SIGTERM)
     wait_until(lambda: place.left() == [])
     wait_until(lambda: not lives(answer["pid"]))
@@ -569,22 +597,19 @@ def test_a_terminated_agent_takes_mosh_server_along(place: Place) -> None:
 
 def test_a_killed_agent_takes_mosh_server_along(any_place: Place) -> None:
     """The system does so when memory runs out; mosh-server would stay for ever, and the person's shell with it."""
-    client, answer = any_place.session()
-    client.types("hello")
-    client.sees("<hello>")
+    _, answer = any_place.start()
+    wait_until(lambda: list(descendants(answer["pid"])))
     shell = list(descendants(answer["pid"]))
-    assert shell
     os.kill(agent_of(answer), signal.SIGKILL)
     wait_until(lambda: not any(map(lives, [answer["pid"], *shell])))
 
 
 def test_a_hang_up_does_nothing(place: Place) -> None:
     """The SSH session's end, by another way."""
-    client, answer = place.session()
+    client, answer = place.start()
     os.kill(agent_of(answer), signal.SIGHUP)
     os.kill(agent_of(answer), signal.SIGINT)
-    client.types("hello")
-    client.sees("<hello>")
+    client.joins(answer, "again")
 
 
 def test_a_client_that_thinks_better_of_it(place: Place) -> None:
@@ -597,7 +622,7 @@ def test_a_client_that_thinks_better_of_it(place: Place) -> None:
     wait_until(lambda: not lives(answer["pid"]))
 
 
-def test_a_door_that_is_gone_is_told(place: Place) -> None:
+def test_a_join_socket_that_is_gone_is_told(place: Place) -> None:
     """The session has ended: trying again is of no use."""
     client = place.client()
     process = client.join({"door": f"{place.folder}/nowhere/join", "host": os.uname().nodename}, "again")
@@ -606,7 +631,7 @@ def test_a_door_that_is_gone_is_told(place: Place) -> None:
 
 
 def test_another_machine_of_the_same_name_is_told(place: Place) -> None:
-    """A cluster's name leads to any of its machines: that there is no door says nothing about the session."""
+    """A cluster's name leads to any of its machines: that there is no join socket says nothing about the session."""
     client = place.client()
     process = client.join({"door": f"{place.folder}/nowhere/join", "host": "login2"}, "again")
     assert process.wait(PATIENCE) == pack.OTHER_MACHINE
@@ -617,29 +642,64 @@ def test_another_machine_of_the_same_name_is_told(place: Place) -> None:
 
 def test_serve_may_not_come_twice(place: Place) -> None:
     """A stream that asks for anything but to leave ends; the session goes on."""
-    client, answer = place.session()
+    client, answer = place.start()
     client.join(answer, "second")
     client.loop.say("second", frame.SERVE, SERVE)
     until(lambda: client.lost, client)
     assert [name for name, _ in client.lost] == ["second"]
-    client.types("hello")
-    client.sees("<hello>")
+    client.joins(answer, "third")
 
 
 def test_streams_are_bounded(place: Place) -> None:
-    """However many knock: the one that waited longest gives way."""
-    client, answer = place.session()
+    """However many join: the one that has waited longest gives way."""
+    client, answer = place.start()
     before = len(os.listdir(f"/proc/{agent_of(answer)}/fd"))
     pairs = [socket.socketpair() for _ in range(20)]
     held = [ask_to_join(answer["door"], b"s%d" % at, [pair[0].fileno()] * 2) for at, pair in enumerate(pairs)]
     held.append(ask_to_join(answer["door"], b"BAD NAME", [pairs[0][0].fileno()] * 2))
-    client.step(0.5)
+    last = ask_to_join(answer["door"], b"last", [pairs[0][0].fileno()] * 2)
+    until(lambda: pairs[0][1].recv(2000, socket.MSG_PEEK).count(b"versions") > 1, client)
     assert len(os.listdir(f"/proc/{agent_of(answer)}/fd")) <= before + 3 * MAX_MOSH_STREAMS
-    for sock in [*held, *(end for pair in pairs for end in pair)]:
+    for sock in [last, *held, *(end for pair in pairs for end in pair)]:
         sock.close()
-    client.join(answer, "again")
-    client.types("hello")
-    client.sees("<hello>")
+    client.joins(answer, "again")
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ([["192.0.2.1", 40111], ["2001:db8::1", 3478]], [("192.0.2.1", 40111), ("2001:db8::1", 3478)]),
+        ([["192.0.2.1", 0], ["192.0.2.1", 65536], ["192.0.2.1", True], ["192.0.2.1", "80"]], []),
+        ([["name.example", 80], ["", 80], ["192.0.2.1%eth0", 80], [None, 80], [1, 80]], []),
+        ([[], ["192.0.2.1"], "no", None, 7, {"a": 1}, ["192.0.2.1", 80, 1]], []),
+        ([["192.0.2.1", port] for port in range(1, 20)], [("192.0.2.1", port) for port in range(1, MAX_NAMED + 1)]),
+    ],
+)
+def test_what_is_no_address_is_left_out(named: list[Any], found: list[tuple[str, int]]) -> None:
+    """Whatever a client's JSON holds, and however many."""
+    assert mosh_agent._addresses(named) == found
+
+
+@pytest.mark.parametrize(
+    ("waited", "heard", "is_dropped"),
+    [(STALE_STREAM + 1, 10.0, True), (STALE_STREAM, 10.0, False), (STALE_STREAM + 1, 20.0, False)],
+)
+def test_a_stream_is_given_up_when_another_one_lives(
+    monkeypatch: pytest.MonkeyPatch, waited: float, heard: float, is_dropped: bool
+) -> None:
+    """A silent network concerns them all, and ends none."""
+    running = Running(Wanted(), keeper=-1, family=6, port=1, pid=os.getpid())
+    agent = mosh_agent.MoshAgent(SECRET, running)
+    streams = {
+        "old": SimpleNamespace(waited=lambda now: waited, heard=heard),
+        "new": SimpleNamespace(waited=lambda now: 0.0, heard=20.0),
+    }
+    dropped: list[str] = []
+    monkeypatch.setattr(agent._loop.pair, "streams", streams)
+    monkeypatch.setattr(agent._loop, "drop_stream", dropped.append)
+    agent._check()
+    assert dropped == (["old"] if is_dropped else [])
+    agent._loop._selector.close()
 
 
 def test_it_is_small(place: Place) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -128,14 +127,6 @@ def test_the_first_stage_speaks_as_the_second_would() -> None:
     """What it puts together by hand is what the core makes."""
     assert StreamCarrier("any", 0, dedicated=True).outgoing(0) == start_mosh_server.GREETING
     assert (start_mosh_server.SERVING, start_mosh_server.SECRET_LENGTH) == (frame.SERVING, SECRET_SIZE)
-
-
-@pytest.mark.parametrize("text", ["plain", 'a "quoted" \\ one', "ä\n\t\x7f€", "\udc80", "😀!", ""])
-def test_words_are_quoted_as_json(text: str) -> None:
-    """In ASCII."""
-    quoted = start_mosh_server._quoted(text)
-    assert quoted.isascii()
-    assert json.loads(quoted) == text.replace("😀", "?")
 
 
 def test_the_second_stage_finds_its_imports_done() -> None:

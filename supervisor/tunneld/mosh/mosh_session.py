@@ -28,7 +28,7 @@ from tunneld.mosh.start import FIRST_STREAM, Started, first_ssh, later_order
 from tunneld.shipped import pack
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.pair_loop import PairLoop
-from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS
 
 PATHS_VERSION = 1
 """The version of what `--paths --json` shows."""
@@ -132,9 +132,9 @@ class MoshSession:
     def _open_local(self) -> tuple[str, int]:
         """mosh-client's port: on ::1 if possible, where mosh makes datagrams that fit every path with our header."""
         try:
-            return LOOPBACK[6], self._loop.open_local(6)
+            return LOOPBACK_HOSTS[6], self._loop.open_local(6)
         except OSError:
-            return LOOPBACK[4], self._loop.open_local(4)
+            return LOOPBACK_HOSTS[4], self._loop.open_local(4)
 
     def _start_client(self) -> subprocess.Popen[bytes]:
         """

@@ -55,9 +55,9 @@ class ByteStream:
             OSError: the stream is broken.
         """
         try:
-            while self.unwritten or (data := more()):
-                self.unwritten = self.unwritten or data
-                self.unwritten = self.unwritten[os.write(self.sink, self.unwritten) :]
+            while data := self.unwritten or more():
+                self.unwritten = data
+                self.unwritten = data[os.write(self.sink, data) :]
         except BlockingIOError:
             pass
         if bool(self.unwritten) != self._is_waiting:

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from tunneld.shipped.private_folder import is_own
 
-LONGEST_ROOT = 70
+LONGEST_JOIN_PLACE = 70
 """Bytes of the folder above ours: a Unix socket's path holds 107 (104 on BSD), of which our own names take up to 36."""
 
 LONGEST_JOINING = 256
 """Bytes of what a process says when it joins."""
 
-BACKLOG = 6
+JOIN_BACKLOG = 6
 """Connections that the system lets wait (listen(2)); each process has already spoken when it is admitted."""
 
 SPEAKING_TIME = 1.0
@@ -62,7 +62,7 @@ class JoinSocket:
         try:
             os.mkdir(self.folder, 0o700)
             self.socket.bind(self.path)
-            self.socket.listen(BACKLOG)
+            self.socket.listen(JOIN_BACKLOG)
         except BaseException:  # a signal may end the program here
             self.close()
             raise
@@ -96,7 +96,7 @@ class JoinSocket:
         remove_sockets(self.folder)
 
 
-def root(longest: int = LONGEST_ROOT) -> str:
+def root(longest: int = LONGEST_JOIN_PLACE) -> str:
     """The folder for temporary files: $TMPDIR, if its path has at most `longest` bytes, else /tmp."""
     folder = os.environ.get("TMPDIR") or "/tmp"
     return folder if len(os.fsencode(folder)) <= longest else "/tmp"

@@ -31,7 +31,7 @@ from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.join_socket import JoinSocket
 from tunneld.shipped.pair_loop import PairLoop
-from tunneld.shipped.start_mosh_server import GREETING, LOOPBACK, Running
+from tunneld.shipped.start_mosh_server import GREETING, LOOPBACK_HOSTS, Running
 from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
 
 FIRST_STREAM = "first"
@@ -244,7 +244,7 @@ def _is_alive(running: Running) -> bool:
     if running.pid is None:
         with socket.socket(ADDRESS_FAMILIES[running.family], socket.SOCK_DGRAM) as sock:
             try:
-                sock.bind((LOOPBACK[running.family], running.port))
+                sock.bind((LOOPBACK_HOSTS[running.family], running.port))
             except OSError:
                 return True
             return False

@@ -25,7 +25,7 @@ from tunneld.core.stream.frame import ProtocolError
 from tunneld.shipped import own_addresses
 from tunneld.shipped.byte_stream import ByteStream
 from tunneld.shipped.selector_loop import SelectorLoop
-from tunneld.shipped.start_mosh_server import LOOPBACK
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS
 from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES, LONGEST_PACKET, batch, bound_everywhere
 
 NETWORK_LOOK_EVERY = 1.0
@@ -107,9 +107,9 @@ class PairLoop(SelectorLoop):
         """
         sock = socket.socket(ADDRESS_FAMILIES[family], socket.SOCK_DGRAM)
         try:
-            sock.bind((LOOPBACK[family], 0))
+            sock.bind((LOOPBACK_HOSTS[family], 0))
             if server is not None:
-                sock.connect((LOOPBACK[family], server))
+                sock.connect((LOOPBACK_HOSTS[family], server))
         except OSError:
             sock.close()
             raise

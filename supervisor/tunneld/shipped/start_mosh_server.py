@@ -13,9 +13,9 @@ import select
 import sys
 import time
 
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+LOOPBACK_HOSTS = {4: "127.0.0.1", 6: "::1"}
 
-SHELL = "/bin/sh"
+SERVER_SHELL = "/bin/sh"
 
 PACKAGE_FOLDERS = (
     *("/usr/local/bin", "/opt/homebrew/bin", "/opt/local/bin", "/usr/pkg/bin"),
@@ -107,7 +107,7 @@ def begin(wanted: Wanted) -> Running:
     family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in LAST_RESORT_CTYPES)]
     while True:
         try:
-            port, key, pid = _hear(wanted, *_spawn(wanted, LOOPBACK[family], locales[0]))
+            port, key, pid = _hear(wanted, *_spawn(wanted, LOOPBACK_HOSTS[family], locales[0]))
         except Refused as refused:
             if refused.code == "no-utf8" and len(locales) > 1:
                 del locales[0]
@@ -198,8 +198,8 @@ def _spawn(wanted: Wanted, host: str, locale: dict[str, str]) -> tuple[int, int]
         arguments += ["--", *wanted.command]
     ours, theirs = os.pipe()
     process = os.posix_spawn(
-        SHELL,
-        [SHELL, "-c", f'{located(wanted.server)} "$@"', SHELL, *arguments],
+        SERVER_SHELL,
+        [SERVER_SHELL, "-c", f'{located(wanted.server)} "$@"', SERVER_SHELL, *arguments],
         environment(),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -299,7 +299,7 @@ def _has_ipv6() -> bool:
 
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind((LOOPBACK[6], 0))
+            sock.bind((LOOPBACK_HOSTS[6], 0))
     except OSError:
         return False
     return True

@@ -272,6 +272,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ("line", "said"),
     [
         ('ports = "80-90"', "needs root on the relay"),
+        ('ports = "1023-1030"', "needs root on the relay: start at 1024 or above"),
         ('ports = "60001-60101"', "is 101 ports, and 100 are allowed: write .60001-60010."),
         ('ports = "60001:60010"', "is not a range of ports"),
         ('ports = "65530-65540"', "is not a port"),
@@ -344,6 +345,21 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
 def test_a_wrong_shape(write: Write, text: str, line: int, said: str) -> None:
     """Tables that are missing, single instead of a list, a list instead of single, or unknown."""
     assert_said(problems(write(text))[0], line, said)
+
+
+def test_mosh_ports_at_their_bounds(write: Write) -> None:
+    """From 1024 on, and 100 of them."""
+    mosh = load(str(write(f'{RELAY}[mosh]\nports = "1024-1123"\nbind = "::"\n'))).mosh
+    assert mosh is not None
+    assert len(mosh.ports) == 100
+
+
+def test_a_file_that_may_not_be_read_is_said(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, who runs the tests in the lab, may read every file, so the kernel's answer is the test's."""
+    (tmp_path / "hosts").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (problem,) = problems(write(f'{RELAY}known_hosts = "hosts"\n{FORWARD}'))
+    assert_said(problem, 3, "relay.known_hosts: .*/hosts cannot be read by this user")
 
 
 def test_an_identity_that_is_a_pipe_does_not_block(write: Write, tmp_path: Path) -> None:

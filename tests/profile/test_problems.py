@@ -180,6 +180,8 @@ def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
         ("relay:2200", 'holds a port: write host = "relay" and port = 2200'),
         ("[::1]:2200", 'holds a port: write host = "::1" and port = 2200'),
         ("[::1]", "is not a host"),
+        ("relay[", "is not a host"),
+        ("relay]", "is not a host"),
         ("relay:99999", "'99999' is not a port: write a number from 1 to 65535"),
         ("relay:0", "'0' is not a port"),
     ],
@@ -190,7 +192,9 @@ def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
     assert_said(problem, 2, f"relay.host: .*{said}")
 
 
-@pytest.mark.parametrize("host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+@pytest.mark.parametrize(
+    "host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "odd:alias"]
+)
 def test_a_right_relay(write: Write, host: str) -> None:
     """A name, an alias from ssh_config, or an address without brackets."""
     assert load(str(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))).relay.host == host

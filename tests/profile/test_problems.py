@@ -308,6 +308,8 @@ def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
         ("backoff", "initial = -1", "-1 is too small"),
         ("backoff", "maximum = 86401", "86401 is too large: write at most 86400"),
         ("backoff", "stable_after = -1", "-1 is too small: write at least 0"),
+        ("backoff", "return_after = 0.5", "0.5 is too small: write at least 1"),
+        ("keepalive", "count = 101", "101 is too large: write at most 100"),
         ("canary", "interval = -1", "-1 is too small: write at least 0"),
         ("canary", "interval = 59", "59 s is too short: write at least 60, or 0 for no canary"),
         ("backoff", "initial = 61", "61 s is longer than the longest wait, 60 s"),
@@ -317,6 +319,27 @@ def test_a_wrong_number(write: Write, table: str, line: str, said: str) -> None:
     """The message names the bound that the number exceeds."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n"))
     assert_said(problem, 7, f"{table}.{line.split()[0]}: .*{said}")
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("keepalive", "interval = 0.1"),
+        ("keepalive", "interval = 3600"),
+        ("keepalive", "count = 1"),
+        ("keepalive", "count = 100"),
+        ("backoff", "initial = 60"),
+        ("backoff", "maximum = 1"),
+        ("backoff", "maximum = 86400"),
+        ("backoff", "stable_after = 0"),
+        ("backoff", "return_after = 1"),
+        ("canary", "interval = 0"),
+        ("canary", "interval = 60"),
+    ],
+)
+def test_a_number_at_its_bound_is_right(write: Write, table: str, line: str) -> None:
+    """The bounds themselves are allowed; so is an `initial` that is the `maximum`."""
+    load(str(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n")))
 
 
 def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:

@@ -82,7 +82,7 @@ def test_several_colons_are_ambiguous(text: str) -> None:
         split_host_port(text)
 
 
-@pytest.mark.parametrize("text", ["[::1", "::1]", "a[b]", "a]", "[::1]22", "[[::1]]", "[a[b]:22", "[]]"])
+@pytest.mark.parametrize("text", ["[::1", "::1]", "a[b]", "a]", "a[", "[::1]22", "[[::1]]", "[a[b]:22", "[]]"])
 def test_brackets_stand_around_the_host(text: str) -> None:
     """Both of them, and nothing but a colon behind them."""
     with pytest.raises(ValueError, match=r"has brackets in the wrong place|is ambiguous"):

@@ -209,6 +209,8 @@ def test_a_right_relay(write: Write, host: str) -> None:
         (":2222", "dynamic", "would be public on this host"),
         ("*:2222", "remote", "listens on IPv4 or on IPv6, whichever is free"),
         ("*:2222", "local", "listens on IPv4 or on IPv6, whichever is free"),
+        ("*", "remote", "is not an address"),
+        ("localhost", "remote", "is not an address"),
         ("localhost:2222", "remote", "listens on 127.0.0.1 or on ::1, whichever is free"),
         ("", "remote", "is not an address"),
         (":70000", "remote", "is not a port"),

@@ -79,6 +79,20 @@ def test_a_colon_without_a_port_is_told_from_no_colon(text: str) -> None:
     assert (port is None) is (":" not in text.rpartition("]")[2])
 
 
+@pytest.mark.parametrize("text", ["::1", "::1:22", "a:22:", "[::1]:2:2", "a:2]", "a:[2", "[::1]:[2]"])
+def test_several_colons_are_ambiguous(text: str) -> None:
+    """An IPv6 address needs brackets as soon as a port may follow it."""
+    with pytest.raises(ValueError, match=r'is ambiguous: write an IPv6 address in brackets, as "\[::1\]:22"'):
+        split_host_port(text)
+
+
+@pytest.mark.parametrize("text", ["[::1", "::1]", "a[b]", "a]", "a[", "[::1]22", "[[::1]]", "[a[b]:22", "[]]"])
+def test_brackets_stand_around_the_host(text: str) -> None:
+    """Both of them, and nothing but a colon behind them."""
+    with pytest.raises(ValueError, match=r"has brackets in the wrong place|is ambiguous"):
+        split_host_port(text)
+
+
 @given(st.text(alphabet="a@:[]1 -\n/.ü", max_size=12))
 def test_a_text_is_read_or_refused_in_words(text: str) -> None:
     """Nothing but a ValueError ever leaves the grammar, and what is read is written so that it is read alike."""

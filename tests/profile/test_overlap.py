@@ -114,6 +114,8 @@ def test_a_listener_here_and_one_on_the_relay_do_not_meet() -> None:
     [
         (PortRange(60005, 60014), "0.0.0.0", ["mosh.ports"]),
         (PortRange(60005, 60014), "192.0.2.1", ["mosh.ports"]),
+        (PortRange(60010, 60019), "0.0.0.0", ["mosh.ports"]),
+        (PortRange(59992, 60001), "0.0.0.0", ["mosh.ports"]),
         (PortRange(60005, 60014), "::", []),
         (PortRange(60011, 60020), "0.0.0.0", []),
     ],

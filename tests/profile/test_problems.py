@@ -180,6 +180,8 @@ def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
         ("relay:2200", 'holds a port: write host = "relay" and port = 2200'),
         ("[::1]:2200", 'holds a port: write host = "::1" and port = 2200'),
         ("[::1]", "is not a host"),
+        ("relay[", "is not a host"),
+        ("relay]", "is not a host"),
         ("relay:99999", "'99999' is not a port: write a number from 1 to 65535"),
         ("relay:0", "'0' is not a port"),
     ],
@@ -190,7 +192,9 @@ def test_a_wrong_relay(write: Write, host: str, said: str) -> None:
     assert_said(problem, 2, f"relay.host: .*{said}")
 
 
-@pytest.mark.parametrize("host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+@pytest.mark.parametrize(
+    "host", ["relay.example.net", "alias", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "odd:alias"]
+)
 def test_a_right_relay(write: Write, host: str) -> None:
     """A name, an alias from ssh_config, or an address without brackets."""
     assert load(str(write(f'[relay]\nhost = "{host}"\n{FORWARD}'))).relay.host == host
@@ -205,6 +209,8 @@ def test_a_right_relay(write: Write, host: str) -> None:
         (":2222", "dynamic", "would be public on this host"),
         ("*:2222", "remote", "listens on IPv4 or on IPv6, whichever is free"),
         ("*:2222", "local", "listens on IPv4 or on IPv6, whichever is free"),
+        ("*", "remote", "is not an address"),
+        ("localhost", "remote", "is not an address"),
         ("localhost:2222", "remote", "listens on 127.0.0.1 or on ::1, whichever is free"),
         ("", "remote", "is not an address"),
         (":70000", "remote", "is not a port"),
@@ -272,6 +278,7 @@ def test_listeners_on_the_relay_and_here_do_not_overlap(write: Write) -> None:
     ("line", "said"),
     [
         ('ports = "80-90"', "needs root on the relay"),
+        ('ports = "1023-1030"', "needs root on the relay: start at 1024 or above"),
         ('ports = "60001-60101"', "is 101 ports, and 100 are allowed: write .60001-60010."),
         ('ports = "60001:60010"', "is not a range of ports"),
         ('ports = "65530-65540"', "is not a port"),
@@ -303,6 +310,8 @@ def test_a_wrong_line_about_mosh(write: Write, line: str, said: str) -> None:
         ("backoff", "initial = -1", "-1 is too small"),
         ("backoff", "maximum = 86401", "86401 is too large: write at most 86400"),
         ("backoff", "stable_after = -1", "-1 is too small: write at least 0"),
+        ("backoff", "return_after = 0.5", "0.5 is too small: write at least 1"),
+        ("keepalive", "count = 101", "101 is too large: write at most 100"),
         ("canary", "interval = -1", "-1 is too small: write at least 0"),
         ("canary", "interval = 59", "59 s is too short: write at least 60, or 0 for no canary"),
         ("backoff", "initial = 61", "61 s is longer than the longest wait, 60 s"),
@@ -312,6 +321,27 @@ def test_a_wrong_number(write: Write, table: str, line: str, said: str) -> None:
     """The message names the bound that the number exceeds."""
     (problem,) = problems(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n"))
     assert_said(problem, 7, f"{table}.{line.split()[0]}: .*{said}")
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("keepalive", "interval = 0.1"),
+        ("keepalive", "interval = 3600"),
+        ("keepalive", "count = 1"),
+        ("keepalive", "count = 100"),
+        ("backoff", "initial = 60"),
+        ("backoff", "maximum = 1"),
+        ("backoff", "maximum = 86400"),
+        ("backoff", "stable_after = 0"),
+        ("backoff", "return_after = 1"),
+        ("canary", "interval = 0"),
+        ("canary", "interval = 60"),
+    ],
+)
+def test_a_number_at_its_bound_is_right(write: Write, table: str, line: str) -> None:
+    """The bounds themselves are allowed; so is an `initial` that is the `maximum`."""
+    load(str(write(f"{RELAY}{FORWARD}[{table}]\n{line}\n")))
 
 
 def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
@@ -344,6 +374,21 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
 def test_a_wrong_shape(write: Write, text: str, line: int, said: str) -> None:
     """Tables that are missing, single instead of a list, a list instead of single, or unknown."""
     assert_said(problems(write(text))[0], line, said)
+
+
+def test_mosh_ports_at_their_bounds(write: Write) -> None:
+    """From 1024 on, and 100 of them."""
+    mosh = load(str(write(f'{RELAY}[mosh]\nports = "1024-1123"\nbind = "::"\n'))).mosh
+    assert mosh is not None
+    assert len(mosh.ports) == 100
+
+
+def test_a_file_that_may_not_be_read_is_said(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, who runs the tests in the lab, may read every file, so the kernel's answer is the test's."""
+    (tmp_path / "hosts").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (problem,) = problems(write(f'{RELAY}known_hosts = "hosts"\n{FORWARD}'))
+    assert_said(problem, 3, "relay.known_hosts: .*/hosts cannot be read by this user")
 
 
 def test_an_identity_that_is_a_pipe_does_not_block(write: Write, tmp_path: Path) -> None:

@@ -177,6 +177,16 @@ def test_without_a_budget_only_the_stream_takes_a_late_datagram() -> None:
     assert (end.left(), end.flows(late)) == ([], [CALM_FLOW])
 
 
+def test_what_a_stream_carries_is_not_sent_again() -> None:
+    """The stream loses nothing, so no answer is missed."""
+    end = End()
+    end.path.warn(NOW)
+    assert end.sends(NOW) == [DOUBTING_FLOW]
+    end.dispatch.tick(NOW)
+    assert end.left() == [(1, b"key")]
+    assert end.dispatch.due() == inf
+
+
 def test_a_last_resort_is_not_asked_again() -> None:
     """Without a path in use or a stream, a datagram takes what there is, once."""
     end = End(has_stream=False)

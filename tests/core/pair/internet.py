@@ -26,7 +26,9 @@ NAT_MEMORY = 30.0  # seconds
 
 @dataclass
 class Nat:
-    """`maps`: "one" port for all peers, kept if it can be; or another one for "each". `lets_in`: "all", or "answers".
+    """`maps`: "one" port for all peers, or another for "each". `keeps_port`: it is the inside's port if that is free.
+
+    `lets_in`: packets of "all", or only "answers" from addresses that were spoken to within NAT_MEMORY.
 
     A firewall is a Nat whose `public` address is the host's own.
     """
@@ -65,7 +67,7 @@ class Nat:
 
 @dataclass
 class Place:
-    """Where a machine is: its own address, the LAN that it shares with others of that name, and the NAT before it."""
+    """Where a machine is: its own address, its LAN's name, and the NAT between that LAN and the Internet."""
 
     host: str
     lan: str
@@ -78,7 +80,11 @@ class Place:
 
 @dataclass
 class Weather:
-    """What happens to UDP packets on the way; `mtu` in bytes of payload, `rate` in bytes a second, with a `buffer`."""
+    """What happens to UDP packets on the way.
+
+    `delay` and `jitter` in seconds, `loss` a share, `mtu` in bytes of payload. `rate` in bytes a second, before which a
+    `buffer` of so many bytes holds what waits. `dark`: nothing passes between each two moments.
+    """
 
     delay: float = 0.04
     jitter: float = 0.0
@@ -100,7 +106,7 @@ class Weather:
 
 
 class End:
-    """One end, the loop around it included."""
+    """One end: its pair, and what the loop around a pair does."""
 
     def __init__(self, net: Internet, place: Place, *, is_client: bool, budget: float) -> None:
         self.net = net
@@ -109,7 +115,6 @@ class End:
         self.port = 41000 if is_client else 42000
         self.got: list[tuple[float, bytes]] = []
         self.gathered = 0
-        self.is_deaf_to_change = False  # its loop has not noticed that the network changed
         self.ticks = 0
         self.spins = 0
         self.ticked = 0.0
@@ -143,7 +148,10 @@ class End:
 
 
 class Internet:
-    """`stands(seconds)` lets time pass; `at` makes something happen later. Streams are named; `lines` has each way."""
+    """The two ends and all that is between them. `stands(seconds)` lets time pass; `at` makes something happen later.
+
+    `lines` has each SSH connection by name: its direction from the client, and that to it.
+    """
 
     def __init__(
         self,

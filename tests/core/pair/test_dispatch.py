@@ -142,13 +142,13 @@ def test_copies_leave_in_time_over_the_paths_in_turn() -> None:
     end = End(2)
     for step in range(10):
         end.path.loss.learn(10 * step, 9 * step, NOW - 10 + step)
-    end.sends(NOW)
-    assert end.left() == [(1, b"key")]
+    end.sends(NOW, bytes(SMALL))
+    assert end.left() == [(1, bytes(SMALL))]
     for place, port in ((1, 2), (2, 1)):
         end.dispatch.tick(NOW + SPACING[place] - 0.001)
         assert end.left() == []
         end.dispatch.tick(NOW + SPACING[place])
-        assert end.left() == [(port, b"key")]
+        assert end.left() == [(port, bytes(SMALL))]
     end.dispatch.answered(end.seal.number - 1)
     assert end.dispatch.due() == inf
 
@@ -175,6 +175,27 @@ def test_without_a_budget_only_the_stream_takes_a_late_datagram() -> None:
     late = end.dispatch.due()
     end.dispatch.tick(late)
     assert (end.left(), end.flows(late)) == ([], [CALM_FLOW])
+
+
+def test_what_a_stream_carries_is_not_sent_again() -> None:
+    """The stream loses nothing, so no answer is missed."""
+    end = End()
+    end.path.warn(NOW)
+    assert end.sends(NOW) == [DOUBTING_FLOW]
+    end.dispatch.tick(NOW)
+    assert end.left() == [(1, b"key")]
+    assert end.dispatch.due() == inf
+
+
+def test_a_last_resort_is_not_asked_again() -> None:
+    """Without a path in use or a stream, a datagram takes what there is, once."""
+    end = End(has_stream=False)
+    end.path.give_up(NOW)
+    end.paths.review(NOW)
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    assert end.left() == [(1, b"key")]
+    assert end.dispatch.due() == inf
 
 
 def test_a_large_datagram_is_not_sent_again() -> None:

@@ -31,6 +31,11 @@ def test_an_offer_on_the_wire() -> None:
     )
 
 
+def test_an_address_is_written_with_its_port() -> None:
+    """An IPv6 address stands in brackets, as RFC 3986 has it in section 3.2.2."""
+    assert [str(UdpAddress(host, 7)) for host in ("192.0.2.1", "2001:db8::1")] == ["192.0.2.1:7", "[2001:db8::1]:7"]
+
+
 @pytest.mark.parametrize(
     "candidate",
     [

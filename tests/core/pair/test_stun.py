@@ -80,6 +80,17 @@ def test_nothing_but_a_success_response_is_read(beginning: str) -> None:
     assert stun.read_response(bytes.fromhex(beginning + ANSWER_4[17:])) is None
 
 
+@pytest.mark.parametrize(
+    "attribute",
+    ["00200000", "0020000400010000", "002000080002a147e112a643", "002000080003a147e112a643", "80220004 00000000"],
+)
+def test_an_answer_without_a_whole_address_is_refused(attribute: str) -> None:
+    """An address that is missing, cut, of the other family's length, or of no family."""
+    body = bytes.fromhex(attribute)
+    head = bytes.fromhex(f"0101{len(body):04x} 2112a442 b7e7a701bc34d686fa87dfae")
+    assert stun.read_response(head + body) is None
+
+
 def test_what_is_no_stun_is_told_by_its_first_two_bits_and_its_cookie() -> None:
     """So that our packets, mosh's datagrams and STUN share one socket."""
     request = bytes.fromhex(REQUEST)

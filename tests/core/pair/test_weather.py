@@ -177,7 +177,7 @@ def test_without_a_stream_datagrams_flow_when_a_path_exists(net: Internet, calen
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.01])
-@settings(max_examples=5, deadline=None, phases=WHOLE)
+@settings(max_examples=3, deadline=None, phases=WHOLE)
 @given(st.integers(0, 1 << 32), st.sampled_from([0.0, 0.02, 0.1]))
 def test_paths_that_are_alike_never_swing(jitter: float, seed: int, loss: float) -> None:
     """Over the LAN, through the NAT or by the relay: the path in use is left for one false alarm at most."""

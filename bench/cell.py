@@ -1,4 +1,4 @@
-"""One person's keys in one condition: typed on at his own pace, or one after the other, and how late each was."""
+"""One typist's keys in one condition, and how late each echo was. A typist either types on, or waits for the echo."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.numbers import median, quantile
 from tests.lab.terminal import Terminal
 from tests.lab.typist import Typist
 
-PACE: Final = (0.1, 0.12)  # seconds from key to key, evenly
-LOST: Final = 60.0  # seconds after which a key without its echo fails its cell
-WARM_UP: Final = 30  # keys: what measures loss has measured it
+PACE: Final = (0.1, 0.12)  # seconds from key to key: the least and the most, evenly spread
+LOST: Final = 60.0  # seconds: a key without an echo after this time fails its cell
+WARM_UP: Final = 30  # keys that are not counted: meanwhile the programs measure the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Cell:
 
 
 def typed_on(terminal: Terminal, keys: int, chance: Random) -> list[float]:
-    """Milliseconds from each key to its echo; the next key waits for none.
+    """Milliseconds from each key to its echo. The typist does not wait for echoes.
 
     Raises:
         AssertionError: a key was lost.
@@ -43,7 +43,11 @@ def typed_on(terminal: Terminal, keys: int, chance: Random) -> list[float]:
 
 
 def waited(terminal: Terminal, keys: int, chance: Random) -> list[float]:
-    """The same by somebody who reads along, and presses no key before the echo of the last one."""
+    """The same for a typist who reads along, and presses no key before the echo of the last key.
+
+    Raises:
+        AssertionError: a key was lost.
+    """
     taken = []
     for _ in range(WARM_UP + keys):
         due = time.monotonic() + chance.uniform(*PACE)

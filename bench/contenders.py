@@ -1,6 +1,9 @@
-"""Who keeps a tunnel up in the bench of recovery: tunneld, autossh, and a unit with `Restart=always`.
+"""The contenders of the recovery bench, who keep a tunnel up: tunneld, autossh, and a unit with `Restart=always`.
 
-Each is started in its usual way with the same keepalive, and may be started again after it was killed.
+Each contender is started in its usual way, and all have the same keepalive. The bench starts a contender again after it
+has killed it.
+
+Tested in tests/bench/test_recovery.py.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from tests.lab.client import Person
 from tests.lab.product import Daemon
 
 OURS, AUTOSSH, LOOP = "tunneld", "autossh", "loop"  # loop: a unit with Restart=always and RestartSec=10
-PORT: Final = 2222  # on the relay; leads to the host's own sshd
+PORT: Final = 2222  # on the relay; it leads to the host's own sshd
 TO: Final = "127.0.0.1:22"
 LISTEN: Final = f"127.0.0.1:{PORT}"
 
@@ -33,7 +36,8 @@ def _tunneld(keeper: Person, keepalive: int) -> subprocess.Popen[bytes]:
 
 
 def _autossh(keeper: Person, keepalive: int) -> subprocess.Popen[bytes]:
-    # As its units have it: else it gives up when its first ssh ends within 30 s, and stays away after a power cut.
+    # The units of autossh set this variable. Without it autossh gives up when its first ssh ends within 30 s, and would
+    # stay away after a power cut.
     return _logged(keeper, autossh_command(_ssh(keeper, keepalive)), {"AUTOSSH_GATETIME": "0"})
 
 

@@ -1,7 +1,9 @@
-"""A thousand hosts and one relay on a clock of their own: how they come back after a fault.
+"""A simulation of many hosts and one relay, with a clock of its own: how the hosts come back after a fault.
 
-The hosts wait and dial by the daemon's own rules and code: Pulse, Backoff, and Race, whose sockets meet the model of a
-relay: the phases of a fault, sshd's `MaxStartups`, and processors that everybody shares.
+The hosts wait and dial by the daemon's own rules and code: Liveness, Backoff, and Race. The sockets of Race meet a
+model of a relay: the phases of a fault, sshd's `MaxStartups`, and processors that all logins share.
+
+Tested in tests/bench/test_fleet.py.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ from tunneld.ssh.connect.race import DirectTunnel, Race
 LOGIN: Final = 0.013
 PROGRAM: Final = 0.022
 
-# From accept to login: the greeting, two for the keys, the invitation, the answer to the signature.
+# From accept to login: one for the greeting, two for the keys, one for the invitation, one for the signature.
 ROUND_TRIPS: Final = 5
 ROUND_TRIP: Final = (0.02, 0.12)  # seconds, different for each host
-SYNS: Final = (0.0, 1.0, 3.0)  # seconds after connect() at which the kernel sends one (tcp(7), tcp_syn_retries)
+SYNS: Final = (0.0, 1.0, 3.0)  # seconds after connect() at which the kernel sends a SYN (tcp(7), tcp_syn_retries)
 AGE: Final = 3600.0  # seconds that each session has stood before the fault
 
 LIMITS: Final = Limits()
@@ -43,7 +45,7 @@ KEEPALIVE: Final = Keepalive()
 
 
 class Phase(Enum):
-    """What a packet meets that is sent to the relay."""
+    """What a packet to the relay meets there."""
 
     DARK = "nothing answers"
     CLOSED = "nothing listens"
@@ -52,9 +54,10 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`phases` begin so many seconds after the fault; the last one is for good.
+    """Each of the `phases` begins so many seconds after the fault. The last phase does not end.
 
-    `told`: the sessions end with the fault, else in silence. `stale`: the relay holds on to their ports.
+    `told`: the hosts learn at once that their sessions have ended; else the sessions fall silent. `stale`: the relay
+    still holds the ports of the old sessions.
     """
 
     name: str
@@ -72,20 +75,20 @@ class Fault:
 
 
 class Processors:
-    """So many, and each job on one of them at a time. All jobs get the same share."""
+    """A relay's processors. A job runs on one of them at a time, and all jobs get the same share."""
 
     def __init__(self, cores: int, speed: float) -> None:
-        """`speed`: of one core, against the one on which LOGIN was measured."""
+        """`speed` is that of one core, relative to the core on which LOGIN was measured."""
         self._cores = cores
         self._speed = speed
-        self._given = 0.0  # seconds of work that a job has had which was there from the beginning
-        self._until = 0.0  # when that was so
+        self._given = 0.0  # seconds of work that a job would have had if it had been there from the beginning
+        self._until = 0.0  # the time for which `_given` is true
         self._jobs: list[tuple[float, int, asyncio.Future[None]]] = []
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def work(self, seconds: float) -> None:
-        """Return when so much is done."""
+        """Return when a job of so many seconds is done."""
         self._settle()
         done = asyncio.get_running_loop().create_future()
         self._number += 1
@@ -149,7 +152,7 @@ class Relay:
 
 
 class Loop(leaping.Leaping):
-    """Where a socket of Race connects, a packet travels to the model; `where` is the seconds that it takes there."""
+    """Connects the sockets of Race to the model. An address has one part: the seconds that a packet takes one way."""
 
     fault: Fault
 
@@ -162,14 +165,14 @@ class Loop(leaping.Leaping):
             if phase is not Phase.DARK:
                 break
         else:
-            await self.create_future()  # until Race gives it up
+            await self.create_future()  # until Race gives the socket up
         if phase is Phase.CLOSED:
             await asyncio.sleep(way)
             raise ConnectionRefusedError
 
 
 class Host:
-    """From the fault until its tunnel is up again."""
+    """One host, from the fault until its tunnel is up again."""
 
     def __init__(self, relay: Relay, programs: asyncio.TaskGroup, random: Random) -> None:
         self._relay = relay
@@ -194,10 +197,10 @@ class Host:
         self._relay.back.append(self._clock())
 
     async def _doubt(self) -> None:
-        pulse = Liveness(KEEPALIVE.interval, self._heard)
-        while (due := pulse.deadline()) is not None:
+        liveness = Liveness(KEEPALIVE.interval, self._heard)
+        while (due := liveness.deadline()) is not None:
             await asyncio.sleep(due - self._clock())
-            pulse.tick(self._clock(), None)
+            liveness.tick(self._clock(), None)
 
     async def _redial(self) -> None:
         backoff = Backoff(LIMITS)
@@ -228,7 +231,7 @@ class Host:
             raise SessionError(Failure.REFUSED, "") from None
         program = self._programs.create_task(self._relay.processors.work(PROGRAM))
         if self._relay.fault.stale:
-            await program  # which takes the ports over
+            await program  # it takes the ports over
         await asyncio.sleep(self._round_trip)  # for the listeners
 
     async def _connect(self) -> None:
@@ -244,7 +247,7 @@ class Host:
 
 
 def simulate(fault: Fault, *, hosts: int, cores: int, speed: float = 1.0, seed: int = 1) -> Relay:
-    """What the relay saw until every host was back."""
+    """Simulate a fault, and return what the relay has seen when every host is back. The same `seed` gives the same."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # Race has up to eight sockets for each host
     random = Random(f"{fault.name} {seed}")
@@ -263,7 +266,7 @@ def simulate(fault: Fault, *, hosts: int, cores: int, speed: float = 1.0, seed: 
 
 @dataclass(frozen=True, slots=True)
 class RelaySize:
-    """A relay's processors; `speed` is that of one, against the one on which LOGIN was measured."""
+    """A relay's processors. `speed` is that of one core, relative to the core on which LOGIN was measured."""
 
     title: str
     cores: int
@@ -272,13 +275,13 @@ class RelaySize:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Seconds from the moment at which sshd listens and can be reached, for all hosts together, in order."""
+    """Seconds from the moment at which sshd listens and can be reached: for all hosts together, in ascending order."""
 
     fault: Fault
     size: RelaySize
     came: Sequence[float]  # connections that reached sshd
-    refused: Sequence[float]  # those of them that it turned away
-    back: Sequence[float]  # tunnels that stood again
+    refused: Sequence[float]  # those connections that sshd turned away
+    back: Sequence[float]  # tunnels that were up again
 
     @classmethod
     def seen_by(cls, relay: Relay, size: RelaySize) -> Return:
@@ -289,5 +292,5 @@ class Return:
 
 
 def busiest_second(times: Sequence[float]) -> int:
-    """The most of these that fall into any one second; they are in order."""
+    """The largest number of `times` within any one second. They are in ascending order."""
     return max(bisect_left(times, first + 1) - place for place, first in enumerate(times))

@@ -1,4 +1,4 @@
-"""The bench of a fleet as an SVG: for each fault a row with connections and returned hosts, by the half second."""
+"""The fleet bench as an SVG: each fault has a row with the connections and the returned hosts in each half second."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bench.drawing import INK, WIDTH, bare, save
 from bench.numbers import by_step
 
 STEP: Final = 0.5  # seconds
-LONGEST: Final = 40.0  # seconds after sshd listens that are shown
-HIGHEST: Final = 220  # connections in a step; what is higher is cut off and has its figure written beside it
+LONGEST: Final = 40.0  # seconds that are shown, from the moment at which sshd listens
+HIGHEST: Final = 220  # connections in a step; a higher column is cut off, and its figure stands beside it
 
-# Told apart by lightness too, for eyes and printers without colours (the palette of Okabe and Ito).
+# They differ in lightness too, for eyes and printers without colours (the palette of Okabe and Ito).
 CAME, BACK, SHARE = "#f2c695", "#0072b2", "#333333"
 
 

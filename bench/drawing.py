@@ -1,4 +1,7 @@
-"""What the pictures of the benches have in common: rows beside a logarithmic axis, their marks, and the file."""
+"""What the pictures of the benches have in common: rows, marks, a logarithmic axis, and the file.
+
+Tested in tests/bench/test_recovery.py and test_keystrokes.py.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,27 @@ INK: Final = "#333333"
 
 
 class Look(NamedTuple):
-    """Subjects differ in place and shape too, for eyes and printers without colours (the palette of Okabe and Ito)."""
+    """How a subject is drawn. Subjects differ in place and shape too, for eyes and printers without colours."""
 
     color: str
     shape: str
-    beside: float  # rows below the middle of its own
+    beside: float  # how far below the middle of its row, in rows
     size: float = 5
 
 
-BLUE, RED, GREY = "#0072b2", "#d55e00", "#7a7a7a"
+BLUE, RED, GREY = "#0072b2", "#d55e00", "#7a7a7a"  # the palette of Okabe and Ito
 
 
 def save(path: Path, figure: Figure) -> None:
-    # The same figures give the same file, and its words stay words.
+    # The same figures give the same file. Words stay words, so that a reader can search them.
     matplotlib.rcParams.update({"svg.hashsalt": "tunneld", "svg.fonttype": "none"})
     figure.savefig(path, metadata={"Date": None})
-    # matplotlib ends lines with spaces, and Git says so.
+    # matplotlib leaves spaces at the ends of lines, and Git complains about them.
     path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
 
 
 def rows(titles: Sequence[str], *, height: float, around: float) -> tuple[Figure, Axes]:
-    """An empty row for each title; inches of each, and of what is around them."""
+    """An empty row for each title. `height` is that of a row, `around` that of all the rest, in inches."""
     figure = Figure(figsize=(WIDTH, around + height * len(titles)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     axes.set_ylim(len(titles) - 0.5, -0.5)
@@ -46,7 +49,7 @@ def rows(titles: Sequence[str], *, height: float, around: float) -> tuple[Figure
 
 
 def scale(axes: Axes, ticks: Mapping[float, str], meaning: str) -> None:
-    """The logarithmic axis below them, from the first tick to the last."""
+    """The logarithmic axis below the rows, from the first tick to the last."""
     axes.set_xscale("log")
     axes.set_xlim(min(ticks), max(ticks))
     axes.set_xticks(list(ticks), list(ticks.values()))
@@ -58,7 +61,7 @@ def scale(axes: Axes, ticks: Mapping[float, str], meaning: str) -> None:
 
 
 def bare(axes: Axes, *, size: float) -> None:
-    """No frame, and nothing but words at the ticks."""
+    """No frame, and only words at the ticks."""
     axes.tick_params(colors=INK, length=0, labelsize=size)
     axes.spines[:].set_visible(False)
 
@@ -77,11 +80,11 @@ def mark(axes: Axes, row: int, look: Look, x: float) -> None:
 
 
 def name(axes: Axes, look: Look, words: str) -> None:
-    """For the legend."""
+    """Name a subject in the legend."""
     axes.plot([], [], look.shape, color=look.color, markersize=6, label=words)
 
 
 def legend(axes: Axes, *, columns: int) -> None:
-    """Above the rows, of all that was named."""
+    """Above the rows: all that was named."""
     place: Mapping[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1)}
     axes.legend(**place, ncols=columns, frameon=False, fontsize=9.5, labelcolor=INK)

@@ -1,9 +1,9 @@
-"""What is left of a tunnel after years of trouble in half an hour: a long run of each trial of tests/lab/trials.py.
+"""What a tunnel leaves behind after years of trouble, pressed into half an hour: long runs of tests/lab/trials.py.
 
     python -m bench.endurance [--json] [--quick]
 
-Trials of one lane go through one tunnel, one after the other; the lanes run side by side, each in a lab of its own.
-Nothing is timed here. A trial that left anything behind is shown, and the exit code is 1.
+The trials of one lane use one tunnel, one after the other. The lanes run side by side, each in a lab of its own.
+Nothing is timed here. The table shows each trial that has left anything behind, and then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEGABYTE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """In words, and what is to be done."""
+    """A trial: its name in words, and what to do."""
 
     words: str
     go: Callable[[Course], object]
@@ -36,7 +36,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Trials that one tunnel goes through after another, once it is warm. With a `mode` it has two relays."""
+    """Trials that one tunnel goes through, one after the other, after a warm-up. With a `mode` it has two relays."""
 
     trials: tuple[Trial, ...]
     warm_up: Trial
@@ -44,12 +44,12 @@ class Lane:
 
 
 def lanes(*, quick: bool) -> tuple[Lane, ...]:
-    """The whole, or a fiftieth of it."""
+    """All lanes, in full, or with a fiftieth of the repetitions."""
 
     def some(times: int) -> int:
         return max(1, times // 50) if quick else times
 
-    # The first sessions import, compile and cache what the others find there.
+    # The first sessions import, compile and cache what later sessions find there.
     warm_up = Trial("warm-up", partial(trials.reconnect, times=some(50), seed=0))
     warm_turns = Trial("warm-up", partial(trials.relays_take_turns, times=some(5), seed=0))
     flaps, reconnects, visits, turns = some(150), some(1000), some(10_000), some(50)
@@ -83,7 +83,7 @@ def _flapping(what: str, fault: trials.Fault, times: int) -> Trial:
 
 
 def run_lane(lane: Lane) -> Mapping[str, Outcome]:
-    """Each trial's outcome, by its words; one that fails ends the bench."""
+    """The outcome of each trial, by its words. A trial that fails ends the bench."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, course(Path(folder), mode=lane.mode) as ground:
         ground.after(lane.warm_up.go)
@@ -129,10 +129,10 @@ def _note(found: Mapping[str, Outcome]) -> str:
     first = next(iter(found.values())).before
     counts = ", ".join(f"{count} {what}" for what, count in first.counts.items())
     return (
-        f"What tunneld holds after a trial more than before it; in the first row that was {counts} and "
-        f"{first.gauge.resident / MEGABYTE:.0f} MiB. Sessions: those that came up during the trial. Allowed is none "
-        f"more of what is counted, but for {MORE_OBJECTS} objects, {MORE_HEAP >> 10} KiB of heap and "
-        f"{MORE_RESIDENT // MEGABYTE} MiB resident."
+        f"What tunneld has more after a trial than before it. Before the first row it had {counts} and "
+        f"{first.gauge.resident / MEGABYTE:.0f} MiB. Sessions: those that came up during the trial. A trial may leave "
+        f"{MORE_OBJECTS} objects, {MORE_HEAP >> 10} KiB of heap and {MORE_RESIDENT // MEGABYTE} MiB resident more, and "
+        "nothing else."
     )
 
 

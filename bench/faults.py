@@ -1,6 +1,8 @@
-"""What happens to a tunnel in the bench of recovery, and how long tunneld may take to be back.
+"""What happens to a tunnel in the recovery bench, and how long tunneld may take to come back.
 
-A fault returns in the moment in which it ends: from then on, a client that did everything right could have a session.
+Each `strike` returns at the moment at which the fault ends: from then on a perfect client could have a session.
+
+Tested in tests/bench/test_recovery.py.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from bench.process import family
 from tests.lab.net import GATEWAYS, Lab
 from tests.lab.sshd import Sshd, descendants
 
-NEW_ADDRESS: Final = "60.1.1.77"  # the home's, from its provider
-REBOOT: Final = 5.0  # seconds
+NEW_ADDRESS: Final = "60.1.1.77"  # the new public address of the home
+REBOOT: Final = 5.0  # seconds without an sshd
 
 
 @dataclass(slots=True)
 class Place:
-    """One contender's tunnel in a lab of its own. `start` starts the contender, `process` is what it started last."""
+    """One contender's tunnel, in a lab of its own. `start` starts the contender, `process` is the one that runs."""
 
     lab: Lab
     relay: Sshd
@@ -31,16 +33,16 @@ class Place:
     process: subprocess.Popen[bytes]
 
     def signal_host(self, number: signal.Signals) -> None:
-        """To the contender and to whatever it started."""
+        """Send a signal to the contender, and to all that it has started."""
         _signal(family(self.process.pid), number)
 
     def signal_relay(self, number: signal.Signals) -> None:
-        """To the relay's sshd and its sessions."""
+        """Send a signal to the relay's sshd, and to its sessions."""
         assert self.relay.process is not None
         _signal(family(self.relay.process.pid), number)
 
     def black_hole(self, *ways: str) -> None:
-        """The connections of now carry nothing any more, `up` or `down`, and nobody is told. New ones do."""
+        """From now on, present connections carry nothing `up` or `down`, and nobody is told. New connections work."""
         ports = ", ".join(self._client_ports())
         field = {"up": "sport", "down": "dport"}
         rules = "; ".join(f"tcp {field[way]} {{ {ports} }} drop" for way in ways)
@@ -58,9 +60,10 @@ Strike = Callable[[Place], None]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`aim`: seconds. `keepalive` and `client_alive`: intervals in seconds, on the host and on the relay.
+    """A fault, and the seconds (`aim`) within which tunneld should be back.
 
-    `lost`: the session of before can never answer again, so its listener need not be asked.
+    `keepalive` and `client_alive` are intervals in seconds, on the host and on the relay. `lost`: the old session can
+    never answer again, so the bench need not ask its listener.
     """
 
     name: str
@@ -84,7 +87,7 @@ def _reboot(place: Place) -> None:
 
 
 def _cut(seconds: float) -> Strike:
-    """A black hole in the middle: no interface goes down, so the host's kernel has no news."""
+    """A black hole in the middle of the internet: no interface goes down, so the host's kernel learns nothing."""
 
     def strike(place: Place) -> None:
         place.lab.home_link.cut()
@@ -95,7 +98,7 @@ def _cut(seconds: float) -> Strike:
 
 
 def _power_cut(place: Place) -> None:
-    """The host is back at once; its old connection was never closed, as the relay sees it."""
+    """The host is back at once. For the relay, the old connection still exists."""
     place.black_hole("up", "down")
     place.signal_host(signal.SIGKILL)
     place.process.wait()
@@ -115,7 +118,7 @@ def _half_open(way: str) -> Strike:
 
 
 def _sleep(seconds: float) -> Strike:
-    """The host's programs stand still, and meanwhile its router forgets the connection."""
+    """The host's programs stand still. Meanwhile its router forgets the connection."""
 
     def strike(place: Place) -> None:
         place.signal_host(signal.SIGSTOP)
@@ -127,7 +130,7 @@ def _sleep(seconds: float) -> Strike:
 
 
 def _freeze(seconds: float) -> Strike:
-    """The relay's kernel goes on and takes connections; its sshd does not."""
+    """The relay's sshd stands still. Its kernel goes on, and accepts connections."""
 
     def strike(place: Place) -> None:
         place.signal_relay(signal.SIGSTOP)

@@ -1,8 +1,8 @@
-"""How a thousand hosts come back to one relay after a fault that hits them all, simulated with the daemon's own code.
+"""How a thousand hosts come back to one relay after a fault that hits all: a simulation with the daemon's own code.
 
     python -m bench.fleet [--json] [--quick] [--hosts 1000] [--picture FILE]
 
-bench/crowd.py says what is real and what is a model. The same command gives the same figures, on any machine.
+bench/crowd.py says what is real and what is a model. The same command gives the same figures on any machine.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def table(returns: Sequence[Return]) -> Table:
         f"{len(returns[0].back)} hosts come back to one relay",
         (*(Column(title, "d") for title in columns), *(Column(title, ".1f") for title in times)),
         rows,
-        "Seconds from the moment at which sshd listens and can be reached, with MaxStartups 10:30:100, its default. A "
-        f"host costs {LOGIN:g} s of a processor for its login and {PROGRAM:g} s for our program on the relay.",
+        "Seconds from the moment at which sshd listens and can be reached, with MaxStartups 10:30:100, its default. "
+        f"Each host needs {LOGIN:g} s of a processor for its login, and {PROGRAM:g} s for our program on the relay.",
     )
 
 
@@ -95,7 +95,7 @@ def wanted(argv: Sequence[str] | None = None) -> Wanted:
     made = parser(__doc__ or "")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--hosts", type=int, help="(default: 1000; --quick: 100)")
-    made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
+    made.add_argument("--picture", type=Path, metavar="FILE", help="draw the result as well (needs the extra `bench`)")
     given = vars(made.parse_args(argv))
     given["hosts"] = given["hosts"] or (100 if given["quick"] else 1000)
     return Wanted(**given)

@@ -1,10 +1,11 @@
-"""What tunnels cost in memory, on the host and on the relay, against ssh and autossh.
+"""How much memory tunnels need, on the host and on the relay, compared with ssh and autossh.
 
     python -m bench.memory [--json] [--quick]
 
-MiB, from /proc/PID/smaps_rollup. RSS counts pages that processes share in full, PSS divides them among their users,
-private leaves them out. The bench's own programs are Python too and share its pages with tunneld: what a tunneld costs
-where nothing else is Python lies between its PSS and its RSS.
+All figures are MiB, from /proc/PID/smaps_rollup. Processes share pages: RSS counts a shared page in full, PSS divides
+it among the processes that use it, and private leaves it out. The bench's own programs are Python too, and share
+Python's pages with tunneld. So where nothing else is Python, a tunneld needs more than its PSS here, and at most its
+RSS.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from tests.lab.net import Lab
 from tests.lab.product import agents
 from tests.lab.sshd import Sshd, descendants
 
-FIRST = 7000  # the relay's port of the first tunnel; the others follow
-SETTLE = 3.0  # seconds after the last event, so that start-up's garbage has had its chance
-KEYSTROKE: Final = bytes(40)  # looks enough like mosh to open a flow
+FIRST = 7000  # the relay's port of the first tunnel; the other tunnels have the next ones
+SETTLE = 3.0  # seconds from the last event to the measurement, so that the garbage of the start is collected
+KEYSTROKE: Final = bytes(40)  # enough like a datagram of mosh to open a flow
 
 SSH, AUTOSSH = "ssh -R", "autossh + ssh -R"
 OURS, OURS_MOSH, OURS_FLOW = "tunneld", "tunneld, mosh ready", "tunneld, mosh in use"
@@ -49,7 +50,7 @@ IMPORTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Memory on both sides: the host's processes, the relay's sshd with all below it, and of these the agent."""
+    """Memory on both sides: of the host's processes, of the sessions of the relay's sshd, and of the agent in them."""
 
     host: Memory
     relay: Memory
@@ -77,7 +78,7 @@ class Place:
             await_listener(self.relay.process.pid, port, what="a tunnel", timeout=60)
 
     def await_gone(self) -> None:
-        """The next subject finds the relay empty."""
+        """Wait until the relay is empty, as the next subject needs it."""
         assert self.relay.process is not None
         pid = self.relay.process.pid
         wait_until(lambda: not descendants(pid), what="the relay's sessions end", timeout=30)
@@ -93,7 +94,7 @@ def place(folder: Path) -> Iterator[Place]:
 
 
 def by_ssh(here: Place, count: int, *, watched: bool = False) -> Use:
-    """`count` tunnels, each an ssh of its own."""
+    """Measure `count` tunnels, each by an ssh of its own."""
     commands = [
         ssh_command(here.keeper, ("relay",), (f"127.0.0.1:{FIRST + number}:127.0.0.1:22",)) for number in range(count)
     ]
@@ -110,7 +111,7 @@ def by_ssh(here: Place, count: int, *, watched: bool = False) -> Use:
 
 
 def by_tunneld(here: Place, count: int, *, mosh: bool = False, flow: bool = False) -> Use:
-    """`count` tunnels in one daemon; with `mosh`, the agent runs; with a `flow`, so do the datagrams' connections."""
+    """Measure `count` tunnels in one daemon. With `mosh` the agent runs; with `flow`, mosh is in use."""
     texts = {
         f"pi-{number}": profile(
             here.keeper,
@@ -146,7 +147,7 @@ def _open_flow(here: Place) -> None:
 
 
 def imports() -> Mapping[str, Memory]:
-    """What a fresh interpreter takes once it has imported something."""
+    """What a fresh interpreter needs after it has imported something."""
     return {name: _imported(statement) for name, statement in IMPORTS.items()}
 
 
@@ -176,7 +177,7 @@ def on_the_host(uses: Mapping[str, tuple[int, Use]]) -> Table:
             Column("all: RSS", ".1f"),
         ),
         tuple(rows),
-        "x ssh: over one tunnel by one `ssh -R`.",
+        "x ssh: relative to one tunnel by one `ssh -R`.",
     )
 
 
@@ -203,7 +204,7 @@ def on_the_relay(uses: Mapping[str, tuple[int, Use]]) -> Table:
             )
             for name, (count, use) in uses.items()
         ),
-        "MiB. Without the sshd that listens, which is there anyway. A mosh in use has two more SSH connections.",
+        "MiB, without the sshd that listens, which runs anyway. A mosh in use has two more SSH connections.",
     )
 
 

@@ -1,4 +1,7 @@
-"""The few statistics that the benches need."""
+"""The few statistics that the benches need.
+
+Tested in tests/bench/test_bench.py.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ T = TypeVar("T")
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """The value below which `part` (0 to 1) of them lie, by the nearest rank."""
+    """The value at or below which `part` (0 to 1) of the `values` lie, by the nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(part * len(ordered)) - 1))]
 
 
 def by_step(values: Sequence[float], step: float, *, until: float) -> list[int]:
-    """How many fall into each step from 0 on."""
+    """How many of the `values` fall into each step, from 0 to `until`."""
     steps = [0] * round(until / step)
     for value in values:
         if value < until:
@@ -30,7 +33,7 @@ def by_step(values: Sequence[float], step: float, *, until: float) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Of two subjects measured in the same rounds: the median of the rounds' ratios, and the extremes."""
+    """The ratio of two subjects that were measured in the same rounds: median, least and most of all rounds."""
 
     middle: float
     least: float
@@ -42,13 +45,13 @@ class Ratio:
 
 
 def ratio(values: Sequence[float], peer: Sequence[float]) -> Ratio:
-    """Compares round by round, so that a machine that slows down for a while slows both."""
+    """Compare round by round: a machine that is slow for a while slows both subjects."""
     each = [value / other for value, other in zip(values, peer, strict=True)]
     return Ratio(median(each), min(each), max(each))
 
 
 def rotated(items: Mapping[K, T], by: int) -> list[tuple[K, T]]:
-    """All of them, beginning with another one each round: nobody always goes first."""
+    """All items, beginning with another one in each round, so that no subject always goes first."""
     listed = list(items.items())
     start = by % len(listed)
     return listed[start:] + listed[:start]

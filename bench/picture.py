@@ -1,4 +1,7 @@
-"""The bench of recovery as an SVG: a row for each fault, a dot at each contender's median, a line over its runs."""
+"""The recovery bench as an SVG: a row for each fault, a dot at each contender's median, a line from least to most.
+
+Tested in tests/bench/test_recovery.py.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def draw(path: Path, found: Mapping[tuple[Fault, str], Sequence[float]], *, pati
 
 
 def picture(found: Mapping[tuple[Fault, str], Sequence[float]], patience: float) -> Figure:
-    """Seconds on a logarithmic axis; who was not back after `patience` stands at its end."""
+    """Seconds on a logarithmic axis. A contender that was not back after `patience` seconds stands at its end."""
     faults = list(dict.fromkeys(fault for fault, _ in found))
     figure, axes = rows([fault.title for fault in faults], height=0.44, around=1.1)
     scale(axes, {**{at: f"{at:g}" for at in TICKS}, patience: f">{patience:g}"}, MEANING)

@@ -1,4 +1,7 @@
-"""What a process costs: memory and processor time, from /proc (proc(5))."""
+"""What a process costs: memory and processor time, from /proc (proc(5)).
+
+Tested by the benches that use it, in tests/bench.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from pathlib import Path
 
 from tests.lab.sshd import descendants
 
-TICK = os.sysconf("SC_CLK_TCK")  # a second's clock ticks
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """MiB. `resident` has shared pages in full, `proportional` divides them among their users, `private` has none."""
+    """MiB. `resident` counts shared pages in full, `proportional` divides them by their users, `private` has none."""
 
     resident: float
     proportional: float
@@ -44,6 +47,6 @@ def family(pid: int) -> list[int]:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds of processor time that a process has taken so far, to a hundredth."""
+    """Seconds of processor time that a process has used so far, in hundredths."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND

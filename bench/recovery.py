@@ -1,9 +1,9 @@
-"""Seconds from the end of a fault until the forwarded port answers again: tunneld against what people use.
+"""Seconds from the end of a fault until the forwarded port answers again: tunneld compared with what people use.
 
     python -m bench.recovery [--json] [--quick] [--faults kill,power] [--contenders tunneld] [--picture FILE]
 
-Each run has a lab of its own: real sshd, 40 ms round trip, and one contender, whose tunnel stands for a while before
-the fault comes at a random moment. Then a new connection through the forward is asked for on the relay itself.
+Each run has a lab of its own: a real sshd, a round trip of 40 ms, and one contender. Its tunnel is up for a while, and
+then the fault comes, at a random moment. After the fault, the bench connects through the forward on the relay itself.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from tests.lab.net import Lab
 from tests.lab.sshd import Sshd
 
 ONE_WAY: Final = 0.02  # seconds, on the host's link
-BEGIN: Final = 30.0  # seconds in which a tunnel has to stand, in the absence of any fault
-PATIENCE: Final = 150.0  # seconds; who is not back by then counts as gone
-PHASE: Final = 10.0  # seconds: the fault comes at any moment of a keepalive's round, on either side
-# Seconds that a session has stood before the fault. tunneld's first redial is free for one that held `stable_after`,
-# as it would have in real life; to the others the age of a session means nothing here.
+START_LIMIT: Final = 30.0  # seconds within which a tunnel must be up, as long as there is no fault
+GIVEN_UP_AFTER: Final = 150.0  # seconds: a contender that is not back by then counts as gone
+PHASE: Final = 10.0  # seconds: so the fault comes at any moment between two keepalives, on either side
+# Seconds that a session is up before the fault. After a session that lasted `stable_after`, as most do in real life,
+# tunneld redials at once. For the others, the age of a session makes no difference here.
 AGE: Final = {OURS: 31.0}
 AGE_OF_OTHERS: Final = 3.0
-# Tunnels at a time. They mostly wait, but ours are measured in tenths of a second, on the same processors.
+# Tunnels at the same time. They mostly wait. But ours are measured in tenths of a second, on the same processors.
 SIDE_BY_SIDE: Final = {OURS: 5}
 SIDE_BY_SIDE_OF_OTHERS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted(Arguments):
-    """`logs`: a folder for what contenders and relay wrote in each run, with the moments of the fault."""
+    """`logs` is a folder for the logs of contenders and relay in each run, and for the times of the fault."""
 
     faults: Sequence[Fault]
     contenders: Sequence[str]
@@ -65,19 +65,19 @@ class Run:
     number: int
 
 
-Found = Mapping[tuple[Fault, str], list[float]]  # seconds; inf for who never came
+Found = Mapping[tuple[Fault, str], list[float]]  # seconds; inf for a run in which the contender did not come back
 
 
 @contextmanager
 def place_for(folder: Path, run: Run) -> Iterator[Place]:
-    """The contender's tunnel, up."""
+    """A lab in which the contender's tunnel is up."""
     with Lab(folder) as lab:
         lab.home_link.set(delay=ONE_WAY)
         keeper = person(lab.pi, "keeper")
         options = {
             "ClientAliveInterval": str(run.fault.client_alive),
             "ClientAliveCountMax": "3",
-            # All relays of all runs have one file system, and would share what tunneld notes in it.
+            # The relays of all runs have the same file system, and would share the records that tunneld keeps there.
             "SetEnv": f"XDG_STATE_HOME={lab.relay.directory / 'state'}",
         }
         with Sshd(lab.relay, (keeper.key.public,), options) as relay, Sshd(lab.pi, ()):
@@ -85,16 +85,16 @@ def place_for(folder: Path, run: Run) -> Iterator[Place]:
             start = CONTENDERS[run.contender]
             place = Place(lab, relay, lambda: start(keeper, run.fault.keepalive), start(keeper, run.fault.keepalive))
             try:
-                if seconds_until_banner(lab.relay, PORT, since=time.monotonic(), patience=BEGIN) is None:
+                if seconds_until_banner(lab.relay, PORT, since=time.monotonic(), patience=START_LIMIT) is None:
                     said = "".join(path.read_text() for path in _logs(place))
-                    raise TimeoutError(f"{run.contender} had no tunnel after {BEGIN:g} s:\n{said}")
+                    raise TimeoutError(f"{run.contender} had no tunnel after {START_LIMIT:g} s:\n{said}")
                 yield place
             finally:
                 end(place.process)
 
 
 def measure(run: Run, *, quick: bool, logs: Path | None) -> float:
-    """Seconds until the port answers; inf if it does not within PATIENCE."""
+    """Seconds until the port answers; inf if it does not within GIVEN_UP_AFTER seconds."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, place_for(Path(folder), run) as place:
         chance = Random(f"{run.fault.name} {run.number}")  # the same moment for each contender
         time.sleep(1 if quick else AGE.get(run.contender, AGE_OF_OTHERS) + chance.uniform(0, PHASE))
@@ -102,7 +102,7 @@ def measure(run: Run, *, quick: bool, logs: Path | None) -> float:
         began = datetime.now(UTC)
         run.fault.strike(place)
         since, ended = time.monotonic(), datetime.now(UTC)
-        taken = seconds_until_banner(place.lab.relay, PORT, since=since, patience=PATIENCE, stale=stale)
+        taken = seconds_until_banner(place.lab.relay, PORT, since=since, patience=GIVEN_UP_AFTER, stale=stale)
         if logs is not None:
             _keep(place, logs / f"{run.fault.name}-{run.contender}-{run.number}", began, ended, taken)
     progress(f"recovery: {run.fault.name}, {run.contender}, run {run.number + 1}: {_shown(taken or math.inf)}")
@@ -121,7 +121,7 @@ def _logs(place: Place) -> list[Path]:
 
 
 def measure_all(given: Wanted) -> Found:
-    """Ours first and few at a time, then the others."""
+    """Measure ours first, few at the same time, then the others."""
     runs = [
         Run(fault, contender, number)
         for number in range(given.rounds)
@@ -159,7 +159,7 @@ def summary(found: Found) -> Table:
         "Seconds from the fault's end until the forwarded port answers",
         (Column("fault"), *map(Column, contenders), Column("aim"), Column("met")),
         tuple(rows),
-        f"The median. Who was not back after {PATIENCE:g} s is shown as > {PATIENCE:g}.",
+        f"The median. A contender that was not back after {GIVEN_UP_AFTER:g} s is shown as > {GIVEN_UP_AFTER:g}.",
     )
 
 
@@ -174,7 +174,7 @@ def every_run(found: Found) -> Table:
 
 def _shown(seconds: float) -> str:
     if seconds == math.inf:
-        return f"> {PATIENCE:g}"
+        return f"> {GIVEN_UP_AFTER:g}"
     return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
 
 
@@ -183,7 +183,7 @@ def run(given: Wanted) -> list[Table]:
     if given.picture is not None:
         from bench.picture import draw  # matplotlib is an extra
 
-        draw(given.picture, found, patience=PATIENCE)
+        draw(given.picture, found, patience=GIVEN_UP_AFTER)
     return [summary(found), every_run(found)]
 
 
@@ -191,11 +191,13 @@ def wanted(argv: Sequence[str] | None = None) -> Wanted:
     made = parser(__doc__ or "")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     able = [name for name in CONTENDERS if name != AUTOSSH or has(AUTOSSH)]
-    made.add_argument("--faults", type=_some_of([fault.name for fault in FAULTS]), help="their names, with commas")
-    made.add_argument("--contenders", type=_some_of(able), default=able, help="their names, with commas")
+    made.add_argument(
+        "--faults", type=_some_of([fault.name for fault in FAULTS]), help="their names, separated by commas"
+    )
+    made.add_argument("--contenders", type=_some_of(able), default=able, help="their names, separated by commas")
     made.add_argument("--rounds", type=int, help="runs of each (default: 5; --quick: 1)")
-    made.add_argument("--picture", type=Path, metavar="FILE", help="draw it as well (needs the extra `bench`)")
-    made.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of every run there")
+    made.add_argument("--picture", type=Path, metavar="FILE", help="draw the result as well (needs the extra `bench`)")
+    made.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of each run in this folder")
     given = vars(made.parse_args(argv))
     given["faults"] = [fault for fault in FAULTS if given["faults"] is None or fault.name in given["faults"]]
     given["rounds"] = given["rounds"] or (1 if given["quick"] else 5)

@@ -1,4 +1,7 @@
-"""What a bench prints: the environment, then tables, or all of it as one JSON object."""
+"""What a bench prints: the environment, then tables; or all of it as one JSON object.
+
+Tested in tests/bench/test_bench.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`form` is a format specification for numbers; None is shown as a dash."""
+    """`form` is a format specification for numbers. A cell without a value (None) is shown as a dash."""
 
     title: str
     form: str = ".2f"
@@ -32,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells, one for each column. `note` says what the reader must know to believe them."""
+    """Rows of cells, a cell for each column. `note` says what the reader must know about them."""
 
     title: str
     columns: tuple[Column, ...]
@@ -64,21 +67,21 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """`quick`: fewer and shorter runs, to see that the bench works."""
+    """`quick`: fewer and shorter runs, which show that the bench works."""
 
     json: bool
     quick: bool
 
 
 def begin(description: str, argv: Sequence[str] | None = None) -> Arguments:
-    """Read the command line, and make the environment that of an installed program."""
+    """Read the command line, and clean the environment as `parser` does."""
     return Arguments(**vars(parser(description).parse_args(argv)))
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """What every bench understands; one that understands more adds to it. Cleans the environment as well."""
+    """A parser of the arguments that all benches have; a bench may add more. Also cleans the environment."""
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
-        # PYTHONDONTWRITEBYTECODE would have every start compile what an installed package brings compiled.
+        # With PYTHONDONTWRITEBYTECODE, each start would compile what an installed package has already compiled.
         del os.environ[name]
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -98,13 +101,13 @@ def emit(name: str, tables: Sequence[Table], given: Arguments) -> None:
 
 
 def progress(text: str) -> None:
-    """Say on standard error, where there is a person, how far it has come."""
+    """Tell a person on standard error how far the bench has come."""
     if sys.stderr.isatty() or os.environ.get("BENCH_PROGRESS"):
         print(text, file=sys.stderr, flush=True)
 
 
 def environment() -> Mapping[str, str]:
-    """The machine and the versions that the figures belong to."""
+    """The machine and the versions to which the figures belong."""
     return {
         "CPU": f"{_cpu()}, {os.cpu_count()} cores, {_memory()}",
         "kernel": f"{platform.system()} {platform.release()}",

@@ -1,9 +1,11 @@
-"""The made-up internet of the ingress bench: what holds the tunnels, and who types through them.
+"""The internet of the ingress bench, all in network namespaces: the tunnels, and the people who type through them.
 
     client -- NAT == internet -- relay          80 ms from client to host and back, half of it on the host's link
       host -- NAT == internet
 
-UDP passes the host's router for the direct peer's port alone; everything else has to get along with TCP.
+The host's router lets UDP pass only for the port of the direct peer. Everything else must use TCP.
+
+Tested by `python -m bench.ingress --quick`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tests.lab.product import Daemon
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
 
-CONGESTION = "cubic"  # Linux's own default, whatever this machine's is: it decides how long a copy's queue grows
+CONGESTION = "cubic"  # Linux's own default, whatever this machine has: it decides how long a copy's queue becomes
 ONE_WAY = 0.02  # seconds, on each of the two links: 80 ms from client to host and back
 
 DIRECT, INGRESS = "mosh, direct UDP", "mosh, tunneld's ingress"
@@ -30,22 +32,22 @@ SOCAT, SOCAT_SESSION = "mosh, socat over ssh -R", "mosh, socat over ssh -R with 
 SSH, SSH_PEER = "ssh, tunneld's forward", "ssh, ssh -R"
 SUBJECTS = (DIRECT, INGRESS, SOCAT, SOCAT_SESSION, SSH, SSH_PEER)
 
-TARGET = 7000  # on the host: where bulk copies come from
+TARGET = 7000  # on the host: the service that bulk copies come from
 DIRECT_UDP = 60011
 INGRESS_UDP = 60001
 SOCAT_UDP = {SOCAT: 60021, SOCAT_SESSION: 60022}  # on the relay and, for mosh-server, on the host
 SOCAT_TCP = {SOCAT: 7021, SOCAT_SESSION: 7022}
 SSH_TCP = {SSH: 2222, SSH_PEER: 2223}
-# On the relay: where the copy begins that shares a subject's tunnel. Direct UDP shares no more than the link.
+# Ports on the relay. A copy through this port shares the subject's tunnel; with direct UDP it shares only the link.
 COPY = {INGRESS: 7101, SSH: 7101, SOCAT: 7102, SOCAT_SESSION: 7103, SSH_PEER: 7104, DIRECT: 7102}
 
-# By the flow's first packet, which holds for both ways.
+# The rule looks at the first packet of a flow, and so holds for both directions.
 ONLY_THE_DIRECT_PEER = f"nft insert rule ip filter forward meta l4proto udp ct original proto-dst != {DIRECT_UDP} drop"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything that runs. `terminals` has one for each subject; the far end echoes."""
+    """Everything that runs. Each subject has a terminal; the program at its far end echoes the keys."""
 
     lab: Lab
     relay: Sshd
@@ -58,10 +60,10 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path, subjects: Iterable[str] = SUBJECTS) -> Iterator[Stage]:
-    """All tunnels up, these subjects at the prompt; the links have their delay and no other fault."""
+    """All tunnels are up, and these subjects are at the prompt. The links have their delay, and no other fault."""
     with Lab(folder) as lab, ExitStack() as stack:
         for host in (lab.pi, lab.relay, lab.laptop):
-            # By the route: the setting of the same purpose may be forbidden to a namespace.
+            # By the route, since a namespace may not change the setting (sysctl) for the same purpose.
             host.shell(f"ip route change default via {GATEWAYS[host.name]} congctl {CONGESTION}")
         for link in (lab.home_link, lab.laptop_link):
             link.set(delay=ONE_WAY)
@@ -96,12 +98,12 @@ def _plain_ssh(keeper: Person) -> list[str]:
 
 
 def _socat(stack: ExitStack, lab: Lab, keeper: Person, name: str) -> None:
-    """What people do by hand: UDP into TCP on the relay, through a forward, and out of it on the host."""
+    """What people do by hand: UDP becomes TCP on the relay, goes through a forward, and becomes UDP on the host."""
     udp, tcp = SOCAT_UDP[name], SOCAT_TCP[name]
     forwards = (f"127.0.0.1:{tcp}:127.0.0.1:{tcp}", f"127.0.0.1:{COPY[name]}:127.0.0.1:{TARGET}")
     command = ssh_command(keeper, ("relay",), forwards)
     if name == SOCAT_SESSION:
-        # A session makes sshd set TCP_NODELAY; `-N` has none, and Nagle's algorithm holds small datagrams back.
+        # With a session, sshd sets TCP_NODELAY. `-N` has no session, so Nagle's algorithm holds small datagrams back.
         command = [*(word for word in command if word != "-N"), "exec cat"]
     stack.enter_context(held(lab.pi, command, stdin=subprocess.PIPE))
     stack.enter_context(held(lab.pi, ["socat", f"TCP4-LISTEN:{tcp},fork,reuseaddr,nodelay", f"UDP4:127.0.0.1:{udp}"]))

@@ -1,9 +1,9 @@
-"""Seconds from the start of the program to a forward that accepts, against ssh and autossh.
+"""Seconds from the start of the program to a forward that accepts connections, compared with ssh and autossh.
 
     python -m bench.start [--json] [--quick]
 
-The relay's listener is watched from outside, every two milliseconds; the same wrappers start every subject. Each round
-takes every subject in turn.
+The bench watches the relay's listener from outside, every two milliseconds. The same wrappers start each subject. In
+each round, all subjects take turns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Times = Mapping[str, list[float]]
 
 @contextmanager
 def subjects(folder: Path, delay: float) -> Iterator[Mapping[str, Subject]]:
-    """Each, when called, holds a tunnel for a moment and gives the seconds that it took to stand."""
+    """The subjects. Calling one opens its tunnel for a moment, and returns the seconds until the tunnel was up."""
     with Lab(folder) as lab:
         lab.home_link.set(delay=delay)
         keeper = person(lab.pi, "keeper")
@@ -98,7 +98,7 @@ def rounds_of(measured: Mapping[str, Subject], rounds: int) -> Times:
     for number in range(-1, rounds):
         for name, measure in rotated(measured, number):
             taken = measure()
-            # The first round fills caches.
+            # The first round fills caches, and is not counted.
             found[name] += [taken] if number >= 0 else []
     return found
 

@@ -2,8 +2,8 @@
 
     python -m bench.takeover [--json] [--quick]
 
-A session holds a port on a real sshd; a second one, already logged in, takes it over. The relay's kernel is asked every
-half a millisecond who listens.
+A session holds a port on a real sshd. A second session, which has already logged in, takes the port over. The bench
+asks the relay's kernel every half a millisecond who listens.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tunneld.ssh.remote.takeover import Holder, Mark
 
 PORT: Final = 7000
 EVERY: Final = 0.0005  # seconds between two questions to the kernel
-LONGEST: Final = 10.0  # seconds after which it is a failure
+LONGEST: Final = 10.0  # seconds: a takeover that lasts longer has failed
 MARK: Final = Mark("0" * 32, "bench", displaces=False)
 
 
 def measure(folder: Path, delay: float, rounds: int) -> list[tuple[float, float]]:
-    """For each round: until the port was free, until the host knew. The first one is thrown away: it fills caches."""
+    """For each round: seconds until the port was free, and until the host knew. The first round only fills caches."""
     with Lab(folder) as lab:
         lab.home_link.set(delay=delay)
         keeper = person(lab.pi, "keeper")
@@ -76,7 +76,7 @@ async def claim(connection: asyncssh.SSHClientConnection) -> None:
 
 @contextmanager
 def watching(lab: Lab) -> Iterator[list[float]]:
-    """When the port is free, that moment stands in the list; after the block at the latest, or after LONGEST."""
+    """Put the moment at which the port is free into the list. The block ends after that, or after LONGEST seconds."""
     freed: list[float] = []
     until = time.perf_counter() + LONGEST
 

@@ -1,7 +1,8 @@
-"""The service behind a forward: gives bytes, takes bytes, echoes. Run as `python target.py PORT`.
+"""The service behind a forward: it gives bytes, takes bytes, or echoes. Run as `python target.py PORT`.
 
-Standard library only. A connection begins with one letter and a count of eight bytes: `g` asks for so many bytes, `p`
-announces so many, which are answered with one, `e` has everything echoed.
+It uses only the standard library. A client begins with one letter, and a count in eight bytes. `g` asks for so many
+bytes. `p` announces so many bytes; the service answers with one byte when it has them all. `e` asks for an echo of
+everything that follows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 import sys
 
 REQUEST = struct.Struct(">cQ")
-CHUNK = 1 << 20  # bytes for one system call: the service must cost less than what is measured
+CHUNK = 1 << 20  # bytes in one system call: the service must cost little beside what is measured
 GIVE, TAKE, ECHO = b"g", b"p", b"e"
 
 
@@ -21,7 +22,7 @@ class Service(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         peer: socket.socket = self.request
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The measuring side leaves when it has seen enough.
+        # The side that measures leaves when it has seen enough.
         with contextlib.suppress(ConnectionError):
             wanted, count = REQUEST.unpack(peer.recv(REQUEST.size, socket.MSG_WAITALL))
             if wanted == GIVE:
@@ -41,9 +42,10 @@ def give(peer: socket.socket, count: int) -> None:
 
 
 def take(peer: socket.socket, count: int) -> None:
-    """
+    """Read so many bytes, and throw them away.
+
     Raises:
-        ConnectionError: the peer ended before so many bytes had come.
+        ConnectionError: the peer has sent fewer bytes, and ended.
     """
     room = memoryview(bytearray(CHUNK))
     while count:

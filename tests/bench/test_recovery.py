@@ -1,4 +1,4 @@
-"""The bench of recovery: it asks gently, and what it prints can be believed."""
+"""The recovery bench: it does not disturb what it measures, and it hides nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KILL = FAULTS[0]
 @pytest.mark.lab
 @pytest.mark.usefixtures("able")
 def test_a_quick_run_shows_who_is_back() -> None:
-    """A session that the relay kills comes back, ours and a plain loop's; no figure is asserted."""
+    """A session that the relay kills comes back, with tunneld and with a plain loop. No figure is asserted."""
     command = [sys.executable, "-m", "bench.recovery", "--quick", "--json", "--faults", "kill"]
     done = subprocess.run(
         [*command, "--contenders", "tunneld,loop"], cwd=ROOT, capture_output=True, text=True, timeout=100
@@ -45,8 +45,11 @@ def test_a_quick_run_shows_who_is_back() -> None:
 
 
 @contextmanager
-def door(says: bytes | None) -> Iterator[tuple[int, list[float]]]:
-    """A listener that says so to everybody and leaves, or is silent (None); its port, and when somebody came."""
+def saying(words: bytes | None) -> Iterator[tuple[int, list[float]]]:
+    """A listener that says these words to each client and hangs up, or is silent (None).
+
+    Yields its port, and a list of the moments at which clients came.
+    """
     came: list[float] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         kept = []
@@ -58,10 +61,10 @@ def door(says: bytes | None) -> Iterator[tuple[int, list[float]]]:
                 except OSError:
                     return
                 came.append(time.monotonic())
-                if says is None:
+                if words is None:
                     kept.append(peer)
                 else:
-                    peer.sendall(says)
+                    peer.sendall(words)
                     peer.close()
 
         serving = threading.Thread(target=serve)
@@ -76,8 +79,8 @@ def door(says: bytes | None) -> Iterator[tuple[int, list[float]]]:
 
 
 def test_a_banner_ends_the_waiting(tmp_path: Path) -> None:
-    """The seconds run from the moment that was given."""
-    with door(b"SSH-2.0-test\r\n") as (port, came):
+    """The seconds count from the moment `since`."""
+    with saying(b"SSH-2.0-test\r\n") as (port, came):
         taken = seconds_until_banner(Machine("here", tmp_path), port, since=time.monotonic() - 5, patience=20)
     assert taken is not None
     assert 5 < taken < 15
@@ -85,23 +88,23 @@ def test_a_banner_ends_the_waiting(tmp_path: Path) -> None:
 
 
 def test_a_silent_listener_is_asked_once(tmp_path: Path) -> None:
-    """Each connection would have a relay's sshd put off its question to the dead client."""
-    with door(None) as (port, came):
+    """Each connection would make the relay's sshd put off its next keepalive to the dead client."""
+    with saying(None) as (port, came):
         assert seconds_until_banner(Machine("here", tmp_path), port, since=time.monotonic(), patience=0.3) is None
     assert len(came) == 1
 
 
 def test_a_listener_that_turns_away_is_asked_less_and_less_often(tmp_path: Path) -> None:
     """The pauses double."""
-    with door(b"") as (port, came):
+    with saying(b"") as (port, came):
         assert seconds_until_banner(Machine("here", tmp_path), port, since=time.monotonic(), patience=0.7) is None
     assert 2 <= len(came) <= 6
 
 
 def test_a_lost_listener_is_not_asked_at_all(tmp_path: Path) -> None:
-    """It is known by its inode, which one that comes after it on the same port does not share."""
+    """The bench knows it by its inode; the next listener on the same port has another one."""
     here = Machine("here", tmp_path)
-    with door(b"SSH-2.0-test\r\n") as (port, came):
+    with saying(b"SSH-2.0-test\r\n") as (port, came):
         stale = listener(here, port)
         assert stale is not None
         assert seconds_until_banner(here, port, since=time.monotonic(), patience=0.2, stale=stale) is None
@@ -109,8 +112,8 @@ def test_a_lost_listener_is_not_asked_at_all(tmp_path: Path) -> None:
     assert listener(here, port) is None
 
 
-def test_who_never_came_back_counts() -> None:
-    """Three of five that did not make the median one that did not, and the aim is missed."""
+def test_a_run_that_never_came_back_counts() -> None:
+    """With three runs of five that did not come back, the median is such a run, and the aim is missed."""
     found = {(KILL, OURS): [0.3, math.inf, 0.4, math.inf, math.inf], (KILL, AUTOSSH): [0.7, 12.3, 0.6, 0.8, 0.9]}
     assert summary(found).rows == ((KILL.title, "> 150", "0.80", "0.50", "NO"),)
     assert every_run(found).rows[0] == ("kill", "tunneld", "0.30", "> 150", "0.30 > 150 0.40 > 150 > 150")

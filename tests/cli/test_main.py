@@ -1,4 +1,4 @@
-"""The frame of the command line: exit codes, messages, and nothing imported too early."""
+"""What all commands share: exit codes, messages, and that nothing is imported too early."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def failing(error: BaseException) -> Callable[[], int]:
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["stauts"], ["profile", "--help"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    """What answers at once must not wait for SSH, validation and logging to load."""
+    """Help must not wait for SSH, validation and logging to load."""
     script = (
         "import sys; from tunneld.cli import main; main(sys.argv[1:]);"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
@@ -61,7 +61,7 @@ def test_help_names_every_command(capsys: Captured) -> None:
 
 
 def test_version(capsys: Captured) -> None:
-    """On stdout, for scripts."""
+    """It goes to stdout, for scripts."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tunneld {__version__}\n"
 
@@ -87,13 +87,13 @@ def test_the_module_is_the_command() -> None:
     ],
 )
 def test_a_wrong_command_line_is_one_line(words: list[str], said: str, capsys: Captured) -> None:
-    """It says what is near or where to look, exit 64."""
+    """It names the nearest right word, or where to look. The exit code is 64."""
     assert main(words) == 64
     assert capsys.readouterr() == ("", f"{said}\n")
 
 
 def test_no_command_shows_the_help(capsys: Captured) -> None:
-    """On stderr, exit 64: nothing was done."""
+    """It goes to stderr, with exit code 64: nothing was done."""
     assert main([]) == 64
     out, err = capsys.readouterr()
     assert out == ""
@@ -101,16 +101,41 @@ def test_no_command_shows_the_help(capsys: Captured) -> None:
 
 
 def test_the_exit_code_is_the_commands(command: Callable[[Callable[[], int]], None]) -> None:
-    """What run() answers is what the shell sees."""
+    """The shell sees what run() returns."""
     command(lambda: 3)
     assert main(["status"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments", "command_line"),
+    [
+        (["mosh", "pi", "--", "vi", "--help"], ["pi"], ["vi", "--help"]),
+        (["mosh", "pi"], ["pi"], []),
+        (["status", "--", "pi"], ["pi"], []),
+    ],
+)
+def test_what_follows_two_dashes_is_a_programs(
+    words: list[str], arguments: list[str], command_line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only for commands that run a program; with the others, two dashes end the options, as everywhere."""
+    seen: list[argparse.Namespace] = []
+
+    def run(args: argparse.Namespace) -> int:
+        seen.append(args)
+        return 0
+
+    module = ModuleType("a command")
+    module.__dict__.update(add=lambda parser: parser.add_argument("given", nargs="*"), run=run)
+    monkeypatch.setitem(sys.modules, f"tunneld.cli.{words[0]}", module)
+    assert main(words) == 0
+    assert (seen[0].given, seen[0].command_line) == (arguments, command_line)
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no daemon"), BusyError("held"), TunneldError("odd")])
 def test_an_error_is_said_in_its_own_words(
     command: Callable[[Callable[[], int]], None], error: TunneldError, capsys: Captured
 ) -> None:
-    """On stderr, with the exit code of its class."""
+    """They go to stderr, and the exit code is that of the error's class."""
     command(failing(error))
     assert main(["status"]) == error.exit_code
     assert capsys.readouterr() == ("", f"tunneld: {error}\n")
@@ -119,7 +144,7 @@ def test_an_error_is_said_in_its_own_words(
 def test_errors_of_a_task_group_are_said_one_by_one(
     command: Callable[[Callable[[], int]], None], capsys: Captured
 ) -> None:
-    """A group of nothing but expected errors is no fault of ours, however deep it is nested."""
+    """A group that holds only expected errors is no fault of ours, however deep it is nested."""
     command(failing(ExceptionGroup("", [ExceptionGroup("", [BusyError("one")]), UnavailableError("two")])))
     assert main(["status"]) == BusyError.exit_code
     assert capsys.readouterr().err == "tunneld: one\ntunneld: two\n"
@@ -132,7 +157,7 @@ def test_a_fault_of_ours_is_one_line(
     capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No traceback unless asked for; the line is what to report, exit 70."""
+    """There is no traceback unless somebody asks for it. The line is what to report; the exit code is 70."""
     monkeypatch.delenv("TUNNELD_DEBUG", raising=False)
     command(failing(error))
     assert main(["status"]) == 70
@@ -144,7 +169,7 @@ def test_a_fault_of_ours_is_one_line(
 def test_debugging_shows_the_traceback(
     command: Callable[[Callable[[], int]], None], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TUNNELD_DEBUG=1 is for us."""
+    """TUNNELD_DEBUG=1 is for those who look for the fault."""
     monkeypatch.setenv("TUNNELD_DEBUG", "1")
     command(failing(KeyError("x")))
     assert main(["status"]) == 70
@@ -152,7 +177,7 @@ def test_debugging_shows_the_traceback(
 
 
 def test_an_interrupt_is_quiet(command: Callable[[Callable[[], int]], None], capsys: Captured) -> None:
-    """Ctrl-C: 130, as shells expect."""
+    """Ctrl-C ends with 130, as shells expect."""
     command(failing(KeyboardInterrupt()))
     assert main(["status"]) == 130
     assert capsys.readouterr() == ("", "")
@@ -160,7 +185,7 @@ def test_an_interrupt_is_quiet(command: Callable[[Callable[[], int]], None], cap
 
 @pytest.mark.parametrize("words", [["profile", "schema"], ["profile", "check", str(EXAMPLE)]])
 def test_a_reader_that_went_away_is_no_error(words: list[str]) -> None:
-    """`tunneld profile schema | head -1`: quiet, and told by the exit code alone; little output waits until the end."""
+    """`tunneld profile schema | head -1` is quiet, and only its exit code tells. Short output waits until the end."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
@@ -173,7 +198,7 @@ def test_a_reader_that_went_away_is_no_error(words: list[str]) -> None:
 
 
 def test_a_broken_pipe_elsewhere_is_a_fault(command: Callable[[Callable[[], int]], None], capsys: Captured) -> None:
-    """Only our own stdout may break in silence."""
+    """Only our own stdout may break without a message."""
     command(failing(BrokenPipeError("some socket")))
     assert main(["status"]) == 70
     assert "BrokenPipeError" in capsys.readouterr().err
@@ -187,7 +212,7 @@ def test_a_closed_stdout_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_keeps_the_frames_promise(name: str) -> None:
+def test_every_command_has_what_the_frame_calls(name: str) -> None:
     """Each row of the table has its module, with add(parser) and run(args), and a help of its own."""
     pytest.importorskip(f"tunneld.cli.{name}", exc_type=ModuleNotFoundError)
     from importlib import import_module
@@ -199,7 +224,7 @@ def test_every_command_keeps_the_frames_promise(name: str) -> None:
 
 
 def test_a_full_disk_under_stderr_does_not_change_the_exit_code() -> None:
-    """The words are lost, and whoever started us still learns how it ended."""
+    """The message is lost, but the exit code still tells how the command ended."""
     with open("/dev/full", "wb") as full:
         done = subprocess.run([*TUNNELD, "status", "nobody"], stderr=full, check=False)
     assert done.returncode == 69

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextlib.contextmanager
 def saying(path: Path, answer: bytes, *, then_hang: bool = False) -> Iterator[None]:
-    """Something that listens where a daemon would, and gives each who asks this answer."""
+    """Something that listens where a daemon would, and gives each client this answer."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -61,7 +62,7 @@ def run(name: str | None = None, *, as_json: bool = False) -> int:
 
 
 def test_the_exit_code_tells_whether_all_are_up(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """0 only when every tunnel is up, for scripts."""
+    """It is 0 only when every tunnel is up, for scripts."""
     with saying(run_folder / "one.sock", UP):
         assert run() == 0
         with saying(run_folder / "two.sock", DOWN):
@@ -71,7 +72,7 @@ def test_the_exit_code_tells_whether_all_are_up(run_folder: Path, capsys: pytest
 
 
 def test_json_is_a_line_for_each_tunnel(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the daemon said, for programs."""
+    """It holds what the daemon said, for programs."""
     with saying(run_folder / "one.sock", UP), saying(run_folder / "two.sock", DOWN):
         assert run(as_json=True) == 1
     states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
@@ -80,13 +81,13 @@ def test_json_is_a_line_for_each_tunnel(run_folder: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("answer", [b"", b"\x00\xff" * 100, b"HTTP/1.1 200 OK\r\n\r\n", b"[1]\n", b'{"state":"up"}\n'])
 def test_an_answer_that_is_none_is_said(run_folder: Path, answer: bytes) -> None:
-    """Garbage is no traceback, and names the tunnel."""
+    """The message names the tunnel; there is no traceback."""
     with saying(run_folder / "pi.sock", answer), pytest.raises(UnavailableError, match="of pi gives no usable answer"):
         run("pi")
 
 
 def test_a_daemon_that_hangs_is_not_waited_for_long(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has accepted and says nothing; also among others it is not passed over."""
+    """It accepts and says nothing. Among other tunnels it is not passed over in silence."""
     monkeypatch.setattr(status, "STATUS_TIMEOUT", 0.2)
     with saying(run_folder / "pi.sock", b'{"name"', then_hang=True):
         for name in ("pi", None):
@@ -102,7 +103,7 @@ def test_an_endless_answer_ends(run_folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_killed_daemons_socket_is_passed_over(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is left behind by a kill; the others are shown."""
+    """A kill leaves it behind. The other tunnels are shown."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(run_folder / "dead.sock"))
     with saying(run_folder / "one.sock", UP):
@@ -113,7 +114,7 @@ def test_a_killed_daemons_socket_is_passed_over(run_folder: Path, capsys: pytest
 
 
 def test_a_folder_that_we_may_not_enter_hides_no_tunnel(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service's tunnels are its group's to see: it is said who may ask, and never that nothing runs."""
+    """The group of a service may see its tunnels. Anybody else is told so, and never that nothing runs."""
     run_folder.chmod(0o750)
     monkeypatch.setattr(status, "_is_hidden", lambda folder: folder == run_folder)
     for name in ("pi", None):
@@ -123,8 +124,28 @@ def test_a_folder_that_we_may_not_enter_hides_no_tunnel(run_folder: Path, monkey
             run(name)
 
 
+@pytest.mark.parametrize(("mode", "hidden"), [(0o700, False), (0o600, True), (0o300, True), (0o000, True)])
+def test_a_folder_is_hidden_where_its_names_or_its_sockets_are(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int, hidden: bool
+) -> None:
+    """Who may read it sees the names, but only who may enter it can ask. (Root, as whom tests run, may do all.)"""
+    monkeypatch.setattr(os, "access", lambda _, wanted: mode >> 6 & wanted == wanted)
+    assert status._is_hidden(run_folder) is hidden
+    assert not status._is_hidden(run_folder / "missing")
+
+
+def test_a_folder_that_only_its_owner_may_enter_names_no_group(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else people would join a group in vain."""
+    run_folder.chmod(0o700)
+    monkeypatch.setattr(status, "_is_hidden", lambda folder: folder == run_folder)
+    with pytest.raises(RightsError, match=r"run `tunneld status` as root$"):
+        run()
+
+
 def test_a_socket_that_we_may_not_open_is_said(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, where only the socket is closed to us."""
+    """The same, where we may enter the folder, but not open the socket."""
     run_folder.chmod(0o700)
     (run_folder / "pi.sock").touch()
 

@@ -1,4 +1,4 @@
-"""Where running tunnels are found, and the claim that keeps a second daemon out."""
+"""Where running tunnels are found, and the lock that keeps a second daemon out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from tunneld.daemon import run_folder
-from tunneld.daemon.run_folder import SYSTEM_FOLDER, TunnelLock, directories, own_directory, prepare, socket_path
+from tunneld.daemon.run_folder import (
+    SYSTEM_FOLDER,
+    TunnelLock,
+    directories,
+    forget,
+    own_directory,
+    prepare,
+    socket_path,
+)
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
 
 HOLD = """
@@ -95,14 +103,32 @@ def test_a_link_is_no_folder(tmp_path: Path) -> None:
         prepare(tmp_path / "tunneld")
 
 
-def test_a_name_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
-    """The kernel's own words would be `AF_UNIX path too long`."""
+def test_a_name_too_long_for_a_socket_is_said() -> None:
+    """The kernel takes 107 bytes of a path; its own words would be `AF_UNIX path too long`."""
+    longest = "x" * (107 - len("/run/tunneld/.sock"))
+    assert len(str(socket_path(Path("/run/tunneld"), longest))) == 107
     with pytest.raises(UsageError, match="shorter name"):
-        socket_path(tmp_path, "x" * 120)
+        socket_path(Path("/run/tunneld"), longest + "x")
+    with pytest.raises(UsageError, match="shorter name"):
+        socket_path(Path("/run/tunneld"), longest[:-1] + "ä")  # two bytes
+
+
+def test_a_tunnel_that_runs_keeps_its_files(tmp_path: Path) -> None:
+    """Whoever disables a service must not take the lock of a daemon that runs beside it."""
+    (tmp_path / "pi.sock").touch()
+    lock = TunnelLock(tmp_path, "pi")
+    forget(tmp_path, "pi")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pi.lock", "pi.sock"]
+    lock.release()
+    (tmp_path / "other.lock").touch()
+    forget(tmp_path, "pi")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.lock"]
+    forget(tmp_path, "other")
+    assert not tmp_path.exists()
 
 
 def test_a_second_daemon_is_told_who_holds_the_tunnel(tmp_path: Path) -> None:
-    """The claim names its process, and the kernel ends it with that process, even a killed one."""
+    """The lock names its process, and the kernel releases it with that process, even a killed one."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -117,17 +143,17 @@ def test_a_second_daemon_is_told_who_holds_the_tunnel(tmp_path: Path) -> None:
     TunnelLock(tmp_path, "pi").release()
 
 
-def test_a_claim_is_released(tmp_path: Path) -> None:
+def test_a_lock_is_released(tmp_path: Path) -> None:
     """After a clean end the next daemon gets it, in the same process too."""
     for _ in range(2):
-        claim = TunnelLock(tmp_path, "pi")
+        lock = TunnelLock(tmp_path, "pi")
         with pytest.raises(BusyError, match=f"in process {os.getpid()}"):
             TunnelLock(tmp_path, "pi")
-        claim.release()
+        lock.release()
 
 
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
-    """The claim's file is ours or none."""
+    """The lock is a file of ours, or there is none."""
     (tmp_path / "pi.lock").symlink_to(tmp_path / "victim")
     with pytest.raises(UnavailableError, match="symbolic links"):
         TunnelLock(tmp_path, "pi")
@@ -154,9 +180,9 @@ def test_root_shares_the_services_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RightsError, match="belongs to"):
         prepare(folder)
     monkeypatch.setattr(run_folder, "SERVICE_USER", "nobody")
-    claim = TunnelLock(prepare(folder), "pi")
+    lock = TunnelLock(prepare(folder), "pi")
     assert (folder / "pi.lock").stat().st_uid == 65534
-    claim.release()
+    lock.release()
 
 
 def test_a_user_does_not_trust_the_services_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

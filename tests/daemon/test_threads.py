@@ -44,6 +44,29 @@ def test_a_loop_ends_while_work_still_blocks() -> None:
         may_end.set()
 
 
+async def test_work_is_done_as_long_as_it_comes() -> None:
+    """A thread that ends makes room for another one, so years of lookups are no more than a few at a time."""
+    executor = Threads()
+    for number in range(3 * MOST_THREADS):
+        async with asyncio.timeout(10):
+            assert await asyncio.wrap_future(executor.submit(lambda number=number: number)) == number  # type: ignore[misc]
+
+
+def test_cancelled_work_is_not_begun() -> None:
+    """Work that waits for its turn may be cancelled; what comes after it is done."""
+    may_end, done = threading.Event(), list[str]()
+    executor = Threads()
+    try:
+        for _ in range(MOST_THREADS):
+            executor.submit(may_end.wait)
+        cancelled, last = (executor.submit(done.append, name) for name in ("cancelled", "last"))
+        assert cancelled.cancel()
+    finally:
+        may_end.set()
+    last.result(10)
+    assert done == ["last"]
+
+
 async def test_beyond_the_bound_work_waits_its_turn() -> None:
     """A peer that makes us look up names costs a bounded number of threads."""
     may_end = threading.Event()

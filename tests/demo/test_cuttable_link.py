@@ -29,7 +29,7 @@ async def dialled(link: CuttableLink) -> AsyncIterator[tuple[asyncio.StreamReade
 async def silent(reader: asyncio.StreamReader) -> bool:
     """Whether nothing comes, neither a byte nor an end, for long enough on loopback."""
     try:
-        async with asyncio.timeout(0.2):
+        async with asyncio.timeout(0.05):
             await reader.read(1)
     except TimeoutError:
         return True

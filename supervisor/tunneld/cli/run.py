@@ -1,6 +1,6 @@
 """`tunneld run NAME...`: keep tunnels up in the foreground, until a signal ends the process.
 
-Tested in tests/daemon/test_daemon.py and test_daemon_notifies.py.
+What it then does is tested in tests/daemon/test_daemon.py and test_daemon_notifies.py.
 """
 
 from __future__ import annotations

@@ -50,12 +50,23 @@ def test_a_locale_that_is_not_installed_here_has_a_stand_in(monkeypatch: pytest.
     assert charset({"LANG": "xx_XX.utf8"}) == {"LC_ALL": other}
 
 
+def test_another_character_set_has_no_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal would not understand what mosh-client writes."""
+    only(*COMMON_LOCALES, monkeypatch=monkeypatch)
+    with pytest.raises(UnavailableError, match=r"LANG=xx\.ISO-8859-1 is not installed here"):
+        charset({"LANG": "xx.ISO-8859-1"})
+
+
 @pytest.mark.parametrize(
     ("environment", "installed", "sentence"),
     [
         ({"LANG": "C", "LC_CTYPE": ""}, True, "and the character set is ANSI (LANG=C): set LANG to one"),
         ({}, True, "and the character set is ANSI: set LANG to one"),
-        ({"LC_ALL": "C", "LANG": "C.UTF-8"}, True, "and the character set is ANSI (LC_ALL=C): set LC_ALL to one"),
+        (
+            {"LC_ALL": "C", "LC_CTYPE": "C.UTF-8", "LANG": "C.UTF-8"},
+            True,
+            "and the character set is ANSI (LC_ALL=C): set LC_ALL to one",
+        ),
         ({"LC_CTYPE": "xx.ISO-8859-1", "LANG": "x"}, False, "and LC_CTYPE=xx.ISO-8859-1 is not installed here: set"),
         ({"LANG": "xx.UTF-8"}, False, "and LANG=xx.UTF-8 is not installed here: set LANG to one"),
     ],

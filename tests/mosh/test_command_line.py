@@ -33,7 +33,7 @@ def test_ssh_gets_the_destination_behind_all_options() -> None:
 
 
 def test_ssh_is_told_nothing_that_a_person_may_not_overrule() -> None:
-    """ssh takes an option's first value: what the stream needs stands before what a person says, and so do additions."""
+    """ssh takes an option's first value: what the stream needs stands before what a person says."""
     words = ssh_command(Order("x", ssh=("-o", "RemoteCommand=top")), "agent")
     assert words.index("RemoteCommand=none") < words.index("RemoteCommand=top")
     words = ssh_command(Order("x", ssh=("-o", "LogLevel=QUIET")), "agent", ("-o", "User=me"), unattended=True)

@@ -18,6 +18,7 @@ from tunneld.core.pair import stun
 from tunneld.core.pair.path import Candidate, UdpAddress
 from tunneld.mosh import jump_agent_client, jump_host
 from tunneld.mosh.jump_agent_client import MAX_ADDRESSES, FoundAgent
+from tunneld.mosh.jump_host import JumpHost
 from tunneld.mosh.jump_route import JumpRoute
 
 
@@ -171,9 +172,14 @@ def test_an_agent_that_is_gone_is_started_again(jump: Jump, monkeypatch: pytest.
         return {"paths": [path]}
 
     jump.client.pairing.pair.snapshot = snapshot  # type: ignore[method-assign]
-    started: list[tuple[object, ...]] = []
+    started: list[str] = []
     there = jump_host.command_there
-    monkeypatch.setattr(jump_host, "command_there", lambda *words: (started.append(words), there(*words))[1])
+
+    def command_there(first: JumpHost, socket: str, command: str) -> list[str]:
+        started.append(command)
+        return there(first, socket, command)
+
+    monkeypatch.setattr(jump_host, "command_there", command_there)
     jump.prepare("-J", "jump")
     jump.connect()
     jump.begin()

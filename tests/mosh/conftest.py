@@ -1,4 +1,4 @@
-"""A machine to go to, for tests of whole sessions."""
+"""Machines to go to, for tests with a real ssh."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mosh.jumping import Jump, jumping
 from tests.mosh.place import Place, place
 
 
@@ -14,4 +15,11 @@ from tests.mosh.place import Place, place
 def home(tmp_path: Path) -> Iterator[Place]:
     """A machine with everything that this one has, and a person who may log in."""
     with place(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def jump(tmp_path: Path) -> Iterator[Jump]:
+    """A jump host, and a person who may log in."""
+    with jumping(tmp_path, {}) as made:
         yield made

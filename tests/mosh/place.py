@@ -34,13 +34,13 @@ PYTHON = Path(sys.executable).resolve()  # the one on PATH may be a script that 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`far` is the home of sessions on DEST, with `bin` as PATH where a test has made it; `runtime` is the person's
-    folder for sockets."""
+    """`dest_home` is the home of sessions on DEST, and its `bin` is their PATH where a test made it; `runtime` is the
+    person's folder for sockets."""
 
     machine: Machine
     sshd: Sshd
     guest: Person
-    far: Path
+    dest_home: Path
     runtime: Path
 
     def command(self, *options: str, program: Sequence[str] = TUNNELD) -> list[str]:
@@ -100,7 +100,7 @@ class Place:
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 is_ours = folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(begin)
-                if is_ours and f"HOME={self.far}\0".encode() in (folder / "environ").read_bytes():
+                if is_ours and f"HOME={self.dest_home}\0".encode() in (folder / "environ").read_bytes():
                     found.append(int(folder.name))
         return found
 
@@ -117,15 +117,15 @@ class Place:
 def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: tuple[str, ...] = ()) -> Iterator[Place]:
     """`programs` are all that DEST has beside a shell; it has everything of this machine if none are named."""
     machine = Machine("here", folder / "here")
-    far = folder / "far"
-    (far / "bin").mkdir(parents=True)
+    dest_home = folder / "dest"
+    (dest_home / "bin").mkdir(parents=True)
     for program in ("sh", "bash", "cat", *programs) if programs else ():
         found = PYTHON if program == "python3" else shutil.which(program)
-        (far / "bin" / program).symlink_to(found or program)
-    path = f" PATH={far}/bin" if programs else ""
+        (dest_home / "bin" / program).symlink_to(found or program)
+    path = f" PATH={dest_home}/bin" if programs else ""
     guest = person(machine, "guest")
     # With SHLVL=2, Debian's bash does not read the start-up files of whoever runs the tests.
-    settings = {"SetEnv": f"SHLVL=2 HOME={far}{path}", **(options or {})}
+    settings = {"SetEnv": f"SHLVL=2 HOME={dest_home}{path}", **(options or {})}
     with (
         TemporaryDirectory(dir="/tmp") as runtime,  # pytest's own folders may be too long for a socket
         Sshd(machine, (guest.key.public,), settings, address="127.0.0.1", port=free_port()) as sshd,
@@ -133,7 +133,7 @@ def place(folder: Path, options: Mapping[str, str] | None = None, *, programs: t
         guest.trust(sshd.known_hosts("127.0.0.1"))
         host = f"Host {NAME}\n  HostName 127.0.0.1\n  Port {sshd.port}\n"
         guest.config.write_text(host + guest.config.read_text())
-        yield Place(machine, sshd, guest, far, Path(runtime))
+        yield Place(machine, sshd, guest, dest_home, Path(runtime))
 
 
 def exit_status(terminal: Terminal, *, timeout: float = 15) -> int:

@@ -1,4 +1,4 @@
-"""The words that put a shared connection of ours in the place of ssh's own hop; a real ssh reads them."""
+"""The options that put a shared connection of ours in the place of ssh's own hop; a real ssh reads them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def command_run(words: list[str], host: str, port: str) -> list[str]:
 def test_the_first_jump_host_is_found(
     config: str, destination: str, options: list[str], target: tuple[str, ...], host: str, others: tuple[Any, ...]
 ) -> None:
-    """Wherever it is said, and as ssh reads it."""
+    """It may stand in an option or in ssh_config, and is read as ssh reads it."""
     jump = found(config, destination, *options)
     assert jump
     assert jump == JumpHost(target, others, jump.settings, ("-F", config), theirs=False, asks=False)
@@ -103,12 +103,34 @@ def test_the_first_jump_host_is_found(
     ],
 )
 def test_where_ssh_makes_no_jump_there_is_none(config: str, destination: str, options: list[str]) -> None:
-    """A ProxyCommand of the person's own stays what it is."""
+    """A ProxyCommand of the person's own is left alone."""
     assert found(config, destination, *options) is None
 
 
+@pytest.mark.parametrize("jumps", ["gate:0", "gate:65536", "gate:99999", "gate:", "[::1", "@gate", "gate,second:0", ""])
+def test_a_jump_host_that_cannot_be_read_is_left_to_ssh(jumps: str) -> None:
+    """ssh makes the hop itself, or says itself what is wrong with it."""
+    assert jump_host.find_jump_host([], {"proxyjump": jumps}, lambda words: {"hostname": "192.0.2.1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("jump", "target"),
+    [
+        ("ssh://me@gate:2200/", ("-l", "me", "-p", "2200", "--", "gate")),
+        ("me@corp@gate:65535", ("-l", "me@corp", "-p", "65535", "--", "gate")),
+        ("[192.0.2.1]:1", ("-p", "1", "--", "192.0.2.1")),
+        ("ssh://[2001:db8::1]", ("--", "2001:db8::1")),
+    ],
+)
+def test_a_jump_host_is_written_as_for_ssh(jump: str, target: tuple[str, ...]) -> None:
+    """ssh_config may hold it as a URI or in ssh's own form."""
+    found = jump_host.find_jump_host([], {"proxyjump": f" {jump} "}, lambda words: {"hostname": "192.0.2.1"})
+    assert found
+    assert found.target == target
+
+
 def test_the_first_hop_may_have_options_of_its_own(config: str) -> None:
-    """Whatever is in them, ssh and two shells read them as they were said."""
+    """Whatever is in them, they pass ssh and two shells unchanged."""
     jump = found(config, "dest", "-J", "gate,second")
     assert jump
     program = shlex.join(["python3", "-c", "print('100% $odd')"]).replace("%", "%%")
@@ -121,7 +143,7 @@ def test_the_first_hop_may_have_options_of_its_own(config: str) -> None:
 
 @pytest.mark.parametrize("option", [("-J", "me@gate:2200"), ("-o", "ProxyJump=me@gate:2200")])
 def test_a_jump_is_the_same_jump_and_shared(config: str, option: tuple[str, str]) -> None:
-    """As ssh itself would go, with our two words more; the file's odd name passes ssh's and the shell's reading."""
+    """ssh gets its own command with our options added; the file's odd name survives both ssh and the shell."""
     jump = found(config, "dest", *option)
     assert jump
     words = jump_host.through(jump, ["-F", config, *option, "-v"], "/tmp/x/first")
@@ -134,7 +156,7 @@ def test_a_jump_is_the_same_jump_and_shared(config: str, option: tuple[str, str]
 
 
 def test_each_further_hop_goes_through_the_one_before(config: str) -> None:
-    """The first one is shared, and only `%h` of its own next machine is left for each ssh to fill in."""
+    """Only the first one is shared; each ssh fills in the `%h` of its own next machine, and no other."""
     jump = found(config, "deep")
     assert jump
     outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first"), "dest", "22")
@@ -145,7 +167,7 @@ def test_each_further_hop_goes_through_the_one_before(config: str) -> None:
 
 
 def test_while_a_session_runs_no_jump_host_asks_anything(config: str) -> None:
-    """ssh's own -J would."""
+    """With ssh's own -J, it would."""
     jump = found(config, "dest", "-J", "gate,second")
     assert jump
     outer = command_run(jump_host.through(jump, ["-F", config], "/tmp/x/first", unattended=True), "dest", "22")
@@ -173,17 +195,43 @@ def test_while_a_session_runs_no_jump_host_wants_a_touch(config: str) -> None:
     ("jump", "theirs", "asks"), [("lent", True, False), ("unlent", False, False), ("careful", True, True)]
 )
 def test_a_connection_that_people_share_anyway_is_used(config: str, jump: str, theirs: bool, asks: bool) -> None:
-    """ssh's words are then their own, and ours name no socket."""
+    """Then ssh's options are the person's own, and our command names no socket."""
     options = ["-F", config, "-J", jump]
-    way = found(config, "dest", "-J", jump)
-    assert way
-    assert (way.theirs, way.asks) == (theirs, asks)
-    assert (jump_host.through(way, options, "/tmp/x/first") == options) is theirs
-    assert any("ControlPath" in word for word in jump_host.command_there(way, "/tmp/x/first", "true")) is not theirs
+    shared = found(config, "dest", "-J", jump)
+    assert shared
+    assert (shared.theirs, shared.asks) == (theirs, asks)
+    assert (jump_host.through(shared, options, "/tmp/x/first") == options) is theirs
+    assert any("ControlPath" in word for word in jump_host.command_there(shared, "/tmp/x/first", "true")) is not theirs
+
+
+@pytest.mark.parametrize(
+    ("master", "path", "theirs", "asks"),
+    [
+        ("ask", "none", False, False),
+        ("auto", "none", False, False),
+        ("false", "/nonexistent/%C", True, False),
+        ("false", "/nonexistent/x", False, False),
+        ("autoask", "/nonexistent/x", True, True),
+    ],
+)
+def test_only_a_path_shares_a_connection(master: str, path: str, theirs: bool, asks: bool) -> None:
+    """Older versions of ssh print it with its `%` as written: then there may be a master behind it."""
+    said = {"hostname": "192.0.2.1", "controlmaster": master, "controlpath": path}
+    shared = jump_host.find_jump_host(["-J", "gate"], {"proxyjump": "gate"}, lambda words: said)
+    assert shared
+    assert (shared.theirs, shared.asks) == (theirs, asks)
+
+
+def test_no_jump_stays_in_the_options() -> None:
+    """ssh refuses every `-J` beside a ProxyCommand, and people may give more than one."""
+    said = {"hostname": "192.0.2.1"}
+    gate = jump_host.find_jump_host([], {"proxyjump": "gate"}, lambda words: said)
+    assert gate
+    assert jump_host.through(gate, ["-v", "-J", "gate", "-4", "-J", "other"], "/s")[2:] == ["-v", "-4"]
 
 
 def test_a_master_that_runs_is_used_whoever_started_it(config: str, tmp_path: Path) -> None:
-    """ControlPath alone says that ssh uses one which is there."""
+    """With ControlPath alone, ssh uses a master that somebody else has started."""
     (tmp_path / "unlent").touch()
     jump = found(config, "dest", "-J", "unlent")
     assert jump
@@ -204,7 +252,7 @@ def test_a_command_there_makes_no_connection_of_its_own(config: str) -> None:
 
 
 def test_an_ssh_that_cannot_be_asked_has_no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is wrong, ssh itself will say it better."""
+    """Whatever is wrong, ssh itself will say so."""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert jump_host.configuration(["dest"]) == {}
     assert jump_host.find_jump_host([], {}, jump_host.configuration) is None

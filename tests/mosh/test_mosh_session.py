@@ -20,7 +20,7 @@ pytestmark = NEEDS_MOSH
 
 
 def test_a_session_lives_until_its_program_ends(home: Place) -> None:
-    """The screen is mosh's alone, and the exit status mosh-client's."""
+    """Only mosh writes on the screen, and the exit status is mosh-client's."""
     with home.session() as terminal:
         terminal.echoes(3)
         terminal.write("\r\x04")
@@ -31,7 +31,7 @@ def test_a_session_lives_until_its_program_ends(home: Place) -> None:
 
 
 def test_a_session_outlives_its_ssh_connections(home: Place) -> None:
-    """All of them die at once, with UDP or without; others are made beside the running session."""
+    """All of them die at once; others are made while the session goes on."""
     with home.session("--no-udp") as terminal:
         wait_until(lambda: home.streams(terminal) == 2, what="a second connection")
         before = ssh_of(terminal)
@@ -52,7 +52,7 @@ def test_an_ssh_connection_that_went_silent_is_replaced(home: Place) -> None:
             os.kill(pid, signal.SIGSTOP)
         terminal.write("x")  # nothing answers it
         try:
-            wait_until(lambda: not frozen & ssh_of(terminal), what="the silent ones go", timeout=20)
+            wait_until(lambda: not frozen & ssh_of(terminal), what="the silent ones are dropped", timeout=20)
             terminal.echoes(3)
         finally:
             for pid in frozen:
@@ -61,7 +61,7 @@ def test_an_ssh_connection_that_went_silent_is_replaced(home: Place) -> None:
 
 
 def test_a_session_whose_mosh_server_was_killed_ends(home: Place) -> None:
-    """mosh-client alone would wait for ever."""
+    """mosh-client would wait for ever."""
     with home.session() as terminal:
         for pid in home.servers():
             os.kill(pid, signal.SIGKILL)
@@ -69,8 +69,8 @@ def test_a_session_whose_mosh_server_was_killed_ends(home: Place) -> None:
         terminal.wait_for("mosh-server on home was ended")
 
 
-def test_a_session_that_its_host_forgot_ends(home: Place) -> None:
-    """After a reboot there is neither agent nor mosh-server: the next connection finds out."""
+def test_a_session_that_dest_has_lost_ends(home: Place) -> None:
+    """After a restart there is neither our agent nor mosh-server: the next connection finds that out."""
     with home.session("--no-udp") as terminal:
         for pid in [*home.agents(), *home.servers()]:
             os.kill(pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_session_that_its_host_forgot_ends(home: Place) -> None:
 def test_a_session_whose_agent_has_no_join_socket_goes_on(tmp_path: Path) -> None:
     """No further connection can join, and none is made; that DEST had lost the session would be a wrong guess."""
     with (
-        place(tmp_path, {"SetEnv": f"SHLVL=2 HOME={tmp_path}/far TMPDIR=/nonexistent"}) as home,
+        place(tmp_path, {"SetEnv": f"SHLVL=2 HOME={tmp_path}/dest TMPDIR=/nonexistent"}) as home,
         home.session("--no-udp") as terminal,
     ):
         wait_until(lambda: "Accepted" in home.sshd.log, what="the login")
@@ -108,7 +108,7 @@ def test_a_session_whose_join_socket_was_removed_goes_on(home: Place) -> None:
 
 
 def test_a_further_connection_that_is_refused_is_not_tried_again(home: Place) -> None:
-    """Even where ssh_config keeps ssh quiet: a host takes many refused logins for an attack."""
+    """A server takes many refused logins for an attack. We see a refusal even where ssh_config keeps ssh quiet."""
     home.guest.config.write_text(f"LogLevel QUIET\n{home.guest.config.read_text()}")
     with home.session("--no-udp") as terminal:
         home.guest.key.path.unlink()
@@ -119,7 +119,7 @@ def test_a_further_connection_that_is_refused_is_not_tried_again(home: Place) ->
 
 
 def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
-    """mosh-client does not stay on it with nobody to talk to."""
+    """mosh-client does not stay on it."""
     code = (
         "import sys; from tunneld.cli import main; from tunneld.mosh.mosh_session import MoshSession\n"
         "MoshSession._open_paths = lambda self: 1 // 0\nsys.exit(main(sys.argv[1:]))"
@@ -132,7 +132,7 @@ def test_a_fault_of_ours_leaves_a_usable_terminal(home: Place) -> None:
 
 
 def test_a_signal_ends_the_session_there_as_well(home: Place) -> None:
-    """SIGTERM, or a terminal that is closed: mosh-client says goodbye, and nothing stays behind."""
+    """After SIGTERM mosh-client tells mosh-server, and nothing stays behind on DEST."""
     with home.session() as terminal:
         there = home.servers()
         os.kill(terminal.process.pid, signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_a_signal_ends_the_session_there_as_well(home: Place) -> None:
 
 
 def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
-    """The line discipline is what it was, and the exit status a shell's."""
+    """It has its former settings, and the exit status is that of a shell."""
     argv = " ".join([*home.command(), NAME])
     with home.run(["bash", "--norc", "-c", f"{argv}; echo status $?; stty -a"]) as terminal:
         wait_until(lambda: children(terminal.process.pid, "mosh-client"), what="mosh-client runs")
@@ -156,7 +156,7 @@ def test_a_killed_mosh_client_leaves_a_usable_terminal(home: Place) -> None:
 def test_a_killed_tunneld_leaves_no_mosh_client(home: Place) -> None:
     """It would paint over the shell's screen for ever, and read what is typed there."""
     # The real mosh-client ends on SIGTERM as well, but first it tries for nine seconds to reach mosh-server.
-    client = home.far / "mosh-client"
+    client = home.dest_home / "mosh-client"
     client.write_text('#!/bin/sh\n[ "$1" = -c ] && exec mosh-client "$@"\nread line </dev/tty\n')
     client.chmod(0o755)
     with home.run(["bash", "--norc", "-i"]) as terminal:
@@ -168,12 +168,12 @@ def test_a_killed_tunneld_leaves_no_mosh_client(home: Place) -> None:
         terminal.write("echo still $((6 * 7)) here\r")
         terminal.wait_for("still 42 here")
         terminal.write("exit\r")
-        for pid in home.servers():  # it waits for its client, as with mosh
+        for pid in home.servers():  # as with mosh, it waits for a client that may come back
             os.kill(pid, signal.SIGKILL)
 
 
 def test_the_running_sessions_show_their_paths(home: Place) -> None:
-    """`--paths` in another terminal; the session's own screen is not touched."""
+    """`--paths` prints them in another terminal, and the session's own screen is not touched."""
     with home.session() as terminal:
         wait_until(lambda: home.pair(terminal).get("in_use", {}).get("carrier") == "path", what="a path is in use")
         shown = next(part for part in home.paths().split("\n\n") if f"process {terminal.process.pid}," in part)

@@ -100,7 +100,7 @@ def test_an_account_that_refuses_us_is_left_in_peace() -> None:
 
 
 def test_an_account_that_goes_on_refusing_is_asked_less_and_less() -> None:
-    """The pauses grow to half an hour. A stream that works, or another network, ends that; a waiting person shortens it."""
+    """The pauses grow to half an hour. A stream that works ends that, and so does another network."""
     policy, pauses = PoolPolicy(since=0), []
     for _ in range(5):
         policy.failed(denied=True, now=0, chance=1)

@@ -1,4 +1,4 @@
-"""The first connection, which we make, and ssh takes over."""
+"""The first TCP connection, which we make and ssh takes over."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def settings(port: int) -> dict[str, str]:
     ],
 )
 def test_only_what_ssh_would_connect_itself_is_connected(more: dict[str, str], direct: bool) -> None:
-    """A proxy, a master that is there, an address of our own: that is ssh's business."""
+    """Proxies, running masters and addresses of our own are left to ssh."""
     assert is_direct({**PLAIN, **more}) is direct
 
 
 def test_an_ssh_that_says_nothing_connects_itself() -> None:
-    """It is too old, or refuses its configuration, and will say so."""
+    """It is too old or refuses its configuration, and will say so itself."""
     assert not is_direct({})
 
 
@@ -82,7 +82,7 @@ def test_ssh_gets_our_socket(listener: socket.socket, tmp_path: Path) -> None:
 
 
 def test_a_connection_that_comes_to_nothing_is_told(listener: socket.socket, tmp_path: Path) -> None:
-    """ssh then tries by itself."""
+    """ssh then connects by itself."""
     port = listener.getsockname()[1]
     listener.close()
     with contextlib.closing(Preconnect(settings(port), str(tmp_path))) as dial:
@@ -90,7 +90,7 @@ def test_a_connection_that_comes_to_nothing_is_told(listener: socket.socket, tmp
 
 
 def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
-    """A ConnectTimeout that is shorter than ours; ssh's own attempt gets what is left of it."""
+    """A ConnectTimeout that is shorter than our limit counts; ssh's own attempt gets what is left of it."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, contextlib.ExitStack() as stack:
         for _ in range(4):  # its queue is full: the next one hears nothing
             waiting = stack.enter_context(socket.socket())
@@ -117,7 +117,7 @@ def test_the_person_s_own_patience_counts(tmp_path: Path) -> None:
     [("/bin/sh", True), ("", True), (None, True), ("/nonexistent/sh", False), ("/usr/sbin/nologin", False)],
 )
 def test_a_shell_that_runs_nothing_runs_no_taker(shell: str | None, usable: bool) -> None:
-    """ssh starts it with $SHELL, and without it connects as ever."""
+    """ssh would start the ProxyCommand with $SHELL; without one, ssh connects by itself."""
     assert has_shell({} if shell is None else {"SHELL": shell}) is usable
 
 

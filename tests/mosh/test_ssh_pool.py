@@ -175,6 +175,11 @@ def test_a_stream_that_owes_an_answer_is_replaced_sooner_after_a_change_of_netwo
     waited: float, heard: str, is_replaced: bool
 ) -> None:
     """It has two round trips (0.4 s here) and 3 s; only 1 s on a network on which it has not been heard yet."""
+
+    def add_stream(name: str, source: int, sink: int) -> None:
+        for each in (source, sink):
+            os.close(each)
+
     changed_at = 1000.0
     carrier = SimpleNamespace(
         greeted=True, rtt=0.2, waited=lambda now: waited, heard=changed_at + (-1 if heard == "before" else 1)
@@ -184,7 +189,7 @@ def test_a_stream_that_owes_an_answer_is_replaced_sooner_after_a_change_of_netwo
             streams={"a": carrier, "b": carrier}, snapshot=lambda now: {"in_use": {"carrier": "stream"}}
         ),
         call_at=lambda when, call: None,
-        add_stream=lambda name, source, sink: [os.close(each) for each in (source, sink)],
+        add_stream=add_stream,
     )
     dialled: list[str] = []
 

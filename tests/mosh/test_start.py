@@ -33,16 +33,16 @@ def test_a_command_is_run_there_as_it_was_typed(home: Place) -> None:
 
 
 def test_a_terminal_on_which_ssh_asks_meanwhile_shows_what_is_typed(home: Place) -> None:
-    """ssh may ask while we are still starting; what it hides is not hidden for ever."""
+    """ssh may switch the echo off for its question while we are still starting; after the session it is on again."""
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", home.guest.key.path], check=True)
     code = (
         "import sys, termios, time; from tunneld.cli import main; from tunneld.mosh import start\n"
         "from tunneld.mosh.mosh_session import MoshSession\n"
-        "first_line, begin = start.first_ssh, MoshSession._begin\n"
+        "first_ssh, begin = start.first_ssh, MoshSession._begin\n"
         "def slow(*words):\n"
-        "    line = first_line(*words)\n"
+        "    ssh = first_ssh(*words)\n"
         "    while termios.tcgetattr(0)[3] & termios.ECHO: time.sleep(0.01)\n"
-        "    return line\n"
+        "    return ssh\n"
         "start.first_ssh = slow\nMoshSession._begin = lambda self: (print('begun', flush=True), begin(self))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
@@ -59,16 +59,16 @@ def test_a_terminal_on_which_ssh_asks_meanwhile_shows_what_is_typed(home: Place)
 
 
 def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:
-    """ssh has just been started; neither it nor a socket stays."""
+    """When ssh has just been started, neither ssh nor a socket stays behind."""
     code = (
         "import os, sys; from tunneld.cli import main; from tunneld.mosh import start\n"
-        "first_line = start.first_ssh\n"
-        "def last_line(*words):\n"
-        "    line = first_line(*words)\n"
-        "    print('ssh is process', line.process.pid, flush=True)\n"
+        "first_ssh = start.first_ssh\n"
+        "def interrupted(*words):\n"
+        "    ssh = first_ssh(*words)\n"
+        "    print('ssh is process', ssh.process.pid, flush=True)\n"
         "    os.kill(os.getpid(), 15)\n"
-        "    return line\n"
-        "start.first_ssh = last_line\nsys.exit(main(sys.argv[1:]))"
+        "    return ssh\n"
+        "start.first_ssh = interrupted\nsys.exit(main(sys.argv[1:]))"
     )
     with home.run([sys.executable, "-c", code, *home.command()[3:], NAME]) as terminal:
         assert exit_status(terminal) == 128 + signal.SIGTERM
@@ -79,7 +79,7 @@ def test_a_signal_at_the_very_start_leaves_nothing(home: Place) -> None:
 
 
 def test_what_a_killed_start_left_is_removed(home: Place) -> None:
-    """Its socket for ssh, by the next session."""
+    """The next session removes the socket at which ssh would have taken its connection."""
     home.guest.known_hosts.write_text("")
     folder = home.runtime / paths_socket.FOLDER_NAME
     with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
@@ -93,7 +93,7 @@ def test_what_a_killed_start_left_is_removed(home: Place) -> None:
 
 
 def test_ssh_asks_its_questions_on_the_terminal(home: Place) -> None:
-    """A host key that nobody knows yet, here; passwords and the touch of a security key are the same to us."""
+    """Here it is a host key that nobody knows yet; passwords and the touch of a security key are asked for alike."""
     home.guest.known_hosts.write_text("")
     with home.start("--ssh-option", "StrictHostKeyChecking=ask", "-l", "root") as terminal:
         terminal.wait_for("Are you sure you want to continue connecting")
@@ -102,7 +102,7 @@ def test_ssh_asks_its_questions_on_the_terminal(home: Place) -> None:
 
 
 def test_an_interrupt_while_ssh_asks_ends_it(home: Place) -> None:
-    """As with ssh itself."""
+    """The exit status is that of a shell for SIGINT, as with ssh itself."""
     home.guest.known_hosts.write_text("")
     with home.start("--ssh-option", "StrictHostKeyChecking=ask") as terminal:
         terminal.wait_for("Are you sure you want to continue connecting")
@@ -112,8 +112,8 @@ def test_an_interrupt_while_ssh_asks_ends_it(home: Place) -> None:
 
 
 def test_an_interrupt_before_ssh_starts_is_no_fault_of_a_program(home: Place) -> None:
-    """mosh-client, which counts colours then, ends of it as well."""
-    slow = home.far / "mosh-client"
+    """mosh-client, which counts colours at that moment, is ended by the interrupt as well."""
+    slow = home.dest_home / "mosh-client"
     slow.write_text("#!/bin/sh\necho counting >/dev/tty\nexec sleep 60\n")
     slow.chmod(0o755)
     with home.start("--client", str(slow)) as terminal:
@@ -124,7 +124,7 @@ def test_an_interrupt_before_ssh_starts_is_no_fault_of_a_program(home: Place) ->
 
 
 def test_an_interrupt_while_nobody_answers_is_not_complained_of(home: Place) -> None:
-    """What holds ssh's connection gets it as well, and the system may tell of its words first."""
+    """ssh's ProxyCommand is interrupted as well, and its complaint may reach us before our own signal does."""
     code = (
         "import sys; from selectors import DefaultSelector; from tunneld.cli import main\n"
         "select = DefaultSelector.select\n"
@@ -137,29 +137,29 @@ def test_an_interrupt_while_nobody_answers_is_not_complained_of(home: Place) -> 
             wait_until(lambda: takers(terminal), what="ssh waits for its connection")
             os.kill(terminal.process.pid, signal.SIGSTOP)
             terminal.write("\x03")
-            wait_until(lambda: not takers(terminal), what="all others have heard of it")
+            wait_until(lambda: not takers(terminal), what="the interrupt has ended all others")
             os.kill(terminal.process.pid, signal.SIGCONT)
             assert exit_status(terminal) == 130
     assert terminal.text.strip() == "^C"
 
 
 def test_what_a_login_shell_prints_is_passed_over(home: Place) -> None:
-    """Start-up files greet people, not programs."""
-    (home.far / ".bashrc").write_text("echo welcome, dear friend\n")
-    loud = {"SetEnv": f"SHLVL=0 HOME={home.far}"}
-    with place(home.far / "loud", loud) as noisy, noisy.session() as terminal:
+    """The greetings of start-up files are meant for people, and come before our agent speaks."""
+    (home.dest_home / ".bashrc").write_text("echo welcome, dear friend\n")
+    loud = {"SetEnv": f"SHLVL=0 HOME={home.dest_home}"}
+    with place(home.dest_home / "loud", loud) as noisy, noisy.session() as terminal:
         terminal.echo()
 
 
 @pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/nonexistent/sh"])
 def test_an_account_without_a_shell_here_will_do(home: Place, shell: str) -> None:
-    """Such as a service's: ssh would run a command of ours with it."""
+    """A service's account has none, and ssh would run our ProxyCommand with it: then ssh connects by itself."""
     with home.start(env={"SHELL": shell}):
         wait_until(home.sockets, what="the session runs")
 
 
 def test_ssh_says_itself_why_it_failed(home: Place) -> None:
-    """Its words, its exit status, and none of ours."""
+    """The person sees ssh's words and gets ssh's exit status, and tunneld adds nothing."""
     with home.start("-P", "1") as terminal:
         assert exit_status(terminal) == 255
         assert "Connection refused" in terminal.text
@@ -174,17 +174,17 @@ def test_ssh_says_itself_why_it_failed(home: Place) -> None:
     ],
 )
 def test_what_is_missing_there_is_said(tmp_path: Path, programs: tuple[str, ...], sentence: str) -> None:
-    """With what to install."""
+    """The sentence says what to install."""
     with place(tmp_path, programs=programs) as bare, bare.start() as terminal:
         assert exit_status(terminal) == 69
         assert f"tunneld: {sentence}" in flat(terminal.text)
 
 
 def test_an_old_python_there_is_said(tmp_path: Path) -> None:
-    """The one-liner that starts everything runs on any Python 3, and refuses."""
+    """The one-liner that starts our agent runs on every Python 3, and refuses those that are too old."""
     with place(tmp_path, programs=("mosh-server",)) as bare:
         program = "import sys; sys.version = '3.6.8 (old)'; sys.version_info = (3, 6); exec(sys.argv[1])"
-        old = bare.far / "bin" / "python3"
+        old = bare.dest_home / "bin" / "python3"
         old.write_text(f'#!/bin/sh\nexec {PYTHON} -c "{program}" "$2"\n')
         old.chmod(0o755)
         with bare.start() as terminal:
@@ -193,7 +193,7 @@ def test_an_old_python_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_key_that_may_run_one_command_only_is_said(home: Place) -> None:
-    """With the words of that command."""
+    """The sentence repeats the words of that command."""
     forced = (f'command="echo this key is for backups alone" {home.guest.key.public}\n',)
     (home.sshd.directory / "authorized_keys").write_text("".join(forced))
     with home.start() as terminal:
@@ -211,7 +211,7 @@ def test_a_key_that_may_run_one_command_only_is_said(home: Place) -> None:
     ],
 )
 def test_what_is_missing_here_is_said(home: Place, env: dict[str, str], sentence: str) -> None:
-    """Before anything is started there."""
+    """Nothing has been started on DEST by then."""
     with home.start(env=env) as terminal:
         assert exit_status(terminal) == 69
         assert f"tunneld: {sentence}" in flat(terminal.text)
@@ -231,7 +231,7 @@ def test_without_mosh_client_nothing_starts(home: Place) -> None:
 
 
 def test_a_command_that_is_too_long_is_no_fault_of_ours(home: Place) -> None:
-    """The system takes so much on one command line, and no more."""
+    """The system limits the length of a command line."""
     words = base64.b64encode(random.Random(1).randbytes(90_000)).decode()
     with home.run([*home.command(), NAME, "--", words]) as terminal:
         assert exit_status(terminal) == 69
@@ -245,7 +245,7 @@ def flat(text: str) -> str:
 
 
 def unanswered(silent: socket.socket, first: socket.socket) -> int:
-    """A port on which nobody answers: another one waits there already, and there is room for no more."""
+    """A port on which nobody answers: its queue has room for one connection, which waits there already."""
     silent.bind(("127.0.0.1", 0))
     silent.listen(0)
     first.connect(silent.getsockname())
@@ -253,7 +253,7 @@ def unanswered(silent: socket.socket, first: socket.socket) -> int:
 
 
 def takers(terminal: Terminal) -> list[int]:
-    """Processes that wait to give ssh its connection."""
+    """Processes that wait for our connection, to pass it to ssh."""
     found = []
     for pid in descendants(terminal.process.pid):
         with contextlib.suppress(OSError):  # it has just ended
@@ -263,5 +263,5 @@ def takers(terminal: Terminal) -> list[int]:
 
 
 def socket_of(pid: int) -> bool:
-    """Whether it has connected to us."""
+    """Whether this process has a socket open, such as the one to us."""
     return any(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{pid}/fd").glob("[3-9]"))

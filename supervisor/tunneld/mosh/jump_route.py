@@ -1,8 +1,6 @@
 """The route to DEST through a jump host: who that is, and a folder for the sockets at which its connection is shared.
 
 The first ssh waits until this is known. What our agent on the jump host needs besides is imported later.
-
-Tested in tests/mosh/test_jump_agent_client.py, with a real ssh.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ SPECIAL = set(" \t\"'\\")
 
 
 class JumpRoute:
-    """Finds the jump host in a thread; whoever asks first waits for the end of it."""
+    """Finds the jump host in a thread; every question waits until the thread has ended."""
 
     def __init__(
         self,
@@ -50,7 +48,7 @@ class JumpRoute:
 
     @property
     def jump_host(self) -> JumpHost | None:
-        """The jump host, or None where ssh goes through none. Waits until ssh has said so."""
+        """The jump host, or None where ssh goes through none."""
         self._finding.join()
         return self._jump_host
 
@@ -68,6 +66,7 @@ class JumpRoute:
 
     def socket(self, name: str) -> str:
         """The path of the socket at which the stream `name` shares its connection to the first jump host."""
+        self._finding.join()
         return f"{self._folder.folder}/{name}" if self._folder else ""
 
     def is_shared(self, name: str) -> bool:

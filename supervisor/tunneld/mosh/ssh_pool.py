@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tunneld.mosh import pool_policy
 from tunneld.mosh.failed_start import SSH_FAILED, last_line
-from tunneld.mosh.pool_policy import SHORTEST_DENIED, SUSPECTED, PooledStream, PoolPolicy
+from tunneld.mosh.pool_policy import SHORTEST_DENIED, PooledStream, PoolPolicy
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped.pack import NO_JOIN_SOCKET, OTHER_MACHINE
 from tunneld.shipped.pair_loop import PairLoop
@@ -146,7 +147,7 @@ class SshPool:
         now = self._now()
         overdue = carrier.waited(now) - 2 * (carrier.rtt or 0)
         if carrier.heard < self._network_changed_at:
-            overdue += SUSPECTED - ANSWER_AFTER_CHANGE
+            overdue += pool_policy.SUSPECTED - ANSWER_AFTER_CHANGE
         return PooledStream(pooled.ssh.name, carrier.greeted, overdue, now - pooled.since)
 
     def drop(self, name: str) -> None:

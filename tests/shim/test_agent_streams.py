@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -48,17 +49,22 @@ def test_a_program_that_greets_is_a_stream(monkeypatch: pytest.MonkeyPatch) -> N
     streams, outlet, events = opened(start, monkeypatch)
     assert [status.name for status in streams.status()] == ["control"]
     assert outlet.carriers["control"].greeted
+    assert not outlet.carriers["control"].dedicated
     assert events == [Message(frame.SERVING, {"join": "/x"})]
 
 
 def test_a_program_that_does_not_greet_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login as long as any may be; and the error shows what the program said instead, on one line."""
 
+    loops = []
+
     async def start(program: RemoteProgram) -> None:
+        loops.append(asyncio.get_running_loop())
         program.data_received(b"\x1b[2Jonly a\nshell here" + 999 * b".", None)
 
     with pytest.raises(AgentError) as caught:
         opened(start, monkeypatch)
+    assert loops[0].time() == START_TIMEOUT
     text = str(caught.value)
     assert text.startswith(f"the relay did not start our agent within {START_TIMEOUT:g} s (it said: [2Jonly a shell")
     assert text.isprintable()

@@ -92,8 +92,20 @@ async def test_a_port_where_nothing_listens_is_told_of(server: socket.socket) ->
     async with asyncio.timeout(5):
         await sockets.news.wait()
     assert sockets.refused == [flow]
+    descriptor = sockets._sockets[flow.number].fileno()
     sockets.close(flow)
     sockets.close(flow)
+    assert not asyncio.get_running_loop().remove_reader(descriptor)
+
+
+async def test_a_datagram_after_a_refusal_tells_of_it(server: socket.socket) -> None:
+    """A system that knows already that nothing listens refuses the next datagram."""
+    sockets, flow = Sockets(), flow_to(server.getsockname()[1])
+    server.close()
+    sockets.send(flow, b"hello")
+    sockets.send(flow, b"hello")  # on loopback the ICMP answer to the first is there already
+    assert sockets.refused == [flow]
+    sockets.close_all()
 
 
 async def test_a_datagram_for_which_there_is_no_room_is_lost(server: socket.socket) -> None:

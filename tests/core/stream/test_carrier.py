@@ -80,6 +80,25 @@ def test_one_ping_at_a_time_measures_the_round_trip() -> None:
     assert (carrier.rtt, carrier.waited(NOW + 3)) == (2, 0)
 
 
+def test_the_oldest_that_is_unanswered_counts() -> None:
+    """Whether it is a datagram or a ping, the older of the two says for how long the peer has been silent."""
+    carrier = greeted()
+    offer(carrier, 1)
+    carrier.outgoing(NOW)
+    carrier.ping(NOW + 1)
+    assert carrier.waited(NOW + 3) == 3
+    carrier.receive(Frame(frame.ACK, number=1).encode(), NOW + 3)
+    assert carrier.waited(NOW + 3) == 2
+    assert carrier.heard == NOW + 3
+
+
+def test_noise_is_known_before_the_greeting() -> None:
+    """An error text shows what a far side printed that never greets."""
+    carrier = fresh()
+    carrier.receive(b"This account is currently not available.\n", NOW)
+    assert carrier.noise == b"This account is currently not available.\n"
+
+
 def test_the_window_holds_datagrams_back() -> None:
     """No more go out than the window allows, until the far side acknowledges some."""
     carrier = greeted()

@@ -17,6 +17,7 @@ from tests.core.stream.simulated import (
     Line,
     met,
     numbered,
+    slow,
 )
 from tunneld.core.stream.endpoint import SWEEP_INTERVAL, FlowEnded, Ingress
 from tunneld.core.stream.flow import INGRESS_IDLE, OUTLET_IDLE
@@ -98,6 +99,66 @@ def test_without_a_stream_datagrams_are_counted() -> None:
     ingress = Ingress()
     ingress.arrive(PORT, "client", MOSH, START, source="client")
     assert ingress.counters()["datagrams_without_carrier"] == 1
+
+
+def test_datagrams_that_a_stream_dropped_are_counted_when_it_is_gone() -> None:
+    """The counter goes on from where the stream left it."""
+    talk, flow = met(slow(2000))
+    for datagram in numbered(60, 1252):
+        talk.server_sends(flow, datagram)
+    dropped = talk.outlet.counters()["datagrams_stale"]
+    assert dropped > 0
+    talk.outlet.detach("control")
+    assert talk.outlet.counters()["datagrams_stale"] == dropped
+
+
+def test_a_flow_that_was_answered_has_no_rate() -> None:
+    """Both ends know that mosh-server answers it."""
+    talk, flow = met()
+    talk.server_sends(flow, b"\x80answer")
+    talk.passes(1)
+    for _ in range(200):
+        talk.client_sends(MOSH)
+    assert "datagrams_refused_rate" not in talk.ingress.counters()
+    for side in (talk.ingress, talk.outlet):
+        known = side.flows.get(flow)
+        assert known and known.answered
+
+
+def test_a_flow_that_ended_leaves_nothing_waiting() -> None:
+    """Datagrams that wait for it are not sent any more."""
+    talk, flow = met(slow(2000))
+    for datagram in numbered(20, 600):
+        talk.server_sends(flow, datagram)
+    carrier, known = talk.outlet.carriers["control"], talk.outlet.flows.get(flow)
+    assert carrier.queued and known
+    talk.outlet.close(known, talk.now)
+    assert carrier.queued == 0
+
+
+def test_a_flow_lives_as_long_as_its_client_sends() -> None:
+    """Each datagram from the client counts, at both ends."""
+    talk, flow = met()
+    for _ in range(12):
+        talk.passes(INGRESS_IDLE - 1)
+        talk.client_sends(MOSH)
+        talk.passes(0.5)
+        talk.happened([*talk.ingress.tick(talk.now), *talk.outlet.tick(talk.now)])
+    assert talk.ended == []
+    assert talk.ingress.flows.get(flow) and talk.outlet.flows.get(flow)
+
+
+def test_idle_flows_are_searched_for_from_time_to_time() -> None:
+    """A tick before the next sweep is due finds none; without flows no tick is needed."""
+    ingress = Ingress()
+    assert ingress.deadline() is None
+    ingress.arrive(PORT, "client", MOSH, START, source="client")
+    swept = START + INGRESS_IDLE - 1
+    assert ingress.tick(swept) == []
+    assert ingress.deadline() == swept + SWEEP_INTERVAL
+    assert ingress.tick(swept + SWEEP_INTERVAL - 0.1) == []
+    assert len(ingress.tick(swept + SWEEP_INTERVAL)) == 1
+    assert ingress.deadline() is None
 
 
 def test_the_ingress_ends_an_idle_flow_and_the_outlet_follows() -> None:

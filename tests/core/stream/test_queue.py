@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -125,6 +126,15 @@ def test_an_instruction_that_was_stalled_is_dropped() -> None:
     assert filled.queue.pop(0.0)
     filled.push(70, at=3.0)
     assert filled.pop_all(at=3.0) == [10]
+
+
+@pytest.mark.parametrize(("pause", "left"), [(MAX_AGE - 0.01, [1, 2]), (MAX_AGE + 0.01, [])])
+def test_an_instruction_that_has_begun_must_move(pause: float, left: list[int]) -> None:
+    """It may take as long as it likes, if some of it leaves at least each 1.1 s."""
+    filled = Filled()
+    filled.push(1252, 1252, 300)
+    assert filled.queue.pop(1.0)
+    assert filled.pop_all(at=1.0 + pause) == left
 
 
 def test_too_much_does_not_cost_what_has_begun_to_leave() -> None:

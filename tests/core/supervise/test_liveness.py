@@ -19,6 +19,7 @@ def test_it_asks_after_each_interval() -> None:
     assert not liveness.tick(10.1, 0)
     liveness.answered(10.04)
     assert liveness.deadline() == 20.04
+    assert liveness.heard == 10.04
     assert not liveness.doubted
 
 

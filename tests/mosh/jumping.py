@@ -32,8 +32,8 @@ class TwoEnds:
     def __init__(self) -> None:
         self.client, self.server = End(is_client=True), End(is_client=False)
         here, there = pipes()
-        self.client.pairing.add_stream("first", *here)
-        self.server.pairing.add_stream("first", *there)
+        self.client.loop.add_stream("first", *here)
+        self.server.loop.add_stream("first", *there)
         self.route: JumpRoute
         self.agent: JumpAgentClient | None = None
 
@@ -46,7 +46,7 @@ class TwoEnds:
     def begin(self) -> None:
         """mosh-client runs."""
         assert self.agent
-        self.agent.begin(self.client.pairing, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
+        self.agent.begin(self.client.loop, SECRET, ssh_connection="192.0.2.9 1 192.0.2.8 22", stun=list)
 
     def run(self, is_so: Callable[[], object]) -> None:
         """Run both ends until this is true; where it does not become true, the test fails with what the agent says."""
@@ -64,8 +64,8 @@ class TwoEnds:
     def close(self) -> None:
         if self.agent:
             self.agent.close()
-        self.client.pairing.close()
-        self.server.pairing.close()
+        self.client.loop.close()
+        self.server.loop.close()
 
 
 class Jump(TwoEnds):

@@ -77,9 +77,9 @@ def test_the_client_s_end_offers_it_too(jump: Jump) -> None:
     jump.connect()
     jump.begin()
     asked: list[UdpAddress] = []
-    jump.client.pairing.pair.use_stun_servers = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
+    jump.client.loop.pair.use_stun_servers = lambda servers, now: asked.extend(servers)  # type: ignore[method-assign]
     offered: list[Candidate] = []
-    jump.client.pairing.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
+    jump.client.loop.offer_also = lambda candidates: offered.extend(candidates)  # type: ignore[method-assign]
     jump.run(jump.relay)
     assert asked == jump.relay()
     assert [(each.kind, each.address) for each in offered] == [("relay", each) for each in jump.relay()]
@@ -171,7 +171,7 @@ def test_an_agent_that_is_gone_is_started_again(jump: Jump, monkeypatch: pytest.
         checks += 1
         return {"paths": [path]}
 
-    jump.client.pairing.pair.snapshot = snapshot  # type: ignore[method-assign]
+    jump.client.loop.pair.snapshot = snapshot  # type: ignore[method-assign]
     started: list[str] = []
     there = jump_host.command_there
 

@@ -142,13 +142,13 @@ def test_copies_leave_in_time_over_the_paths_in_turn() -> None:
     end = End(2)
     for step in range(10):
         end.path.loss.learn(10 * step, 9 * step, NOW - 10 + step)
-    end.sends(NOW, bytes(SMALL))
-    assert end.left() == [(1, bytes(SMALL))]
+    end.sends(NOW, bytes(SMALL_DATAGRAM))
+    assert end.left() == [(1, bytes(SMALL_DATAGRAM))]
     for place, port in ((1, 2), (2, 1)):
         end.dispatch.tick(NOW + SPACING[place] - 0.001)
         assert end.left() == []
         end.dispatch.tick(NOW + SPACING[place])
-        assert end.left() == [(port, bytes(SMALL))]
+        assert end.left() == [(port, bytes(SMALL_DATAGRAM))]
     end.dispatch.answered(end.seal.number - 1)
     assert end.dispatch.due() == inf
 

@@ -40,7 +40,7 @@ def environment(folder: Path) -> dict[str, str]:
 def move_system_folders(folder: Path, put: Callable[[str, Path], None]) -> None:
     """Have every folder in which tunneld looks for what belongs to the whole machine below `folder`."""
     put("tunneld.daemon.run_folder.SYSTEM_FOLDER", folder / "run")
-    put("tunneld.profile.folders.SYSTEM", folder / "etc")
+    put("tunneld.profile.folders.SYSTEM_PROFILES", folder / "etc")
     put("tunneld.cli.services.BOOTED", folder / "no-systemd")
 
 

@@ -21,8 +21,6 @@ def stream(*, rtt: float = 0.05, is_late: bool = False) -> StreamCarrier:
     carrier = StreamCarrier("ssh", NOW - 10, dedicated=True)
     hello = frame.message(frame.HELLO, {"versions": [frame.PROTOCOL_VERSION]})
     carrier.receive(frame.PREAMBLE + hello.encode(), NOW - 10)
-        frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [frame.PROTOCOL_VERSION]}).encode(), NOW - 10
-    )
     carrier.ping(NOW - 10)
     carrier.receive(Frame(frame.PONG).encode(), NOW - 10 + rtt)
     if is_late:

@@ -26,7 +26,7 @@ PATIENCE = 10.0
 """Seconds for a connection; then ssh may try for as long as it likes."""
 
 MOST_TRIED = 16
-"""Addresses of one name that are tried: at four in a second, more would not get their turn within PATIENCE."""
+"""Addresses of one name that are tried, which takes four seconds to begin with all; an answer may hold thousands."""
 
 QUICKACK_FOR = 5.0
 """Seconds for which acknowledgements are not delayed: a login and the first screen take less, or wait for a person."""

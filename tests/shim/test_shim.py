@@ -15,6 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.shim.scene import MOSH_SIZED, Client, Scene, agent_pid, scene
+from tunneld.core.supervise.backoff import Limits
+from tunneld.log import logger
+from tunneld.profile import Mosh, PortRange, Profile, Relay
+from tunneld.tunnel import tunnel
 
 
 @pytest.fixture
@@ -134,6 +138,20 @@ async def test_streams_that_are_refused_do_not_hammer_the_relay(tmp_path: Path) 
 
 def failures(events: list[Any]) -> list[Any]:
     return [event for event in events if event["event"] == "stream_failed"]
+
+
+def test_a_tunnel_gives_its_shim_the_profiles_limits(tmp_path: Path) -> None:
+    """The profile's [backoff] counts for the shim's connections as for the tunnel's own."""
+    profile = Profile(
+        name="pi-home",
+        file=tmp_path / "pi-home.toml",
+        relays=(Relay("relay.example"),),
+        mosh=Mosh(PortRange(60001, 60010), "0.0.0.0", "127.0.0.1"),
+        backoff=Limits(initial=7),
+    )
+    shim = tunnel._shim(profile, logger())
+    assert shim is not None
+    assert shim._limits == Limits(initial=7)
 
 
 async def test_shell_noise_does_no_harm(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ SHORTEST_SILENCE = 20.0
 busy for a moment."""
 
 MAX_COUNTERS = 64
-"""Counters of the agent that are shown, and characters of a counter's name."""
+"""Counters of the agent that are shown."""
+
+LONGEST_COUNTER = 64
+"""Characters of a counter's name: the agent's own are half as long."""
 
 
 class AgentLink:
@@ -156,6 +159,6 @@ def _counters(body: Mapping[str, Any]) -> dict[str, int]:
     named = {
         name: count
         for name, count in body.items()
-        if name.isidentifier() and len(name) <= MAX_COUNTERS and type(count) is int
+        if name.isidentifier() and len(name) <= LONGEST_COUNTER and type(count) is int
     }
     return {name: named[name] for name in sorted(named)[:MAX_COUNTERS] if 0 <= named[name] < 1 << 63}

@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +111,20 @@ def test_datagrams_that_a_stream_dropped_are_counted_when_it_is_gone() -> None:
     assert dropped > 0
     talk.outlet.detach("control")
     assert talk.outlet.counters()["datagrams_stale"] == dropped
+
+
+@pytest.mark.parametrize("first", [0, 0xFFFFFFFF - 100])
+def test_a_long_conversation_crosses(first: int) -> None:
+    """Numbers count on, and wrap after 2^32."""
+    talk, flow = met()
+    known = talk.outlet.flows.get(flow)
+    assert known
+    known.next_number = first
+    for datagram in numbered(300):
+        talk.server_sends(flow, datagram)
+        talk.passes(0.02)
+    talk.passes(1)
+    assert len(talk.back) == 300
 
 
 def test_a_flow_that_was_answered_has_no_rate() -> None:

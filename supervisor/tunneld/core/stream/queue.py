@@ -35,7 +35,7 @@ this long for 30 KB."""
 
 
 class Waiting(NamedTuple):
-    """A datagram that waits since `since`, in seconds; `from_stranger`: mosh-server has not answered its flow yet."""
+    """A datagram that waits, `since` when (seconds); `from_stranger`: mosh-server has not answered its flow yet."""
 
     flow: int
     number: int

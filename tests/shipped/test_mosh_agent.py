@@ -44,8 +44,8 @@ pytestmark = pytest.mark.skipif(not shutil.which("mosh-server"), reason="mosh is
 PAUSES = {"LAST_DATAGRAMS = 2.0": "LAST_DATAGRAMS = 0.2", "SERVER_GRACE = 1.0": "SERVER_GRACE = 0.1"}
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def short_pauses() -> Iterator[None]:
     """An agent that waits for a tenth as long where nothing more is to come."""
     source = pack._source
 
@@ -57,7 +57,11 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
                 text = text.replace(pause, short)
         return text
 
-    monkeypatch.setattr(pack, "_source", hurried)
+    pack._module.cache_clear()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pack, "_source", hurried)
+        yield
+    pack._module.cache_clear()
 
 
 class Client(End):

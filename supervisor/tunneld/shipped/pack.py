@@ -195,7 +195,9 @@ def _modules(name: str, *, without: Container[str] = ()) -> str:
     return "\n".join(map(_module, (each for each in shipped(name) if each not in without)))
 
 
+@cache
 def _module(name: str) -> str:
+    """The text that makes one module of ours. It takes milliseconds, and a daemon needs some for each session."""
     return f"module({'tunneld.' + name!r}, {_without_prose(_source(name))!r})"
 
 

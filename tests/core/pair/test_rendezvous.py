@@ -7,7 +7,7 @@ from typing import Any
 from tunneld.core.pair import stun
 from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.offer import Offer
-from tunneld.core.pair.rendezvous import MAX_HOSTS, MAX_SERVERS, QUESTION_TIMES, Rendezvous
+from tunneld.core.pair.rendezvous import MAX_HOSTS, MAX_SERVERS, QUESTION_TIMES, ROUND_PAUSES, Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -152,3 +152,18 @@ def test_what_a_server_saw_goes_with_the_server_and_with_the_socket() -> None:
         else:
             rendezvous.use_servers([], NOW)
         assert said(rendezvous.next_offer())["candidates"] == [mine]
+
+
+def test_after_a_change_or_a_direct_path_rounds_are_quick_again() -> None:
+    """The pauses begin anew, as whatever ended may come back soon."""
+    for is_change in (False, True):
+        rendezvous = meeting()
+        now = NOW
+        for _ in range(4):
+            now = rendezvous.due(has_direct=False)
+            assert rendezvous.begin_due_round(now, has_direct=False)
+        if is_change:
+            rendezvous.hurry(now)
+        else:
+            assert not rendezvous.begin_due_round(now + 1, has_direct=True)
+        assert rendezvous.due(has_direct=False) == now + ROUND_PAUSES[0]

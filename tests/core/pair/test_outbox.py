@@ -163,7 +163,18 @@ def test_an_answer_says_how_many_packets_have_come() -> None:
     end.path.received = 5
     end.outbox.answer(end.path, 9)
     end.path.received = 6
+    sent = end.path.sent
     (answer,) = end.outbox.take()
+    assert end.path.sent == sent + 1
     opened = end.opener.open(answer.data)
     assert opened
     assert packet.read_answer(opened.body) == (9, 5)
+
+
+def test_the_budget_is_one_for_all_paths() -> None:
+    """A path with headroom of its own has no copies when others have spent the budget."""
+    end = End(budget=8.0)
+    other = Path("lan", "4", HERE._replace(port=6), NOW)
+    datagram = bytes(1000)
+    assert end.outbox.spend(end.path, datagram, NOW)
+    assert not end.outbox.spend(other, datagram, NOW)

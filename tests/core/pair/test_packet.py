@@ -134,3 +134,8 @@ def test_bodies_of_any_shape_are_read_or_refused(body: bytes) -> None:
 def test_the_ends_have_identities_of_their_own() -> None:
     """Identities differ by end and secret: a relay can tell the ends, and each end refuses its own packets."""
     assert len({*identities(SECRET), *identities(bytes(32))}) == 4
+
+
+def test_the_count_in_an_answer_wraps() -> None:
+    """It has 32 bits; a path that lives long enough passes them."""
+    assert packet.read_answer(packet.answer_body(1, (1 << 32) + 5)) == (1, 5)

@@ -276,3 +276,16 @@ def test_the_state_of_a_path_in_trouble_is_a_word(state: str, word: str) -> None
     assert path.state(NOW) == word
     path.give_up(NOW)
     assert (path.state(NOW), path.fault) == ("silent", "went silent")
+
+
+def test_after_a_move_a_candidate_is_tried_anew_and_a_path_doubted() -> None:
+    """What was learnt in the other network holds no more."""
+    candidate = Path("lan", "4", HERE, NOW)
+    for number in range(len(PROBE_TIMES)):
+        candidate.ask(number, NEEDED_SIZE, NOW)
+    candidate.doubt_everything(NOW + 9)
+    assert candidate.due(in_use=False, is_active=False) == NOW + 9
+    assert not candidate.is_doubtful(NOW + 9)
+    path = made(Sample())
+    path.doubt_everything(NOW)
+    assert path.is_our_doubt(NOW)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.core.pair.sample_paths import HERE, NOW, Sample, answers, made
 from tunneld.core.pair.candidate import Candidate, UdpAddress
-from tunneld.core.pair.path import NEEDED_SIZE
-from tunneld.core.pair.paths import MAX_FOUND, MAX_PATHS, MIN_STAY, Paths, choose_path
+from tunneld.core.pair.path import FORGIVE_AFTER, NEEDED_SIZE, Path
+from tunneld.core.pair.paths import FORGET_AFTER, MAX_FOUND, MAX_PATHS, MIN_STAY, Paths, choose_path
 
 # Current first (None: there is none), then the others; the place of the one to use, of all; whether we are patient.
 TABLE: list[tuple[list[Sample | None], int | None, bool]] = [
@@ -143,3 +143,128 @@ def test_the_first_better_path_counts_at_once_and_later_ones_must_wait() -> None
         used.append(paths.current)
     paths.review(NOW + 0.101 + MIN_STAY)
     assert [*used, paths.current] == [known[remote] for remote in (by_relay, far, far, near)]
+
+
+def with_paths(*candidates: Candidate) -> tuple[Paths, list[Path]]:
+    """Paths to these candidates, all of which have answered a minute ago; the best is in use since."""
+    paths = Paths(Counter[str](), NOW - 60)
+    paths.open("4", 4, NOW - 60)
+    paths.offer(candidates, NOW - 60)
+    for path in paths:
+        answers(path, 0.05, NOW - 60)
+    paths.review(NOW - 59)
+    return paths, list(paths)
+
+
+def at(port: int, kind: str = "lan") -> Candidate:
+    return Candidate(kind, HERE._replace(port=port))
+
+
+def grows_shorter(path: Path, now: float) -> None:
+    """The path answers a question within 10 ms."""
+    path.expect(77, now - 0.01)
+    path.take_answer(77, path.sent, now)
+
+
+def test_only_a_packet_that_asks_makes_a_path() -> None:
+    """Others, answers above all, are taken without one."""
+    paths = Paths(Counter[str](), NOW)
+    assert paths.heard("4", HERE, NOW, asks=False) is None
+    assert len(paths) == 0
+    assert paths.heard("4", HERE, NOW, asks=True) is not None
+
+
+def test_offered_paths_and_those_that_answer_give_no_way() -> None:
+    """A new source address is refused when all places are taken by such paths, or by the one in use."""
+    full, _ = with_paths(*[at(1 + port) for port in range(MAX_PATHS)])
+    assert full.heard("4", HERE._replace(port=999), NOW, asks=True) is None
+    paths = Paths(Counter[str](), NOW)
+    found = [paths.heard("4", HERE._replace(port=1 + port), NOW, asks=True) for port in range(MAX_FOUND)]
+    for path in filter(None, found):
+        answers(path, 0.05, NOW)
+    paths.review(NOW + 1)
+    assert paths.heard("4", HERE._replace(port=999), NOW + 100, asks=True) is None
+    assert paths.current
+    paths.current.answered = None
+    assert paths.heard("4", HERE._replace(port=999), NOW + 200, asks=True) is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "is_held"), [(100, 25, False), (100, 26, True), (19, 19, False), (20, 20, True), (20, 5, False)]
+)
+def test_a_path_that_surely_lost_over_a_fifth_is_held_back(sent: int, lost: int, is_held: bool) -> None:
+    """By more than chance, and of twenty packets at least."""
+    paths, (path,) = with_paths(at(1))
+    path.loss.forget()
+    for count, missing, when in ((0, 0, NOW - 3), (sent, lost, NOW - 1), (sent, lost, NOW)):
+        path.loss.learn(count, count - missing, when)
+    paths.review(NOW)
+    assert (path.state(NOW) == "held back") is is_held
+
+
+@pytest.mark.parametrize(("is_doubtful", "held"), [(False, 30), (True, 60)])
+def test_two_minutes_in_use_without_a_doubt_forgive_earlier_faults(is_doubtful: bool, held: float) -> None:
+    """The next hold is as short as the first."""
+    paths, (path,) = with_paths(at(1))
+    path.hold_for_loss(NOW - 59)
+    path.held_until = NOW - 59
+    later = NOW - 59 + FORGIVE_AFTER + 1
+    if is_doubtful:
+        path.warn(later)
+    paths.review(later)
+    path.hold_for_loss(later)
+    assert path.held_until == later + held
+
+
+def test_the_path_in_use_is_not_forgotten() -> None:
+    """Though nobody offers it any more, and nothing was heard there for a minute."""
+    paths, (path,) = with_paths(at(1))
+    path.heard = NOW - 59
+    paths.offer([], NOW)
+    assert path.kind == "peer"
+    paths.review(NOW + 2 * FORGET_AFTER)
+    assert list(paths) == [path]
+
+
+def test_a_move_lets_a_better_path_count_at_once() -> None:
+    """After moves between paths that live the next one waits, and the choice is due when that ends."""
+    paths, (first, second) = with_paths(at(1), at(2))
+    first.expect(78, NOW - 0.05)
+    first.take_answer(78, first.sent, NOW)
+    grows_shorter(second, NOW)
+    assert paths.review(NOW) == "shorter round trip"
+    assert paths.due(NOW, is_active=False) == NOW + MIN_STAY
+    first.trips.forget_shortest()
+    first.trips.usual = 0.001
+    assert paths.review(NOW + 0.5) is None
+    paths.moved(NOW + 0.5)
+    first.trips.usual = 0.001
+    assert paths.review(NOW + 0.6) == "shorter round trip"
+
+
+def test_leaving_a_dead_path_makes_no_move_wait() -> None:
+    """Only moves between paths that live could swing."""
+    paths, (first, second) = with_paths(at(1), at(2))
+    first.give_up(NOW)
+    assert paths.review(NOW) == "the one before went silent"
+    answers(first, 0.01, NOW)
+    assert paths.review(NOW + 0.1) == "shorter round trip"
+    assert paths.current is first
+    assert second.passes()
+
+
+def test_a_path_whose_socket_closed_is_left_for_another_at_once() -> None:
+    """The reason names the socket."""
+    paths, (first,) = with_paths(at(1))
+    paths.open("other", 4, NOW)
+    (second,) = (path for path in paths if path is not first)
+    answers(second, 0.05, NOW)
+    paths.shut("4")
+    assert paths.review(NOW + 1) == "the one before its socket is gone"
+    assert paths.current is second
+
+
+def test_a_relayed_path_is_not_direct() -> None:
+    """So rounds go on, to find a direct one; of two kinds for one address the first counts."""
+    assert not with_paths(at(1, "relay"), at(1))[0].has_direct(NOW)
+    assert with_paths(at(1), at(1, "relay"))[0].has_direct(NOW)

@@ -7,7 +7,7 @@ from typing import Any
 from tunneld.core.pair import stun
 from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.offer import Offer
-from tunneld.core.pair.rendezvous import QUESTION_TIMES, Rendezvous
+from tunneld.core.pair.rendezvous import MAX_HOSTS, MAX_SERVERS, QUESTION_TIMES, ROUND_PAUSES, Rendezvous
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -123,3 +123,47 @@ def test_rounds_follow_each_other_more_slowly() -> None:
         began = due
     assert moments == [5, 10, 15, 30, 30, 30]
     assert rendezvous.due(has_direct=True) == began + 300
+
+
+def test_servers_and_addresses_are_bounded() -> None:
+    """Four servers are asked, and eight of the addresses that SSH shows are tried."""
+    rendezvous = meeting()
+    rendezvous.use_servers([SERVER._replace(port=1 + port) for port in range(9)], NOW)
+    assert len(asked(rendezvous, NOW)) == MAX_SERVERS == 4
+    rendezvous.sees_peer([f"203.0.113.{host}" for host in range(1, 20)])
+    rendezvous.take_offer(said(Offer(1, {4: 42000}, ()).encode()), NOW)
+    assert len(rendezvous.candidates()) == MAX_HOSTS == 8
+
+
+def test_what_a_server_saw_goes_with_the_server_and_with_the_socket() -> None:
+    """The address is offered no longer; one that is our own candidate is not offered twice."""
+    for is_socket in (False, True):
+        rendezvous = meeting()
+        rendezvous.open("other", 4, 41002, NOW)
+        rendezvous.use_servers([SERVER], NOW)
+        for local, _, request in rendezvous.take_questions(NOW):
+            seen = UdpAddress("203.0.113.7", 61000) if local == "4" else LAN.address
+            assert rendezvous.take_stun_answer(local, SERVER, stun.respond(request, seen) or b"")
+        rendezvous.offer([LAN])
+        mine = ["lan", *LAN.address]
+        assert said(rendezvous.next_offer())["candidates"] == [["reflexive", "203.0.113.7", 61000], mine]
+        if is_socket:
+            rendezvous.shut("4")
+        else:
+            rendezvous.use_servers([], NOW)
+        assert said(rendezvous.next_offer())["candidates"] == [mine]
+
+
+def test_after_a_change_or_a_direct_path_rounds_are_quick_again() -> None:
+    """The pauses begin anew, as whatever ended may come back soon."""
+    for is_change in (False, True):
+        rendezvous = meeting()
+        now = NOW
+        for _ in range(4):
+            now = rendezvous.due(has_direct=False)
+            assert rendezvous.begin_due_round(now, has_direct=False)
+        if is_change:
+            rendezvous.hurry(now)
+        else:
+            assert not rendezvous.begin_due_round(now + 1, has_direct=True)
+        assert rendezvous.due(has_direct=False) == now + ROUND_PAUSES[0]

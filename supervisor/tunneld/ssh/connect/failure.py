@@ -16,7 +16,7 @@ from typing import NamedTuple
 import asyncssh
 from asyncssh.packet import PacketDecodeError  # which asyncssh's own reader turns into ProtocolError, and requests not
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.errors import TunneldError
 from tunneld.ssh.connect.hop import Hop, Phase
 

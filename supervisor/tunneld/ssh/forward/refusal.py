@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.failure import SessionError, classify, safe
 from tunneld.ssh.connect.hop import Hop
 

@@ -26,9 +26,9 @@ def left(*connections: Connection) -> Handover:
 
 def test_what_was_left_is_taken_once() -> None:
     """Whoever takes the connection owns it, so the handover does not end it any more."""
-    connection: Any = Connection()
+    connection = Connection()
     handover = left(connection)
-    assert handover.take() is connection
+    assert cast(Any, handover.take()) is connection
     assert handover.take() is None
     handover.drop()
     assert connection.aborted == 0

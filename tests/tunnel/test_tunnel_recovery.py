@@ -30,7 +30,7 @@ from tunneld.net.name_watch import NameWatch
 from tunneld.profile import Profile
 from tunneld.ssh.connect.dial import dial
 from tunneld.ssh.connect.failure import SessionError
-from tunneld.tunnel import session
+from tunneld.ssh.connect.race import NAMES
 from tunneld.tunnel.forwards import FREED_PAUSE
 from tunneld.tunnel.second_dial import SecondDial
 
@@ -161,7 +161,7 @@ async def test_a_relay_whose_name_leads_elsewhere_is_followed(
 
     forgotten: list[str] = []
     monkeypatch.setattr(NameWatch, "moved", moved)
-    monkeypatch.setattr(session.NAMES, "forget", forgotten.append)
+    monkeypatch.setattr(NAMES, "forget", forgotten.append)
     async with running(profile_of(relay_of(relay), forward(free_port())), journal, time) as tunnel:
         await journal.says("session_established")
         lost = await journal.says("session_lost")

@@ -22,7 +22,7 @@ from typing import Any, Final
 from tests import leaping
 from tunneld.core.happy_eyeballs import SocketAddress
 from tunneld.core.supervise.backoff import Backoff, Limits
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.liveness import Liveness
 from tunneld.profile import Keepalive
 from tunneld.ssh.connect.dial import CONNECT_TIMEOUT, LOGIN_TIMEOUT

@@ -14,7 +14,8 @@ from tests.lab.net import Lab
 from tests.lab.product import MOSH, QUICK, Daemon, agents, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import make_key
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab

@@ -17,7 +17,8 @@ from tests.lab.net import Lab
 from tests.lab.product import QUICK, Daemon, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
-from tunneld.core.supervise.lifecycle import Failure, State
+from tunneld.core.supervise.failures import Failure
+from tunneld.core.supervise.lifecycle import State
 from tunneld.shipped.end_predecessor import Record, parse_records
 from tunneld.status.snapshot import TunnelStatus
 

@@ -16,7 +16,7 @@ from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.endpoint import Outlet
 from tunneld.core.supervise.backoff import Limits
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.log import logger
 from tunneld.shim.agent_streams import AgentError, AgentStreams
 from tunneld.shim.dedicated_streams import (

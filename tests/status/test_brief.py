@@ -8,7 +8,7 @@ import pytest
 
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
-from tunneld.status.brief import STATE_WORDS, brief, summary
+from tunneld.status.brief import LONGEST_REASON, STATE_WORDS, brief, summary
 from tunneld.status.snapshot import CanaryStatus, CarrierStatus, FailureStatus, ForwardStatus, MoshStatus, TunnelStatus
 
 SSH = ForwardStatus("remote", "127.0.0.1:2222", "127.0.0.1:22", True, "listening", "127.0.0.1:2222", 1, 17)
@@ -92,6 +92,19 @@ def test_a_fault_of_ours() -> None:
 def test_forwards_are_short(forward: ForwardStatus, words: str) -> None:
     """A forward is told by its service, its ports and its trouble; an address stands only if not loopback."""
     assert brief(replace(UP, forwards=(forward,), mosh=MoshStatus("off"))).split("; ")[1] == words
+
+
+def test_a_silent_session_stands_out() -> None:
+    """It is up, and may be dead."""
+    line = brief(replace(UP, silence=12, mosh=MoshStatus("off")))
+    assert line == "up 3 h to relay.example.net; NO SIGN OF LIFE for 12 s, dialing again; ssh 2222 to 22"
+
+
+def test_a_long_reason_is_cut() -> None:
+    """systemctl shows one line, and a relay's own words may be long, or no words at all."""
+    failure = FailureStatus(Failure.NETWORK, "no\x1b[2J\n" + "x" * 500, 2)
+    reason, _, rest = brief(replace(AWAY, failure=failure)).partition(";")
+    assert (len(reason), reason[:8], reason[-1], rest) == (LONGEST_REASON, "no [2J x", "…", " next try in 3 s")
 
 
 def test_many_forwards_are_counted() -> None:

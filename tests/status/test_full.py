@@ -192,6 +192,30 @@ def test_no_text_moves_the_cursor() -> None:
     assert len(describe(hostile).splitlines()) == len(describe(UP).splitlines()) + 1
 
 
+def test_a_tunnel_that_dials() -> None:
+    """It has not logged in yet, so it waits for no port."""
+    told = describe(replace(DOWN, state=State.DIALING, since=40, next_try_in=None)).splitlines()
+    assert told[0] == "pi-home: dialing for 40 s"
+
+
+def test_a_silent_session_is_told_with_what_is_done_about_it() -> None:
+    """It is up, and may be dead."""
+    told = describe(replace(UP, silence=5.0)).splitlines()
+    assert told[0] == (
+        "pi-home: up for 3 h 5 min, but no sign of life from the relay for 5 s: dialing a second session"
+    )
+
+
+def test_what_is_not_known_yet_is_left_out() -> None:
+    """A delay before it is measured, a failure before a forward is asked for, the next try while it is under way."""
+    told = describe(replace(UP, rtt=0.0412)).splitlines()
+    assert told[1].endswith("in 3 d 11 h, answers in 41 ms")
+    waiting = replace(UP.forwards[1], failure=None, state="waiting")
+    assert describe(replace(UP, forwards=(waiting,))).splitlines()[2].endswith("(optional): waits for the session")
+    asked = replace(UP.forwards[1], next_try_in=None)
+    assert describe(replace(UP, forwards=(asked,))).splitlines()[2].endswith("NOT listening: 8080 is taken")
+
+
 def test_a_session_that_waits_for_a_port() -> None:
     """It is logged in, and cannot be used yet: nothing is being dialled."""
     busy = FailureStatus(Failure.FORWARD_BUSY, "2222 is taken, by user bob", 3)

@@ -28,8 +28,7 @@ def test_what_was_left_is_taken_once() -> None:
     """Whoever takes the connection owns it, so the handover does not end it any more."""
     connection = Connection()
     handover = left(connection)
-    taken: object = handover.take()
-    assert taken is connection
+    assert cast(Any, handover.take()) is connection
     assert handover.take() is None
     handover.drop()
     assert connection.aborted == 0

@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from tests.leaping import Leaping, run
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.alive import SESSION_ANSWER_TIMEOUT, wait_for_answer
 from tunneld.ssh.connect.failure import SessionError
 

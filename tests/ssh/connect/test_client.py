@@ -7,7 +7,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.client import MOST_DEBUG_MESSAGES, Client, client_of, first_hop, why_ended
 from tunneld.ssh.connect.hop import Hop, Phase
 

@@ -19,7 +19,7 @@ import pytest
 from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, standing_still, write_known_hosts
 from tunneld.core.destination import Destination
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh.connect import dial as dial_module

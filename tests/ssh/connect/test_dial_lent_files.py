@@ -10,7 +10,7 @@ import pytest
 
 from tests.sshd import Sshd, make_key, running_sshd, write_known_hosts
 from tests.tunnel.supervised import relay_of
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Keepalive, Relay, lent_files
 from tunneld.profile.lent_files import credential_id
 from tunneld.ssh.connect import known_hosts

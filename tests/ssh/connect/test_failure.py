@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import PacketDecodeError
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.failure import LONGEST_DETAIL, NUMBERS, ROWS, SessionError, classify
 from tunneld.ssh.connect.hop import Hop, Phase
 

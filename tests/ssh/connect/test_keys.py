@@ -8,7 +8,7 @@ import asyncssh
 import pytest
 
 from tests.sshd import lock_key, make_key
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.connect.keys import Keys, named, usual
 

@@ -19,7 +19,7 @@ from asyncssh.packet import SSHPacket
 from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_server, to_sshd, until
 from tests.sshd import Sshd, free_port, running_sshd
 from tunneld.core.supervise import canary
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.demo.ssh_server import Settings, serve
 from tunneld.profile import Direction, Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.dial import dial

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from tests.ssh.peers import exchange
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Direction, Forward, TcpAddress, UnixAddress
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward.forward import open_forward

@@ -13,7 +13,7 @@ import structlog
 
 from tests.ssh.peers import dialled, to_sshd, until
 from tests.sshd import running_sshd
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Forward, TcpAddress
 from tunneld.ssh.connect.client import client_of
 from tunneld.ssh.connect.failure import SessionError

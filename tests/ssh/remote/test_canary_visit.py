@@ -16,7 +16,7 @@ from tests.sshd import Sshd, free_port, running_sshd
 from tests.tunnel.supervised import line, nothing_left
 from tunneld.core.supervise import canary as core
 from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.demo.ssh_server import Settings, serve
 from tunneld.profile import Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.failure import SessionError

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from tunneld.core.supervise.failures import Failure as Failure  # where others look for it
-
 
 class State(str, Enum):
     """Where a tunnel stands. The values are those of the status JSON."""

@@ -6,7 +6,7 @@ import asyncio
 
 import asyncssh
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.client import why_ended
 from tunneld.ssh.connect.failure import SessionError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import asyncssh
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.failure import SessionError, classify
 from tunneld.ssh.connect.hop import Hop, Phase
 

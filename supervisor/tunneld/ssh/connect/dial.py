@@ -17,7 +17,7 @@ from typing import Any
 import asyncssh
 
 from tunneld.core.destination import Destination, parse_destination
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Keepalive, Relay
 from tunneld.profile.lent_files import readable
 from tunneld.ssh.connect import keys

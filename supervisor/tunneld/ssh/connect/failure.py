@@ -17,7 +17,7 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError  # asyncssh makes a ProtocolError of it, except in answers to requests
 
 from tunneld.core.printable import one_line
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.errors import TunneldError
 from tunneld.ssh.connect.hop import Hop, Phase
 

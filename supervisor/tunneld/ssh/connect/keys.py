@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncssh
 
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.profile.lent_files import readable, was_absent
 from tunneld.ssh.connect.failure import SessionError
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from tunneld.core.printable import one_line
-from tunneld.core.supervise.lifecycle import Failure
+from tunneld.core.supervise.failures import Failure
 from tunneld.ssh.connect.failure import LONGEST_DETAIL, SessionError, classify
 from tunneld.ssh.connect.hop import Hop
 

@@ -46,7 +46,7 @@ class EndingSsh(NamedTuple):
 
 
 class SshPool:
-    """`dial` starts an ssh whose stream has the name that it is given, and says what ssh's program gets as input."""
+    """`dial` takes the name of a new stream, starts an ssh for it, and gives that ssh and the input of its program."""
 
     def __init__(
         self,

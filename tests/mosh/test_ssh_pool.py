@@ -12,7 +12,7 @@ import pytest
 
 from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.mosh import ssh_pool
-from tunneld.mosh.pool_policy import SHORTEST_DENIED, SUSPECTED
+from tunneld.mosh.pool_policy import SHORTEST_DENIED, SHORTEST_RETRY, SUSPECTED
 from tunneld.mosh.ssh_pool import ANSWER_AFTER_CHANGE, TERMINATE_GRACE, SshPool
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped.pack import NO_JOIN_SOCKET, OTHER_MACHINE
@@ -129,6 +129,17 @@ def test_how_an_attempt_ended_decides_when_the_next_is_made(
     pool.wait_for(lambda: pool.failures() == 1)
     assert (pool.next_in() > SHORTEST_DENIED / 4) is is_denied
     assert pool.pool.is_homeless is is_homeless
+
+
+def test_no_attempt_is_made_before_it_is_known_how_the_last_one_ended(make: Callable[..., Pool]) -> None:
+    """An ssh that was refused may close its stream a moment before it ends."""
+    pool = make(f"exec 1>&-; sleep 0.2; {DENIES}", "path")
+    pool.pool.keep(pool.now())
+    pool.wait_for(lambda: "stream-1" not in pool.loop.pair.streams)
+    pool.ahead += 2 * SHORTEST_RETRY
+    pool.wait_for(pool.failures)
+    assert pool.next_in() > SHORTEST_DENIED / 4
+    assert len(pool.dialled) == 1
 
 
 def test_what_ssh_said_last_is_shown(make: Callable[..., Pool]) -> None:

@@ -1,4 +1,7 @@
-"""`tunneld mosh --paths`: which path each running session uses, which others it has tried, and why."""
+"""`tunneld mosh --paths`: which path each running session uses, which others it has tried, and why.
+
+Tested in tests/cli/test_mosh.py.
+"""
 
 from __future__ import annotations
 

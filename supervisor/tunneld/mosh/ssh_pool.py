@@ -46,7 +46,7 @@ class EndingSsh(NamedTuple):
 
 
 class SshPool:
-    """`dial` starts an ssh whose stream has the name that it is given, and says what ssh's program gets as input."""
+    """`dial` takes the name of a new stream, starts an ssh for it, and gives that ssh and the input of its program."""
 
     def __init__(
         self,
@@ -130,6 +130,8 @@ class SshPool:
             if name not in self._greeted and self._loop.pair.streams[name].greeted:
                 self._greeted.add(name)
                 self._policy.greeted()
+        if any(each.failed for each in self._ending):
+            return  # its exit status decides when the next attempt may be made
         if self._policy.pause(self._now()) > SHORTEST_DENIED and not self._reaches_dest():
             self._policy.stranded(self._now())
         decision = self._policy.decide(map(self._seen, self._in_use.values()), self._now())

@@ -58,11 +58,11 @@ def measure(folder: Path, delay: float, rounds: int) -> list[tuple[float, float]
 async def take_over(lab: Lab, relay: Relay) -> tuple[float, float]:
     stale, new = await dial(relay, Keepalive()), await dial(relay, Keepalive())
     try:
-        await claim(stale)
+        await hold_port(stale)
         await stale.create_server(lambda *_: asyncssh.SSHTCPSession(), "127.0.0.1", PORT, encoding=None)
         with watching(lab) as freed:
             began = time.perf_counter()
-            await claim(new)
+            await hold_port(new)
             known = time.perf_counter()
         return freed[0] - began, known - began
     finally:
@@ -70,7 +70,7 @@ async def take_over(lab: Lab, relay: Relay) -> tuple[float, float]:
             connection.abort()
 
 
-async def claim(connection: asyncssh.SSHClientConnection) -> None:
+async def hold_port(connection: asyncssh.SSHClientConnection) -> None:
     await Holder(connection, MARK, [TcpAddress("127.0.0.1", PORT)]).start()
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: a folder of the system that is not the machine's, a relay, a journal to read, and a clock."""
+"""What all tests share: a machine of their own, a relay, a journal to read, and a clock."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ settings.load_profile("tunneld")
 
 
 @pytest.fixture(autouse=True)
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path | None]:
+def own_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path | None]:
     """The folder that stands for the whole machine, a home included. The lab makes machines itself."""
     if request.node.get_closest_marker("lab") is not None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="t") as name:  # short, since Unix sockets are made below it
+    with tempfile.TemporaryDirectory(
+        prefix="t", ignore_cleanup_errors=True
+    ) as name:  # short: Unix sockets are made below
         folder = Path(name)
         for variable in isolated.FOREIGN:
             monkeypatch.delenv(variable, raising=False)

@@ -44,12 +44,14 @@ class Daemon:
         found: Callable[[], Iterable[Path]] = tuple,
         rejected: Sequence[Problem] = (),
     ) -> None:
-        """Args:
-        profiles: those to run. None of them conflicts with another.
-        log: where events go.
-        read: reads a profile again, by the path of its file, and raises ProfileError.
-        found: lists more files. A reload runs their profiles as well, as soon as these are valid.
-        rejected: the problems of such files now.
+        """Prepare a tunnel for each profile; `run` starts them.
+
+        Args:
+            profiles: no profile conflicts with another one.
+            log: where events go.
+            read: reads a profile again, by the path of its file. It may raise ProfileError.
+            found: lists more files. A reload runs their profiles as well, as soon as they are valid.
+            rejected: the problems of such files now.
         """
         self._log = log
         self._read = read

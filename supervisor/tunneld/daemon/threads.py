@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 # makes a few. With Python's own limit, 6 on a machine with two cores, those would delay all other work.
 MOST_THREADS = 32
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Threads(ThreadPoolExecutor):
@@ -30,8 +30,10 @@ class Threads(ThreadPoolExecutor):
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._running = 0
 
-    def submit(self, work: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
+    def submit(
+        self, work: Callable[Arguments, Result], /, *args: Arguments.args, **settings: Arguments.kwargs
+    ) -> Future[Result]:
+        future: Future[Result] = Future()
         with self._guard:
             self._waiting.append((future, partial(work, *args, **settings)))
             if self._running < MOST_THREADS:
@@ -54,7 +56,7 @@ class Threads(ThreadPoolExecutor):
             return None
 
 
-def _do(future: Future[T], work: Callable[[], T]) -> None:
+def _do(future: Future[Result], work: Callable[[], Result]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:

@@ -16,7 +16,7 @@ from typing import IO, Self
 
 from tunneld.errors import TunneldError
 
-ROWS, COLUMNS = 24, 80
+SCREEN_ROWS, SCREEN_COLUMNS = 24, 80
 MAX_SCREEN_TAIL = 300  # characters from the end of the screen that an error repeats
 HANGUP_GRACE = 1.0  # seconds for the program to end after its terminal was closed, before it is killed
 
@@ -62,7 +62,7 @@ class Terminal:
 
     async def __aenter__(self) -> Self:
         self._keyboard, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", SCREEN_ROWS, SCREEN_COLUMNS, 0, 0))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *("/bin/sh", "-c", WITH_TERMINAL, os.ttyname(theirs), *self._command),

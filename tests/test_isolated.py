@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.isolated import FOREIGN, TUNNELD
 from tunneld.cli.services import Services
 from tunneld.daemon import run_folder
-from tunneld.profile import directories
+from tunneld.profile import profile_folders
 
 
 def test_this_process_looks_only_below_the_tests_folder(own_machine: Path) -> None:
     """For running tunnels, for profiles, for services, and for a home."""
-    looked_at = [*run_folder.directories(), *directories(), Path.home()]
+    looked_at = [*run_folder.directories(), *profile_folders(), Path.home()]
     assert [each for each in looked_at if not each.is_relative_to(own_machine)] == []
     assert not set(FOREIGN) & set(os.environ)
     with Services() as services:

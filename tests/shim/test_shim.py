@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from structlog.testing import capture_logs
 from tests.shim.scene import MOSH_SIZED, Client, Scene, agent_pid, scene
 from tunneld.core.supervise.backoff import Limits
 from tunneld.log import logger
-from tunneld.profile import Mosh, PortRange, Profile, Relay
-from tunneld.tunnel import tunnel
+from tunneld.profile import Keepalive, Mosh, PortRange, Profile, Relay
+from tunneld.tunnel.tunnel import Tunnel
 
 
 @pytest.fixture
@@ -140,18 +141,31 @@ def failures(events: list[Any]) -> list[Any]:
     return [event for event in events if event["event"] == "stream_failed"]
 
 
-def test_a_tunnel_gives_its_shim_the_profiles_limits(tmp_path: Path) -> None:
-    """The profile's [backoff] counts for the shim's connections as for the tunnel's own."""
-    profile = Profile(
-        name="pi-home",
-        file=tmp_path / "pi-home.toml",
-        relays=(Relay("relay.example"),),
-        mosh=Mosh(PortRange(60001, 60010), "0.0.0.0", "127.0.0.1"),
-        backoff=Limits(initial=7),
-    )
-    shim = tunnel._shim(profile, logger())
+@pytest.fixture
+def profile(tmp_path: Path) -> Profile:
+    """A profile with mosh, whose tunnel nobody runs."""
+    mosh = Mosh(PortRange(60001, 60010), "0.0.0.0", "127.0.0.1")
+    return Profile("pi-home", tmp_path / "pi-home.toml", (Relay("relay.example"),), mosh=mosh)
+
+
+def test_a_tunnel_gives_its_shim_the_profiles_limits(profile: Profile) -> None:
+    """The profile's [backoff] counts for the shim's connections too, and a changed one without a new shim."""
+    tunnel = Tunnel(replace(profile, backoff=Limits(initial=7)), log=logger())
+    shim = tunnel._shim
     assert shim is not None
-    assert shim._limits == Limits(initial=7)
+    assert shim.limits == Limits(initial=7)
+    tunnel._adopt(replace(profile, backoff=Limits(initial=8)))
+    assert tunnel._shim is shim
+    assert shim.limits == Limits(initial=8)
+
+
+def test_a_changed_keepalive_makes_another_shim(profile: Profile) -> None:
+    """The session is made anew for it, and the agent is to hear the new figures."""
+    tunnel = Tunnel(profile, log=logger())
+    before = tunnel._shim
+    tunnel._adopt(replace(profile, keepalive=Keepalive(interval=3)))
+    assert tunnel._shim is not None
+    assert tunnel._shim is not before
 
 
 async def test_shell_noise_does_no_harm(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Shim:
         self._mosh = mosh
         self._dial = dial
         self._keepalive = keepalive
-        self._limits = limits
+        self.limits = limits  # may be changed; counts from the next start of the agent
         self._log = log
         self._state: MoshState = "starting"
         self._reason = NO_SESSION
@@ -91,7 +91,7 @@ class Shim:
             self._mosh,
             await self._resolve(),
             keepalive=self._keepalive,
-            limits=self._limits,
+            limits=self.limits,
             dial=self._dial,
             log=self._log,
         )

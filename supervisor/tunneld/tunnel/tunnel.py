@@ -176,8 +176,11 @@ class Tunnel:
         return self._timeline.is_up and session is not None and session.silence is None
 
     def _adopt(self, profile: Profile) -> None:
-        if (self._profile.mosh, self._profile.relay) != (profile.mosh, profile.relay):
+        before = self._profile
+        if (before.mosh, before.relay, before.keepalive) != (profile.mosh, profile.relay, profile.keepalive):
             self._shim = self._shim_of(profile)
+        elif self._shim is not None:
+            self._shim.limits = profile.backoff
         self._profile = profile
         self._context = replace(self._context, limits=profile.backoff)
         self._timeline.adopt(profile.backoff)

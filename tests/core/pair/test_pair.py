@@ -9,8 +9,9 @@ from collections import Counter
 from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
 from tunneld.core.pair import packet, stun
 from tunneld.core.pair.candidate import UdpAddress
+from tunneld.core.pair.dispatch import CALM_FLOW, DOUBTING_FLOW
 from tunneld.core.pair.packet import Seal
-from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
+from tunneld.core.pair.pair import PING_EVERY, Deliver, Event, Gather, Pair
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import Frame
 
@@ -202,3 +203,43 @@ def test_a_pair_without_anything_waits_quietly() -> None:
     assert pair.packets(START) == []
     assert pair.deadline() > START + 1
     assert pair.counts["datagrams_without_carrier"] == 1
+
+
+def settled() -> Internet:
+    """Two ends that have used a path for ten seconds."""
+    net = Internet(home(None), office(None))
+    net.connects()
+    net.stands(10)
+    return net
+
+
+def test_a_peers_doubt_makes_us_doubt_the_path() -> None:
+    """A datagram on the doubting flow says so; both carriers take what follows, and the peer hears no alarm of ours."""
+    net = settled()
+    pair = net.client.pair
+    pair.receive("ssh", Frame(frame.DATAGRAM, DOUBTING_FLOW, 7, b"echo").encode(), net.now)
+    assert [path["state"] for path in pair.snapshot(net.now)["paths"]] == ["doubtful"]
+    pair.send(b"key", net.now)
+    assert Frame(frame.DATAGRAM, CALM_FLOW, 0, b"key").encode() in pair.outgoing("ssh", net.now)
+
+
+def test_an_answered_datagram_is_not_sent_again() -> None:
+    """Neither on the path nor on the stream."""
+    net = settled()
+    net.sends(net.client, b"key")
+    net.stands(2)
+    assert net.client.pair.counts["copies_out"] == 0
+    assert net.client.pair.streams["ssh"].sent == 0
+    assert [datagram for _, datagram in net.far.got] == [b"key"]
+
+
+def test_streams_are_pinged_while_they_are_idle() -> None:
+    """Each three seconds, so that a stream that died is noticed."""
+    client, far = pairs()
+    assert client.outgoing("ssh", START) == b""
+    client.tick(START + PING_EVERY)
+    ping = Frame(frame.PING).encode()
+    assert client.outgoing("ssh", START + PING_EVERY) == ping
+    client.tick(START + PING_EVERY + 1)
+    assert far.receive("ssh", ping, START + PING_EVERY) == []
+    assert client.outgoing("ssh", START + PING_EVERY + 1) == b""

@@ -60,6 +60,12 @@ def test_a_tunnel_that_is_down_and_dials_again() -> None:
     assert brief(again) == "relay:22 no longer answers; dialing again"
 
 
+@pytest.mark.parametrize(("state", "words"), [(State.DRAINING, "stopping"), (State.STOPPED, "stopped")])
+def test_a_tunnel_that_stops_has_no_next_try(state: State, words: str) -> None:
+    """What failed before does not matter any more."""
+    assert brief(replace(AWAY, state=state)) == words
+
+
 def test_the_first_dial() -> None:
     """The line has the relay alone."""
     assert brief(replace(UP, state=State.DIALING)) == "dialing relay.example.net"

@@ -216,6 +216,24 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     assert describe(replace(UP, forwards=(asked,))).splitlines()[2].endswith("NOT listening: 8080 is taken")
 
 
+def test_a_port_that_the_relay_chose_is_shown() -> None:
+    """The profile says 0."""
+    chosen = replace(UP.forwards[0], listen="127.0.0.1:0", listening="127.0.0.1:39001")
+    assert "127.0.0.1:39001 on the relay" in describe(replace(UP, forwards=(chosen,)))
+
+
+def test_another_relay_that_has_not_failed_yet_has_no_failure() -> None:
+    """It is dialled for the first time."""
+    other = replace(DOWN, relay="u@second", state=State.DIALING, next_try_in=None, failure=None)
+    told = describe(replace(UP, mode="failover", relays=(UP, other))).splitlines()
+    assert told[2] == "  other     u@second: dialing for 1 min 40 s"
+
+
+def test_mosh_without_ports_or_a_reason_has_its_state_alone() -> None:
+    """An older daemon says no more."""
+    assert "  mosh      starting" in describe(replace(UP, mosh=MoshStatus("starting"))).splitlines()
+
+
 def test_a_session_that_waits_for_a_port() -> None:
     """It is logged in, and cannot be used yet: nothing is being dialled."""
     busy = FailureStatus(Failure.FORWARD_BUSY, "2222 is taken, by user bob", 3)

@@ -19,9 +19,10 @@ from tunneld.mosh.terminal import COMMON_LOCALES, ColorCount, charset
 @pytest.fixture(autouse=True)
 def former_locale() -> Iterator[None]:
     """Other tests have the locale that they had."""
-    former = locale.setlocale(locale.LC_ALL)
+    setlocale = locale.setlocale  # a test's patch may still be in force at the end
+    former = setlocale(locale.LC_ALL)
     yield
-    locale.setlocale(locale.LC_ALL, former)
+    setlocale(locale.LC_ALL, former)
 
 
 def only(*installed: str, monkeypatch: pytest.MonkeyPatch, codeset: str = "UTF-8") -> None:

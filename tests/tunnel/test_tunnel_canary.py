@@ -25,7 +25,7 @@ from tunneld.tunnel.tunnel import Tunnel
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A target on loopback that has not spoken at once waits for its client to speak."""
-    monkeypatch.setattr(canary, "FIRST_WORDS_TIME", 0.05)
+    monkeypatch.setattr(canary, "SPEECH_TIMEOUT", 0.05)
 
 
 # A sleeper beside the canary: the session's, that waits to be stable.

@@ -228,7 +228,7 @@ async def test_a_step_that_comes_with_the_relays_answer_counts(monkeypatch: pyte
     async def answers(_: Connection) -> None:
         visit.saw(Step.REFUSED)
 
-    monkeypatch.setattr(core, "OPEN_TIME", 0.01)
+    monkeypatch.setattr(core, "OPEN_TIMEOUT", 0.01)
     monkeypatch.setattr("tunneld.ssh.remote.canary_visit.wait_for_answer", answers)
     assert await _is_stuck(None, visit) is False  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -53,6 +54,8 @@ LINUX = {
 SENT = sorted(set((PACKAGE / "shipped").glob("[!_]*.py")) - {PACKAGE / "shipped" / "pack.py"})
 SHIPPED = [*sorted((PACKAGE / "core").rglob("*.py")), *SENT]
 EVERYTHING = sorted(PACKAGE.rglob("*.py"))
+MODULES = [file for file in EVERYTHING if not file.name.startswith("__")]
+TESTS = Path(__file__).parent
 
 
 def module_of(file: Path) -> str:
@@ -121,17 +124,40 @@ def test_no_circle_among_files() -> None:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
-def test_every_name_of_a_file_or_a_class_means_one_thing() -> None:
-    """A stranger who reads a name finds one place for it; a leading underscore makes a class its file's own."""
+def test_each_name_means_one_thing() -> None:
+    """A stranger who reads the name of a file, a class or a constant finds one place for it.
+
+    A leading underscore makes a name its file's own.
+    """
     files = Counter(file.stem for file in EVERYTHING if file.name != "__init__.py")
-    classes = Counter(name for file in EVERYTHING for name in public_classes(file))
-    twice = {name for names in (files, classes) for name, times in names.items() if times > 1}
-    assert not twice
+    names = Counter(name for file in EVERYTHING for name in public_names(file))
+    assert not {name for counted in (files, names) for name, times in counted.items() if times > 1}
 
 
-def public_classes(file: Path) -> list[str]:
-    body = ast.parse(file.read_text()).body
-    return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+def public_names(file: Path) -> Iterator[str]:
+    """The classes and constants that a file defines."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (each.id for each in targets if isinstance(each, ast.Name) and is_constant(each.id))
+
+
+def is_constant(name: str) -> bool:
+    """In capitals, and neither private nor a type variable."""
+    return name.isupper() and not name.startswith("_") and len(name) > 1
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_of)
+def test_each_module_says_where_it_is_tested(file: Path) -> None:
+    """tests/ mirrors the package. A module without a mirrored file names the place in its docstring."""
+    inside = file.relative_to(PACKAGE)
+    if (TESTS / inside.parent / f"test_{file.name}").exists():
+        return
+    named = re.findall(r"tests/[\w/*]+(?:\.py)?", ast.get_docstring(ast.parse(file.read_text())) or "")
+    assert named
+    assert [place for place in named if not list(TESTS.parent.glob(place))] == []
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=module_of)

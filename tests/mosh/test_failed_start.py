@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tunneld.mosh.failed_start import LONGEST_ERROR, LONGEST_QUOTE, SilentExit, last_line, unexpected, unserved
+from tunneld.core.printable import LONGEST_QUOTE
+from tunneld.mosh.failed_start import LONGEST_ERROR, SilentExit, last_line, unexpected, unserved
 
 
 @pytest.mark.parametrize(

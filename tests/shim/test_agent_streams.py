@@ -10,11 +10,12 @@ import asyncssh
 import pytest
 
 from tests.leaping import Leaping, run
+from tunneld.core.printable import LONGEST_QUOTE
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import MAX_CONTROL
 from tunneld.core.stream.endpoint import EndpointEvent, Message, Outlet
 from tunneld.core.stream.frame import Frame
-from tunneld.shim.agent_streams import LONGEST_QUOTE, START_TIMEOUT, AgentError, AgentStreams
+from tunneld.shim.agent_streams import START_TIMEOUT, AgentError, AgentStreams
 from tunneld.ssh.remote.remote import RemoteProgram
 
 HELLO = frame.PREAMBLE + frame.message(frame.HELLO, {"versions": [1]}).encode()

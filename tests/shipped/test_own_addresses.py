@@ -29,7 +29,7 @@ def test_they_are_those_that_ip_shows() -> None:
 
 def test_the_default_routes_come_first() -> None:
     """If anything must be left out, it is not these."""
-    sources = [host for host in map(own_addresses.source, own_addresses.FAR_AWAY) if host]
+    sources = [host for host in map(own_addresses.source, own_addresses.FAR_HOSTS) if host]
     assert own_addresses.own()[: len(sources)] == sources
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LONGEST_QUOTE = 200
+"""Characters of other people's words that a message repeats; more is noise, or an attack on the reader's terminal."""
+
 
 def one_line(text: str, longest: int | None = None) -> str:
     """`text` on one line: what cannot be printed counts as a space, and spaces in a row become one.

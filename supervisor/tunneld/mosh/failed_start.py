@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.errors import TunneldError, UnavailableError
 from tunneld.shipped.pack import NO_PYTHON, OLDEST_PYTHON
 
@@ -13,9 +13,6 @@ SSH_FAILED = 255
 """ssh's exit status when ssh itself failed, and not the program that it runs on DEST (ssh(1))."""
 
 TOO_OLD = re.compile(r"tunneld needs Python [\d.]+ or newer here, and found ([\w.+]+)")
-
-LONGEST_QUOTE = 200
-"""Characters of a foreign program's last line that a message repeats."""
 
 LONGEST_ERROR = 500
 """Characters of our agent's own error that a message repeats."""

@@ -14,6 +14,7 @@ from typing import Any
 from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.pair import SECRET_SIZE, Pair
 from tunneld.core.stream import frame
+from tunneld.core.stream.names import FIRST_STREAM
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line
 from tunneld.mosh.failed_start import SilentExit, unexpected, unserved
@@ -24,7 +25,7 @@ from tunneld.mosh.resolve import NameLookup
 from tunneld.mosh.signal_pipe import SIGNALLED, Signals
 from tunneld.mosh.ssh_pool import SshPool
 from tunneld.mosh.ssh_process import SshProcess
-from tunneld.mosh.start import FIRST_STREAM, Started, first_ssh, later_order
+from tunneld.mosh.start import Started, first_ssh, later_order
 from tunneld.shipped import pack
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.pair_loop import PairLoop

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from tunneld.core.stream.names import FIRST_STREAM
 from tunneld.errors import UnavailableError
 from tunneld.mosh import command_line, paths_socket, terminal
 from tunneld.mosh.command_line import Order
@@ -15,9 +16,6 @@ from tunneld.mosh.jump_route import JumpRoute
 from tunneld.mosh.preconnect import Preconnect, has_shell, is_direct
 from tunneld.mosh.ssh_process import SshProcess
 from tunneld.shipped import pack
-
-FIRST_STREAM = "first"
-"""The name of the first stream, at both ends."""
 
 
 class Started(NamedTuple):

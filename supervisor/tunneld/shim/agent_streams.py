@@ -7,23 +7,18 @@ from collections.abc import Callable
 
 import asyncssh
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.endpoint import EndpointEvent, Outlet
+from tunneld.core.stream.names import CONTROL_STREAM
 from tunneld.errors import TunneldError
 from tunneld.shipped import pack
-from tunneld.ssh.connect.failure import LONGEST_DETAIL
 from tunneld.ssh.remote import remote
 from tunneld.status.snapshot import CarrierStatus
 
-CONTROL_STREAM = "control"
-
 START_TIMEOUT = 15.0
 """Seconds until the far side must have started Python and greeted: as long as a login may take."""
-
-LONGEST_QUOTE = 200
-"""Characters of the relay's own words in an error text."""
 
 
 class AgentError(TunneldError):
@@ -81,7 +76,7 @@ class AgentStreams:
         except asyncssh.ChannelOpenError as error:
             self.drop(name)
             raise AgentError(
-                f"the relay runs no commands for us ({one_line(error.reason, LONGEST_DETAIL) or 'refused'})"
+                f"the relay runs no commands for us ({one_line(error.reason, LONGEST_QUOTE) or 'refused'})"
             ) from None
         except BaseException:
             self.drop(name)

@@ -15,13 +15,14 @@ from typing import Any
 import asyncssh
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.stream import frame
 from tunneld.core.stream.endpoint import DeliverOnFlow, EndpointEvent, FlowEnded, Message, Outlet
 from tunneld.core.stream.flow import Flow
+from tunneld.core.stream.names import CONTROL_STREAM
 from tunneld.core.supervise.backoff import Limits
 from tunneld.profile import Keepalive, Mosh
-from tunneld.shim.agent_streams import CONTROL_STREAM, LONGEST_QUOTE, AgentError, AgentStreams
+from tunneld.shim.agent_streams import AgentError, AgentStreams
 from tunneld.shim.dedicated_streams import STREAM_CHECK_INTERVAL, DedicatedStreams, Dial
 from tunneld.shim.sockets import FlowSockets
 from tunneld.shipped import pack

@@ -23,12 +23,10 @@ from tunneld.core.stream.carrier import StreamCarrier
 from tunneld.core.stream.endpoint import DeliverOnFlow, EndpointEvent, Ingress, Message
 from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import ProtocolError
+from tunneld.core.stream.names import CONTROL_STREAM
 from tunneld.shipped.byte_stream import ByteStream
 from tunneld.shipped.join_socket import JoinSocket, root
 from tunneld.shipped.udp_sockets import batch
-
-CONTROL_STREAM = "control"
-"""The name of the first stream. When it ends, so does the agent."""
 
 MAX_AGENT_STREAMS = 6
 """Two dedicated ones, twice as many while they are being replaced, and the control stream."""

@@ -28,14 +28,12 @@ from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.core.pair.pair import Pair
 from tunneld.core.stream import frame
 from tunneld.core.stream.frame import ProtocolError
+from tunneld.core.stream.names import FIRST_STREAM
 from tunneld.shipped.end_with_us import guard
 from tunneld.shipped.join_socket import JoinSocket
 from tunneld.shipped.pair_loop import PairLoop
 from tunneld.shipped.start_mosh_server import GREETING, LOOPBACK_HOSTS, Running
 from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
-
-FIRST_STREAM = "first"
-"""The name of the stream that started the agent."""
 
 STREAM_NAME = re.compile(rb"[a-z0-9-]{1,32}")
 

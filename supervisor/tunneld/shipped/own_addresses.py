@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 
-FAR_AWAY = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8::1"}
+FAR_HOSTS = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849). Nobody has them, so it is the default route that leads to them."""
 
 MOST_OWN_ADDRESSES = 12
@@ -28,13 +28,13 @@ def own() -> list[str]:
 
     Those that the default routes use come first, then the other ones of IPv4, then those of IPv6.
     """
-    found = [*filter(None, map(source, FAR_AWAY)), *_ipv4(), *_ipv6()]
+    found = [*filter(None, map(source, FAR_HOSTS)), *_ipv4(), *_ipv6()]
     return [host for host in dict.fromkeys(found) if is_reachable(host)][:MOST_OWN_ADDRESSES]
 
 
 def signature() -> object:
     """A value that differs from an earlier one when addresses or default routes have changed since."""
-    return [source(family) for family in FAR_AWAY], sorted(own())
+    return [source(family) for family in FAR_HOSTS], sorted(own())
 
 
 def slept() -> float:
@@ -66,7 +66,7 @@ def source(family: socket.AddressFamily) -> str | None:
     """The address that packets of this family have as their source; None where there is no default route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((FAR_AWAY[family], 9))
+            sock.connect((FAR_HOSTS[family], 9))
             host: str = sock.getsockname()[0]
             return host
     except OSError:

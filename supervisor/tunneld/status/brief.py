@@ -24,7 +24,7 @@ EVERY_RELAY = "all"
 
 # The name of what a forward leads to, by the target's port. Any other target is told by its port alone.
 SERVICES = {22: "ssh"}
-LOOPBACK_HOSTS = {"127.0.0.1", "[::1]", "localhost"}
+IMPLIED_HOSTS = {"127.0.0.1", "[::1]", "localhost"}
 
 # Characters of a failure's text in one line.
 LONGEST_REASON = 160
@@ -142,7 +142,7 @@ def _service(forward: ForwardStatus) -> str:
 def _port(address: str) -> str:
     """An address, or its port alone if the address is loopback."""
     host, _, port = address.rpartition(":")
-    return port if host in LOOPBACK_HOSTS else address
+    return port if host in IMPLIED_HOSTS else address
 
 
 def _mosh(mosh: MoshStatus) -> Iterator[str]:

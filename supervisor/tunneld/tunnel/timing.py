@@ -1,6 +1,6 @@
 """Time and chance, passed in: tests never sleep, and no part of a tunnel reads a clock of its own.
 
-It holds no logic, so it has no test of its own.
+It holds no logic. tests/virtual.py stands in for it in the tests.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.stream import frame
-from tunneld.core.stream.carrier import LATE_MARGIN, MAX_CONTROL, StreamCarrier
+from tunneld.core.stream.carrier import MAX_CONTROL, RETRANSMISSION_MARGIN, StreamCarrier
 from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import Waiting
 from tunneld.core.stream.window import FIRST_WINDOW, MAX_WINDOW
@@ -172,7 +172,7 @@ def test_a_peer_that_asks_and_does_not_read_chokes_the_carrier() -> None:
 
 
 def test_an_answer_is_late_in_proportion_to_the_round_trip() -> None:
-    """It is late after twice the usual round trip, and at least LATE_MARGIN above that."""
+    """It is late after twice the usual round trip, and at least RETRANSMISSION_MARGIN above that."""
     carrier = greeted()
     offer(carrier, 1)
     carrier.outgoing(NOW)
@@ -182,8 +182,8 @@ def test_an_answer_is_late_in_proportion_to_the_round_trip() -> None:
     assert not carrier.is_late(NOW + 99)
     offer(carrier, 1, now=NOW + 100)
     carrier.outgoing(NOW + 100)
-    assert not carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN - 0.001)
-    assert carrier.is_late(NOW + 100 + 0.02 + LATE_MARGIN + 0.001)
+    assert not carrier.is_late(NOW + 100 + 0.02 + RETRANSMISSION_MARGIN - 0.001)
+    assert carrier.is_late(NOW + 100 + 0.02 + RETRANSMISSION_MARGIN + 0.001)
 
 
 def test_a_flow_that_ended_waits_no_more() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.core.supervise.canary import (
+    ACCEPT_TIMEOUT,
     ARRIVAL_TIMEOUT,
     BROKEN_VISIT_AFTER,
     FIRST_VISIT_AFTER,
@@ -16,7 +17,6 @@ from tunneld.core.supervise.canary import (
     MAX_BROKEN_VISITS,
     OPEN_TIMEOUT,
     SPEECH_TIMEOUT,
-    TARGET_TIMEOUT,
     Beat,
     Finding,
     Step,
@@ -90,7 +90,7 @@ def test_there_is_a_verdict_in_bounded_time(steps: set[Step], speaks_first: bool
         (set(), OPEN_TIMEOUT),
         (TRIED, OPEN_TIMEOUT),
         (OPENED, ARRIVAL_TIMEOUT),
-        (ARRIVED, TARGET_TIMEOUT),
+        (ARRIVED, ACCEPT_TIMEOUT),
         (ACCEPTED, SPEECH_TIMEOUT),
     ],
 )

@@ -11,8 +11,9 @@ import asyncssh
 import pytest
 from asyncssh.packet import PacketDecodeError
 
+from tunneld.core.printable import LONGEST_QUOTE
 from tunneld.core.supervise.failures import Failure
-from tunneld.ssh.connect.failure import LONGEST_DETAIL, NUMBERS, ROWS, SessionError, classify
+from tunneld.ssh.connect.failure import NUMBERS, ROWS, SessionError, classify
 from tunneld.ssh.connect.hop import Hop, Phase
 
 C, G, L, R = Phase.CONNECTING, Phase.GREETING, Phase.LOGIN, Phase.RUNNING
@@ -156,4 +157,4 @@ def test_a_relays_words_cannot_write_on_the_terminal() -> None:
     """Control characters and endless lines from the other side are cut away."""
     made = classify(asyncssh.DisconnectError(2, "\x1b[31mred\r\nline two " + "x" * 1000), hop(R))
     assert "\x1b" not in str(made) and "\n" not in str(made) and "\r" not in str(made)
-    assert LONGEST_DETAIL <= len(str(made)) < 300
+    assert LONGEST_QUOTE <= len(str(made)) < 300

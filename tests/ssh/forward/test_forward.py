@@ -322,7 +322,7 @@ async def test_a_target_that_never_answers_is_given_up(
 
 def test_a_canary_waits_longer_for_a_target_than_its_forward_does() -> None:
     """So the forward's own reason is what the canary tells."""
-    assert forward_module.TARGET_TIMEOUT == 10 < canary.TARGET_TIMEOUT
+    assert forward_module.TARGET_TIMEOUT == 10 < canary.ACCEPT_TIMEOUT
 
 
 async def test_a_dead_target_of_a_local_forward_is_said_too(

@@ -11,7 +11,7 @@ from tunneld.core.stream.frame import Frame, FrameDecoder, ProtocolError
 from tunneld.core.stream.queue import DatagramQueue, Waiting
 from tunneld.core.stream.window import SendWindow
 
-LATE_MARGIN = 0.1
+RETRANSMISSION_MARGIN = 0.1
 """Seconds above the usual round trip after which an answer is late: a TCP retransmission has begun."""
 
 UNKNOWN_RTT = 1.0
@@ -130,7 +130,7 @@ class StreamCarrier:
     def is_late(self, now: float) -> bool:
         """Whether an answer is overdue; a datagram that is sent now may wait behind a retransmission."""
         rtt = self.rtt if self.rtt is not None else UNKNOWN_RTT
-        return self.waited(now) > max(2 * rtt, rtt + LATE_MARGIN)
+        return self.waited(now) > max(2 * rtt, rtt + RETRANSMISSION_MARGIN)
 
     def _greet(self, hello: Frame) -> None:
         if hello.kind != frame.HELLO:

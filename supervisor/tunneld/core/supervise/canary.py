@@ -14,7 +14,7 @@ from enum import Enum
 # Seconds that a visit waits for its next step.
 OPEN_TIMEOUT = 10.0  # until the relay has connected to itself: microseconds, and a round trip until it tells us
 ARRIVAL_TIMEOUT = 5.0  # until the connection comes out here: it follows that news in the same TCP stream
-TARGET_TIMEOUT = 12.0  # until the target accepts; our end gives up by itself after 10 s
+ACCEPT_TIMEOUT = 12.0  # until the target accepts; our end gives up by itself after 10 s
 SPEECH_TIMEOUT = 2.0  # until the target speaks: sshd takes milliseconds, and its login grace is not for a visit
 
 FIRST_VISIT_AFTER = 1.0
@@ -97,7 +97,7 @@ def step_timeout(steps: Set[Step]) -> float:
     if Step.ACCEPTED in steps:
         return SPEECH_TIMEOUT
     if Step.ARRIVED in steps:
-        return TARGET_TIMEOUT
+        return ACCEPT_TIMEOUT
     return ARRIVAL_TIMEOUT if Step.OPENED in steps else OPEN_TIMEOUT
 
 

@@ -16,13 +16,10 @@ from typing import NamedTuple
 import asyncssh
 from asyncssh.packet import PacketDecodeError  # asyncssh makes a ProtocolError of it, except in answers to requests
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.supervise.failures import Failure
 from tunneld.errors import TunneldError
 from tunneld.ssh.connect.hop import Hop, Phase
-
-# Characters of a relay's own words that a log line takes: more would be noise, or meant to flood the reader's terminal.
-LONGEST_DETAIL = 200
 
 
 class SessionError(TunneldError):
@@ -221,6 +218,6 @@ def _details(error: Exception, hop: Hop) -> dict[str, str]:
         "shown_key": hop.shown_key or "its key",
         "add_key": hop.add_key,
         "remove_key": hop.remove_key,
-        "file": one_line(str(getattr(error, "filename", None) or "a file"), LONGEST_DETAIL),
-        "detail": one_line(getattr(error, "strerror", None) or str(error), LONGEST_DETAIL) or type(error).__name__,
+        "file": one_line(str(getattr(error, "filename", None) or "a file"), LONGEST_QUOTE),
+        "detail": one_line(getattr(error, "strerror", None) or str(error), LONGEST_QUOTE) or type(error).__name__,
     }

@@ -13,11 +13,11 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError
 from structlog.typing import FilteringBoundLogger
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.supervise.canary import Visit
 from tunneld.profile import Direction, Forward, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.client import client_of, why_ended
-from tunneld.ssh.connect.failure import LONGEST_DETAIL, classify
+from tunneld.ssh.connect.failure import classify
 from tunneld.ssh.forward.listen import listen_here
 from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.forward.pipe import PipeEnd
@@ -118,7 +118,7 @@ def why_no_answer(error: OSError | ValueError) -> str:
         return os.strerror(number)  # asyncio's own text repeats the address instead of the reason
     if isinstance(error, TimeoutError):
         return f"no answer within {TARGET_TIMEOUT:g} s"
-    return one_line(getattr(error, "strerror", None) or str(error), LONGEST_DETAIL) or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or str(error), LONGEST_QUOTE) or type(error).__name__
 
 
 class _RelayListener:

@@ -13,10 +13,9 @@ from typing import Any
 
 import asyncssh
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.profile import Direction, ForwardAddress, TcpAddress, UnixAddress
 from tunneld.ssh.connect.client import client_of, why_ended
-from tunneld.ssh.connect.failure import LONGEST_DETAIL
 from tunneld.ssh.forward.channel import join, open_channel
 from tunneld.ssh.forward.dynamic import serve_socks
 from tunneld.ssh.forward.opened import OpenForward
@@ -131,7 +130,7 @@ async def _serve_local(connection: asyncssh.SSHClientConnection, opened: OpenFor
     try:
         there = await open_channel(connection, opened.forward.to)
     except asyncssh.ChannelOpenError as error:
-        opened.target_failed(one_line(error.reason, LONGEST_DETAIL))
+        opened.target_failed(one_line(error.reason, LONGEST_QUOTE))
         here.close()
     except BaseException:
         here.abort()

@@ -6,9 +6,9 @@ import errno
 import re
 from collections.abc import Iterable
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.supervise.failures import Failure
-from tunneld.ssh.connect.failure import LONGEST_DETAIL, SessionError, classify
+from tunneld.ssh.connect.failure import SessionError, classify
 from tunneld.ssh.connect.hop import Hop
 
 # sshd answers a refused request with one bit. Only if its configuration forbids the listener does it send a debug
@@ -32,7 +32,7 @@ def refused_there(listen: str, debug_messages: Iterable[str], hop: Hop) -> Sessi
         return SessionError(Failure.FORWARD_BUSY, f"{hop.address} cannot listen on {listen}: it is taken")
     text = (
         f"{hop.address} does not allow {hop.user or 'the user'} to listen on {listen} "
-        f"({one_line(reason, LONGEST_DETAIL)}): see AllowTcpForwarding and PermitListen in its sshd_config, "
+        f"({one_line(reason, LONGEST_QUOTE)}): see AllowTcpForwarding and PermitListen in its sshd_config, "
         "permitlisten in authorized_keys; only root may use ports below 1024"
     )
     return SessionError(Failure.FORWARD_FORBIDDEN, text)
@@ -53,6 +53,6 @@ def refused_here(listen: str, error: OSError, hop: Hop) -> SessionError:
         or error.errno is None
         or error.errno < 0
     ):
-        text = f"this host cannot listen on {listen}: {one_line(error.strerror or str(error), LONGEST_DETAIL)}"
+        text = f"this host cannot listen on {listen}: {one_line(error.strerror or str(error), LONGEST_QUOTE)}"
         return SessionError(Failure.FORWARD_FORBIDDEN, text)
     return classify(error, hop)

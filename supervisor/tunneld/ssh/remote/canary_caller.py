@@ -13,10 +13,9 @@ from typing import Any
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.core.supervise.canary import Step, Visit
 from tunneld.profile import ForwardAddress, UnixAddress
-from tunneld.ssh.connect.failure import LONGEST_DETAIL
 from tunneld.ssh.remote.remote import RemoteProgram, start
 
 # Bytes that are kept of an unfinished line: the relay's shell may write anything beside our program's short lines.
@@ -69,9 +68,9 @@ class CallerChannel(asyncssh.SSHTCPSession[bytes]):
                 await connection.create_connection(self._session, address.host, address.port, encoding=None)
         except asyncssh.ChannelOpenError as error:
             nobody = error.code == asyncssh.OPEN_CONNECT_FAILED and _NOBODY_LISTENS.search(error.reason)
-            self._visit.saw(Step.REFUSED if nobody else Step.FORBIDDEN, one_line(error.reason, LONGEST_DETAIL))
+            self._visit.saw(Step.REFUSED if nobody else Step.FORBIDDEN, one_line(error.reason, LONGEST_QUOTE))
         except PacketDecodeError as error:
-            self._visit.saw(Step.FORBIDDEN, one_line(str(error), LONGEST_DETAIL))
+            self._visit.saw(Step.FORBIDDEN, one_line(str(error), LONGEST_QUOTE))
 
     def leave(self) -> None:
         """Close the relay's side, now or as soon as it has opened."""
@@ -111,7 +110,7 @@ class CallerProgram:
         try:
             await start(connection, program(address), self._remote)
         except asyncssh.ChannelOpenError as error:
-            self._visit.saw(Step.FORBIDDEN, one_line(error.reason, LONGEST_DETAIL))
+            self._visit.saw(Step.FORBIDDEN, one_line(error.reason, LONGEST_QUOTE))
         if self._left:
             self._remote.close()
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.shipped.pack import command
-from tunneld.ssh.connect.failure import LONGEST_DETAIL
 
 MOST_STDERR = 4096
 """Bytes of standard error that are kept: its last line says why the program ended."""
@@ -64,7 +63,7 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
     def last_words(self) -> str:
         """The last line of standard error, fit to be shown; empty for none."""
         lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
-        return one_line(lines[-1], LONGEST_DETAIL) if lines else ""
+        return one_line(lines[-1], LONGEST_QUOTE) if lines else ""
 
     def write(self, data: bytes) -> None:
         """Queue bytes for standard input; they are dropped once the channel is closing."""

@@ -26,10 +26,9 @@ from typing import Any
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
-from tunneld.core.printable import one_line
+from tunneld.core.printable import LONGEST_QUOTE, one_line
 from tunneld.profile import Relay, TcpAddress
 from tunneld.shipped.pack import NO_PYTHON, end_predecessor_program, whole_command
-from tunneld.ssh.connect.failure import LONGEST_DETAIL
 from tunneld.ssh.remote.remote import RemoteProgram
 
 # The word that begins the report: a shell's start-up files may have printed other lines before it.
@@ -170,7 +169,7 @@ class Holder:
             self._program.close()
             if isinstance(error, OSError | asyncssh.DisconnectError) or self._connection.is_closed():
                 return Takeover(False, "")  # the connection is lost: its owner says so
-            reason = one_line(str(error), LONGEST_DETAIL) or "refused"
+            reason = one_line(str(error), LONGEST_QUOTE) or "refused"
             return Takeover(False, f"the relay runs no commands for us ({reason}), {INSTEAD}")
         except BaseException:
             self._program.close()
@@ -257,5 +256,5 @@ def _held_by(listens: Sequence[TcpAddress], held: Sequence[Any]) -> dict[str, st
     for address, owner in zip(listens, held, strict=False):
         match owner:
             case [bool(ours), str(user)]:
-                found[str(address)] = f"user {one_line(user, LONGEST_DETAIL)}{' (our own account)' if ours else ''}"
+                found[str(address)] = f"user {one_line(user, LONGEST_QUOTE)}{' (our own account)' if ours else ''}"
     return found

@@ -19,8 +19,7 @@ WAITING_ASKERS = 8
 def listen(path: str, *, mode: int = 0o600) -> socket.socket:
     """A non-blocking socket that listens at `path`, where nothing may be yet.
 
-    `mode` holds from the first moment, whatever the umask: nobody can connect before the socket listens, and it
-    listens after its file has this mode.
+    Its file has `mode` from its first moment on, whatever the umask was, and no path is looked up a second time.
 
     Raises:
         OSError: the socket cannot be made there.
@@ -28,8 +27,11 @@ def listen(path: str, *, mode: int = 0o600) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
-        listener.bind(path)
-        os.chmod(path, mode)
+        before = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
         listener.listen(WAITING_ASKERS)
     except BaseException:
         listener.close()

@@ -151,9 +151,9 @@ def test_a_relay_that_refuses_the_key_is_told_in_one_line(pi: Home) -> None:
         shown = pi.shown()
         told = 'Status: "NEEDS YOU: relay:22 denied root with every key offered (ssh-ed25519 SHA256:'
         assert told in shown
-        assert re.search(r'add one of them to its ~/.ssh/authorized_keys; next try in [\dmins ]+"', shown)
+        assert re.search(r'add one of these to ~/.ssh/authorized_keys there; next try in [\dmins ]+"', shown)
         assert pi.property("ActiveState") == "active"
-        assert "add this host's public key" in pi.type("tunneld status pi-home", code=1)
+        assert "mend that, on the relay or on this host" in pi.type("tunneld status pi-home", code=1)
     finally:
         authorized.write_text(lines)
     pi.machine.shell("systemctl restart tunneld@pi-home")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tunneld.systemd import units
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "supervisor" / "tunneld"
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+FROM_AN_INDEX = re.compile(r"""(?:pip3?|pipx|uv)\s.*?\b(?:install|add)\s([^\n`|;&]*\s)?['"]?tunneld(?![\w./-])""")
+"""A command that installs the project of another from a package index."""
+
 DOCUMENTS = sorted(file for file in ROOT.rglob("*.md") if not any(part.startswith(".") for part in file.parts))
 
 
@@ -45,7 +51,29 @@ def headings(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_nobody_is_told_to_install_a_stranger(document: Path) -> None:
-    """`tunneld` on PyPI is another project's name."""
-    assert not re.search(r"(pip|pipx|uv tool) install ['\"]?tunneld", document.read_text())
+@pytest.mark.parametrize(
+    ("text", "is_wrong"),
+    [
+        ("pip install tunneld", True),
+        ("/opt/tunneld/bin/pip install 'tunneld[systemd]'", True),
+        ("pip3 install --upgrade tunneld==1", True),
+        ("pipx install tunneld", True),
+        ("/opt/tunneld/bin/pip install '.[systemd]'", False),
+        ("pip install tunneld-*.whl", False),
+        ("pip install . && tunneld enable NAME", False),
+    ],
+)
+def test_a_line_that_installs_from_an_index_is_known(text: str, is_wrong: bool) -> None:
+    """The project's name behind `install`, however it is quoted; a file's name is none."""
+    assert (FROM_AN_INDEX.search(text) is not None) is is_wrong
+
+
+def test_nobody_is_told_to_install_somebody_elses_program() -> None:
+    """The name `tunneld` is taken on the Python Package Index: root would install a stranger's program by it."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no clone")
+    files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("tests/")]
+    said = [path for path in files if path.is_file() and FROM_AN_INDEX.search(path.read_text(errors="replace"))]
+    assert said == []
+    assert "pip install '.[systemd]'" in units.NO_EXTRA

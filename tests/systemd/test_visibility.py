@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +11,8 @@ import pytest
 
 from tunneld.errors import RightsError, UnavailableError, UsageError
 from tunneld.profile import folders, load
-from tunneld.systemd import units, visibility
+from tunneld.systemd import visibility
 from tunneld.systemd.service import Scope, scope_of
-
-ROOT = Path(__file__).parents[2]
-FROM_AN_INDEX = re.compile(r"""(?:pip3?|pipx|uv)\s.*?\b(?:install|add)\s([^\n`|;&]*\s)?['"]?tunneld(?![\w./-])""")
 
 TEXT = '[relay]\nhost = "relay"\n[[forward]]\nlisten = "127.0.0.1:2222"\nto = "127.0.0.1:22"\n'
 
@@ -110,31 +105,3 @@ def test_a_profile_must_lie_where_the_service_looks(tmp_path: Path, monkeypatch:
     file.chmod(0o600)
     with pytest.raises(RightsError, match=f"chmod a\\+r {file}"):
         visibility.require_profile(scope_of(0), profile)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_wrong"),
-    [
-        ("pip install tunneld", True),
-        ("/opt/tunneld/bin/pip install 'tunneld[systemd]'", True),
-        ("pip3 install --upgrade tunneld==1", True),
-        ("pipx install tunneld", True),
-        ("/opt/tunneld/bin/pip install '.[systemd]'", False),
-        ("pip install tunneld-*.whl", False),
-        ("pip install . && tunneld enable NAME", False),
-    ],
-)
-def test_a_line_that_installs_from_an_index_is_known(text: str, is_wrong: bool) -> None:
-    """The project's name behind `install`, however it is quoted; a file's name is none."""
-    assert (FROM_AN_INDEX.search(text) is not None) is is_wrong
-
-
-def test_nobody_is_told_to_install_somebody_elses_program() -> None:
-    """The name `tunneld` is taken on the Python Package Index: root would install a stranger's program by it."""
-    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("this is no clone")
-    files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("tests/")]
-    said = [path for path in files if path.is_file() and FROM_AN_INDEX.search(path.read_text(errors="replace"))]
-    assert said == []
-    assert "pip install '.[systemd]'" in units.NO_EXTRA

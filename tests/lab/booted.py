@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.lab import namespace
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import Machine
 from tests.lab.net import NAMES, Host
 from tests.lab.sshd import descendants
+from tests.until import wait_until
 
 SCRIPT: Final = Path(__file__).with_name("boot.sh")
 PROGRAMS: Final = ("/lib/systemd/systemd", "unshare", "nsenter", "dbus-daemon", "loginctl")

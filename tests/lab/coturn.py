@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.net import Host
 from tests.lab.product import bound_ports
+from tests.until import wait_until
 
 PROGRAM: Final = "turnserver"
 PORT: Final = 3478

@@ -19,12 +19,12 @@ from tests.lab import gauge
 from tests.lab.clock import Clocks
 from tests.lab.crowd import Way
 from tests.lab.gauge import Gauge
-from tests.lab.machine import wait_until
 from tests.lab.names import NameServer, ask_only
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, Daemon, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
+from tests.until import wait_until
 from tunneld.cli.status import ask
 from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import TunneldError

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.lab.client import FAR_END, Person, ready
-from tests.lab.machine import Machine, end, wait_until
+from tests.lab.machine import Machine, end
 from tests.lab.net import Lab
 from tests.lab.product import TUNNELD, agents, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 
 FORWARD: Final = 2222
 MAPPED: Final = "60.1.1.2"

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from tests.until import wait_until as wait_until  # many files of the lab take it from here
-
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 

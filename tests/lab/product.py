@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.lab.client import Person
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import Machine
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus, from_json
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from tests.lab import installed
 from tests.lab.booted import Booted
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import bound_ports
 from tests.lab.scene import Scene, scene
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus, from_json
 

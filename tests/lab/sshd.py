@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab.machine import Machine, end, wait_until
+from tests.lab.machine import Machine, end
+from tests.until import wait_until
 
 SEPARATION = Path("/run/sshd")  # privilege separation: sshd as root will not start without it
 SYSTEM = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}

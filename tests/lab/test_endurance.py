@@ -18,9 +18,10 @@ import pytest
 from tests.lab import trials
 from tests.lab.course import Course, course
 from tests.lab.crowd import Deed
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.product import TUNNELD, bound_ports
 from tests.lab.trials import Fault, black_hole, full, unplugged
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, QUICK, Daemon, agents, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import make_key
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import Failure, State
 from tunneld.status.snapshot import TunnelStatus
 

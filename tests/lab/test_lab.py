@@ -11,11 +11,11 @@ import pytest
 
 from tests.lab import namespace
 from tests.lab.client import Person, person
-from tests.lab.machine import wait_until
 from tests.lab.net import CONE, RENUMBERING, SYMMETRIC, Lab
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
 from tests.lab.udp import PORT, outside_address, receive, reflector, round_trips, udp_socket
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab.hostile import assail
-from tests.lab.machine import wait_until
 from tests.lab.net import SYMMETRIC, Lab
 from tests.lab.product import MOSH, QUICK, Daemon, agents, bound_ports, profile_text, size_of
 from tests.lab.scene import scene
 from tests.lab.sshd import Sshd
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.lab.client import FAR_END, READY
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.net import SYMMETRIC, Lab
 from tests.lab.product import TUNNELD, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 from tunneld.core.pair import stun
 
 pytestmark = pytest.mark.lab

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from tests.lab.client import Person, person
-from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
 from tests.lab.product import MOSH, TUNNELD, Daemon, bound_ports
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 from tunneld.core.supervise.failover import SETTLED_AFTER
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import installed
-from tests.lab.machine import wait_until
 from tests.lab.service import LIVELY, SYSTEM_PROFILES, USER_PROFILES, Home, home, profile
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.service import LIVELY, SYSTEM_PROFILES, Home, home, profile
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab

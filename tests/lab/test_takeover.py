@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.lab import namespace
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import QUICK, Daemon, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import Failure, State
 from tunneld.shipped.end_predecessor import Record, parse_records
 from tunneld.status.snapshot import TunnelStatus

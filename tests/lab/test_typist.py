@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.lab.client import person
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.screen import Screen
 from tests.lab.showing import showing
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import COLUMNS, Terminal
 from tests.lab.typist import Typist
+from tests.until import wait_until
 
 QUICK = 0.02  # seconds from key to key
 

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
+from tests.until import wait_until
 from tunneld.core.sleep_watch import LONGEST_LATENESS
 from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.network_watch import POLL, TICK, Change, NetworkWatch

@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab import trials
 from tests.lab.course import Course, course
-from tests.lab.crowd import Deed
+from tests.lab.crowd import VisitKind
 from tests.lab.machine import end
 from tests.lab.product import TUNNELD, bound_ports
 from tests.lab.trials import Fault, black_hole, full, unplugged
@@ -56,7 +56,7 @@ def another(ground: Course, profile: Path) -> Iterator[subprocess.Popen[bytes]]:
 def test_reconnects_leave_nothing_behind(ground: Course) -> None:
     """Every session dies young, at a moment that differs each time."""
     outcome = ground.after(partial(trials.reconnect, times=8, seed=1))
-    assert outcome.kept() == []
+    assert outcome.leaks() == []
     assert outcome.sessions is not None
     assert outcome.sessions >= 8
 
@@ -64,45 +64,45 @@ def test_reconnects_leave_nothing_behind(ground: Course) -> None:
 @pytest.mark.parametrize("fault", [black_hole, unplugged])
 def test_a_flapping_link_leaves_nothing_behind(ground: Course, fault: Fault) -> None:
     """Two seconds without, two seconds with it; neither a session nor a rival of it is left over on either side."""
-    assert ground.after(partial(trials.flap, fault=fault, times=1)).kept() == []
+    assert ground.after(partial(trials.flap, fault=fault, times=1)).leaks() == []
 
 
 def test_connections_that_are_reset_leave_nothing_behind(ground: Course) -> None:
     """A third of a crowd is cut off, by either side, at any point; the others lose nothing by it."""
     outcome = ground.after(partial(trials.visit, visits=1080, seed=1))
-    assert outcome.kept() == []
+    assert outcome.leaks() == []
     assert outcome.sessions == 0
 
 
 def test_a_crowd_is_a_third_cut_off(ground: Course) -> None:
     """What the trial claims to do."""
     done = trials.visit(ground, visits=90, seed=2)
-    assert done == {Deed.ECHO: 60, Deed.LEAVE: 10, Deed.RESET_HERE: 10, Deed.RESET_THERE: 10}
+    assert done == {VisitKind.ECHO: 60, VisitKind.LEAVE: 10, VisitKind.RESET_HERE: 10, VisitKind.RESET_THERE: 10}
 
 
 def test_a_relay_without_descriptors_is_outlasted(ground: Course) -> None:
     """Its sshd cannot accept, or accepts and cannot serve; once it can, all is well."""
-    assert ground.after(partial(trials.relay_without_descriptors, seconds=0.4, most=3)).kept() == []
+    assert ground.after(partial(trials.relay_without_descriptors, seconds=0.4, most=3)).leaks() == []
 
 
 def test_running_out_of_descriptors_is_outlasted(ground: Course) -> None:
     """tunneld finds none for the next session, its listeners and what they need: the tunnel waits, and never fails."""
-    assert ground.after(partial(trials.host_without_descriptors, seconds=0.3, most=3)).kept() == []
+    assert ground.after(partial(trials.host_without_descriptors, seconds=0.3, most=3)).leaks() == []
 
 
 def test_a_crowd_that_takes_every_descriptor_leaves_nothing_behind(ground: Course) -> None:
     """Who finds no room is turned away, on the host and on the relay; who comes later is served."""
-    assert ground.after(partial(trials.visit_without_descriptors, visits=30, seed=3)).kept() == []
+    assert ground.after(partial(trials.visit_without_descriptors, visits=30, seed=3)).leaks() == []
 
 
 def test_a_relay_that_runs_few_programs_keeps_the_forwards(ground: Course) -> None:
     """MaxSessions 1 and 0."""
-    assert ground.after(partial(trials.few_sessions, visits=18)).kept() == []
+    assert ground.after(partial(trials.few_sessions, visits=18)).leaks() == []
 
 
 def test_a_full_disk_is_no_obstacle(ground: Course) -> None:
     """Neither on the host nor on the relay: nothing that a tunnel needs has to be written."""
-    assert ground.after(partial(trials.without_disk, times=1)).kept() == []
+    assert ground.after(partial(trials.without_disk, times=1)).leaks() == []
 
 
 def test_the_log_goes_on_when_there_is_room_again(ground: Course) -> None:
@@ -137,10 +137,10 @@ def test_a_tunnel_that_starts_before_the_name_server_comes_up(ground: Course) ->
 def test_setting_the_clock_disturbs_nothing(ground: Course) -> None:
     """A day back, two days ahead, and back again: no session ends by it, and the next one comes as quickly as ever."""
     outcome = ground.after(partial(trials.clock_steps, seconds=0.5))
-    assert outcome.kept() == []
+    assert outcome.leaks() == []
     assert outcome.sessions == 3
 
 
 def test_a_dead_name_server_is_outlasted(ground: Course) -> None:
     """The relay's name cannot be looked up for a while; sessions come back all the same, no lookup is left running."""
-    assert ground.after(partial(trials.without_names, seconds=2, times=1)).kept() == []
+    assert ground.after(partial(trials.without_names, seconds=2, times=1)).leaks() == []

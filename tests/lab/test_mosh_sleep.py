@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.asleep import asleep, end_ssh, forget_flows, lose_ssh
+from tests.lab.asleep import asleep, kill_ssh, forget_flows, drop_ssh
 from tests.lab.clock import Clocks
 from tests.lab.homeward import Snapshot, homeward, is_direct
 from tests.lab.moves import new_outside_address
@@ -34,10 +34,10 @@ def stay(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("way", "is_told", "wake_up", "lose"),
     [
-        (("pi-home",), True, stay, end_ssh),
-        (("pi-home",), True, move, lose_ssh),
-        (("pi-mapped",), False, move, lose_ssh),
-        (("pi-mapped", "--no-udp"), True, stay, lose_ssh),
+        (("pi-home",), True, stay, kill_ssh),
+        (("pi-home",), True, move, drop_ssh),
+        (("pi-mapped",), False, move, drop_ssh),
+        (("pi-mapped", "--no-udp"), True, stay, drop_ssh),
     ],
     ids=["where it was", "elsewhere", "untold", "no UDP"],
 )

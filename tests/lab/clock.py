@@ -32,7 +32,7 @@ class Clocks:
         self._write()
 
     def slept(self, seconds: int) -> None:
-        """Pretend that the machine slept for the last `seconds`. For a program that ran meanwhile, the clock goes back."""
+        """Pretend that the machine slept for the last `seconds`. A program that ran meanwhile sees it go back."""
         self._asleep += seconds
         self._write()
 

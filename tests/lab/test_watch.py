@@ -55,7 +55,7 @@ class Watched:
         await asyncio.to_thread(self.host.shell, script)
 
     async def tells(self, *, within: float = POLL - 1) -> None:
-        """Wait until a change is told, by default sooner than polling could; no other may be told since the last call."""
+        """Wait until a change is told, by default sooner than polling could; no other one may have been told."""
         await self.until(lambda: bool(self.changes), within=within)
         assert self.changes == [Change.NETWORK]
         self.changes.clear()

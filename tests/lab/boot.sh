@@ -1,7 +1,7 @@
 #!/bin/sh
 # Boots a machine with its own systemd. lab.booted runs it as root, inside the network namespace of that machine.
-#   sh boot.sh on FOLDER CGROUP [SOURCE:TARGET]...    boot with an overlay in FOLDER/upper; SOURCE appears, read-only, at TARGET
-#   sh boot.sh off CGROUP                             remove what a machine that has been switched off left in the cgroup tree
+#   sh boot.sh on FOLDER CGROUP [SOURCE:TARGET]...    boot, writing to FOLDER/upper; TARGET shows SOURCE, read-only
+#   sh boot.sh off CGROUP                             remove what a stopped machine left in the cgroup tree
 # Nothing outside changes: mounts are private, the machine has its own /dev, /sys and /proc/sys are read-only.
 set -eu
 

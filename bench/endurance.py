@@ -89,7 +89,7 @@ def run_lane(lane: Lane) -> Mapping[str, Outcome]:
         ground.after(lane.warm_up.go)
         for trial in lane.trials:
             found[trial.words] = outcome = ground.after(trial.go)
-            progress(f"endurance: {trial.words}: {'; '.join(outcome.kept()) or 'nothing is left'}")
+            progress(f"endurance: {trial.words}: {'; '.join(outcome.leaks()) or 'nothing is left'}")
     return found
 
 
@@ -114,10 +114,10 @@ def left_behind(found: Mapping[str, Outcome]) -> Table:
                 outcome.took / 60,
                 outcome.sessions,
                 *(outcome.after.counts[what] - count for what, count in outcome.before.counts.items()),
-                outcome.more("objects"),
-                outcome.more("heap") / 1024,
-                outcome.more("resident") / MEGABYTE,
-                "; ".join(outcome.kept()) or "all as before",
+                outcome.growth("objects"),
+                outcome.growth("heap") / 1024,
+                outcome.growth("resident") / MEGABYTE,
+                "; ".join(outcome.leaks()) or "all as before",
             )
             for words, outcome in found.items()
         ),
@@ -146,7 +146,7 @@ def main() -> int:
     given = begin(__doc__ or "")
     found = run(given)
     emit("endurance", [left_behind(found)], given)
-    return int(any(outcome.kept() for outcome in found.values()))
+    return int(any(outcome.leaks() for outcome in found.values()))
 
 
 if __name__ == "__main__":

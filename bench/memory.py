@@ -25,10 +25,10 @@ from bench.process import Memory, family, memory, total
 from bench.report import Arguments, Cell, Column, Table, begin, emit, progress
 from bench.tunnels import MOSH, autossh_command, await_listener, has, profile, ssh_command, tunnelds
 from tests.lab.client import Person, person
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import agents
 from tests.lab.sshd import Sshd, descendants
+from tests.until import wait_until
 
 FIRST = 7000  # the relay's port of the first tunnel; the other tunnels have the next ones
 SETTLE = 3.0  # seconds from the last event to the measurement, so that the garbage of the start is collected

@@ -12,9 +12,9 @@ from bench.numbers import rotated
 from bench.report import progress
 from tests.lab.client import FAR_END, PORTS, READY
 from tests.lab.homeward import MAPPED, Homeward
-from tests.lab.machine import wait_until
 from tests.lab.scene import JUMP_WAY
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 
 MOSH, SSH, OURS = "mosh", "ssh", "tunneld mosh"
 BY_MAPPING, BY_JUMP = "the router's port 22, mapped by hand", "a port of the relay, by ssh -J"

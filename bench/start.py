@@ -21,9 +21,10 @@ from bench.numbers import median, quantile, ratio, rotated
 from bench.report import Arguments, Cell, Column, Table, begin, emit, progress
 from bench.tunnels import MOSH, autossh_command, await_listener, has, listens, profile, ssh_command, tunnelds
 from tests.lab.client import Person, person
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.net import Lab
 from tests.lab.sshd import Sshd
+from tests.until import wait_until
 
 PORT: Final = 7000
 SSH, AUTOSSH = "ssh -R", "autossh + ssh -R"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench.target import ECHO, GIVE, REQUEST, TAKE, give, take
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import Machine
+from tests.until import wait_until
 
 MEGABYTE = 1e6
 SIZE = 100  # bytes of an echo: a keystroke with everything around it

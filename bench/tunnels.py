@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bench import target
 from tests.lab.client import Person
-from tests.lab.machine import Machine, end, wait_until
+from tests.lab.machine import Machine, end
 from tests.lab.product import TUNNELD, Daemon
+from tests.until import wait_until
 
 SAME_CIPHER = "aes128-gcm@openssh.com"
 MOSH = '[mosh]\nports = "60001-60010"\nbind = "0.0.0.0"\n'

@@ -1,4 +1,4 @@
-"""A real datagram socket in the place of systemd's or the journal's, and what has come in."""
+"""A real datagram socket that takes the place of systemd's or the journal's, and keeps the datagrams that it gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Inbox:
-    """`heard` are the datagrams taken so far."""
+    """A bound Unix datagram socket; `heard` are the datagrams read from it so far, oldest first."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -20,7 +20,7 @@ class Inbox:
         self._socket.setblocking(False)
 
     def take(self) -> list[bytes]:
-        """What has come since the last look, in order."""
+        """Read and return the datagrams that have come since the last call, oldest first."""
         fresh = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -32,7 +32,7 @@ class Inbox:
         return [each.decode() for each in self.take()]
 
     async def hears(self, beginning: str) -> str:
-        """Wait for the next datagram that begins so; those before it are passed over."""
+        """Wait for the next datagram that starts with `beginning`, and return it; earlier datagrams are skipped."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(20):
             while True:

@@ -1,4 +1,4 @@
-"""An event loop whose clock leaps to the next timer when nothing else is left to do: minutes pass in no time."""
+"""An event loop whose clock jumps to the next timer as soon as no task can run: a test of minutes takes no time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class Leaping(asyncio.SelectorEventLoop):
-    """`time()` begins at 0."""
+    """Its `time()` starts at 0, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        super().__init__(_Impatient(self))
+        super().__init__(_ClockMovingSelector(self))
 
     def time(self) -> float:
         return self.now
 
 
-class _Impatient(selectors.DefaultSelector):
-    """Waits for no descriptor: the clock of its loop moves instead."""
+class _ClockMovingSelector(selectors.DefaultSelector):
+    """Never waits for a descriptor. Where a selector would wait, it moves the clock of its loop forward."""
 
     def __init__(self, loop: Leaping) -> None:
         super().__init__()
@@ -37,6 +37,6 @@ class _Impatient(selectors.DefaultSelector):
 
 
 def run(main: Coroutine[Any, Any, T], loop: Leaping) -> T:
-    """As asyncio.run, on that loop."""
+    """Run `main` to its end as asyncio.run does, on `loop`."""
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(main)

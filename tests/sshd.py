@@ -1,4 +1,4 @@
-"""A real OpenSSH server on loopback, with keys of its own; it touches nothing of the machine's sshd."""
+"""A real OpenSSH server on loopback, with its own keys; the machine's own sshd and its files are not touched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_TIMEOUT = 10.0  # seconds; it takes about 50 ms
 
 @dataclass(slots=True)
 class Sshd:
-    """A running sshd: how to reach it, what opens it, and what it has logged so far (`LogLevel VERBOSE`)."""
+    """A running sshd: its port, the key that may log in, and what it has logged so far (`LogLevel VERBOSE`)."""
 
     folder: Path
     port: int
@@ -44,12 +44,12 @@ class Sshd:
             await self.logged.wait()
 
     def known_on(self, port: int) -> Path:
-        """A known_hosts file for whoever reaches it through another port."""
+        """A known_hosts file for clients that reach this server through another port."""
         return write_known_hosts(self.folder / f"known_hosts.{port}", self.host_key, port=port)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """It and its sessions get no processor time, as on a machine that is suspended; their kernel goes on."""
+        """Stop sshd and its sessions for this block, as on a suspended machine; the kernel still answers for them."""
         processes = [*descendants(self.pid), self.pid]
         try:
             for pid in processes:
@@ -64,9 +64,9 @@ class Sshd:
 async def running_sshd(
     folder: Path, *, options: Iterable[str] = (), key_options: str = "", address: str = "127.0.0.1"
 ) -> AsyncIterator[Sshd]:
-    """Start sshd; it and every session of it are gone afterwards.
+    """Start sshd for this block; at the end sshd and all its sessions are killed.
 
-    `options` are lines of sshd_config that win over ours; `key_options` go before the key in authorized_keys.
+    `options` are lines of sshd_config that override ours; `key_options` go before the key in authorized_keys.
     """
     assert SSHD is not None, "openssh-server is not installed"
     _make_folders(folder)
@@ -134,8 +134,9 @@ def _settings(folder: Path, *, port: int, address: str) -> list[str]:
         "KbdInteractiveAuthentication no",
         "LogLevel VERBOSE",
         "PrintMotd no",
-        # Nothing is written to the home of whoever runs the tests. Debian's bash reads the start-up files there under
-        # sshd, unless it is not the first shell: they are slow, and not this test's.
+        # Nothing is written to the home folder of the user who runs the tests. Debian's bash reads the start-up files
+        # there when sshd starts it, unless SHLVL says that it is not the first shell. Those files are slow and no part
+        # of a test.
         f"SetEnv SHLVL=2 HOME={folder}",
         "MaxStartups 1000",
     ]
@@ -151,7 +152,7 @@ def make_key(path: Path) -> asyncssh.SSHKey:
 
 
 def lock_key(path: Path, passphrase: str) -> None:
-    """Give a key file a passphrase; asyncssh can write none without bcrypt."""
+    """Encrypt a key file with a passphrase, by ssh-keygen: asyncssh needs bcrypt for it, which may be missing."""
     subprocess.run(["ssh-keygen", "-q", "-p", "-a", "1", "-P", "", "-N", passphrase, "-f", str(path)], check=True)
 
 
@@ -171,7 +172,7 @@ def free_port(address: str = "127.0.0.1", *, kind: socket.SocketKind = socket.SO
 
 @contextlib.contextmanager
 def standing_still(pids: Iterable[int]) -> Iterator[None]:
-    """These processes are stopped in this block."""
+    """Stop these processes (SIGSTOP) for this block, and let them continue at its end."""
     stopped = list(pids)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)

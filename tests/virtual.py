@@ -10,11 +10,11 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 
 class VirtualTime:
-    """`clock` and `sleep` for a tunnel. Nobody wakes before `advance`."""
+    """`clock` and `sleep` for a tunnel. A sleeper wakes when a test calls `advance`; a sleep of 0 s ends by itself."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.asked: list[float] = []  # every sleep, in seconds
+        self.asked: list[float] = []  # the length of every sleep so far, in seconds
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
         self._more = asyncio.Event()
 
@@ -27,7 +27,7 @@ class VirtualTime:
         self._sleepers.append(sleeper)
         self._more.set()
         if seconds <= 0:
-            asyncio.get_running_loop().call_soon(_wake, sleeper[1])  # others have a turn, as with asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(_wake, sleeper[1])  # other tasks run first, as with asyncio.sleep(0)
         try:
             await sleeper[1]
         finally:
@@ -38,14 +38,14 @@ class VirtualTime:
         return len(self._sleepers)
 
     async def slept_on(self, sleepers: int) -> None:
-        """Wait until so many sleep."""
+        """Wait until at least so many tasks sleep."""
         async with asyncio.timeout(20):
             while len(self._sleepers) < sleepers:
                 self._more.clear()
                 await self._more.wait()
 
     def advance(self, seconds: float) -> None:
-        """Let this time pass, and wake whoever is due."""
+        """Move the clock forward by `seconds`, and wake each task whose sleep is over."""
         self.now += seconds
         for due, waking in self._sleepers:
             if due <= self.now + 1e-9:
@@ -58,7 +58,7 @@ def _wake(sleeper: asyncio.Future[None]) -> None:
 
 
 class Journal:
-    """Every event of a logger of its own, and how far a test has read, for each question that it asks."""
+    """Keeps every event of its own logger, and remembers for each question (see `says`) how far a test has read."""
 
     def __init__(self) -> None:
         self.events: list[EventDict] = []
@@ -74,7 +74,7 @@ class Journal:
         raise structlog.DropEvent
 
     async def says(self, name: str, **about: Any) -> EventDict:
-        """Wait for the next event of this name with these values, after the one that the same question found last."""
+        """Wait for an event with this name and these values; each call with the same arguments finds a later event."""
         question = (name, repr(sorted(about.items())))
         async with asyncio.timeout(20):
             while True:
@@ -87,5 +87,5 @@ class Journal:
                 await self._more.wait()
 
     def names(self, *, debug: bool = False) -> list[str]:
-        """The events' names so far; those without a line of their own only on request."""
+        """The names of all events so far; those of level debug only with `debug`."""
         return [str(event["event"]) for event in self.events if debug or event["level"] != "debug"]

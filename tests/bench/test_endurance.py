@@ -34,13 +34,13 @@ def test_a_quick_run_has_every_trial() -> None:
 
 def test_whatever_is_counted_is_missed() -> None:
     """One descriptor, or one process on the relay, is too much; of memory, more than the margin."""
-    assert outcome(BEFORE).kept() == []
-    assert outcome(Held(replace(GAUGE, descriptors=12), served=3, connections=0)).kept() == [
+    assert outcome(BEFORE).leaks() == []
+    assert outcome(Held(replace(GAUGE, descriptors=12), served=3, connections=0)).leaks() == [
         "descriptors: 12 instead of 11"
     ]
-    assert outcome(Held(GAUGE, served=4, connections=0)).kept() == ["processes on the relay: 4 instead of 3"]
+    assert outcome(Held(GAUGE, served=4, connections=0)).leaks() == ["processes on the relay: 4 instead of 3"]
     grown = replace(GAUGE, objects=GAUGE.objects + MORE_OBJECTS + 1, kinds={"dict": 400})
-    assert outcome(Held(grown, served=3, connections=0)).kept() == ["objects: 1201 more, by kinds: {'dict': 300}"]
+    assert outcome(Held(grown, served=3, connections=0)).leaks() == ["objects: 1201 more, by kinds: {'dict': 300}"]
 
 
 def test_the_table_has_differences_and_a_verdict() -> None:

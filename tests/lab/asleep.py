@@ -1,4 +1,4 @@
-"""A laptop that sleeps: nothing on it runs, no packet reaches it, and the world forgets it meanwhile."""
+"""A laptop that sleeps: no program on it runs, no packet reaches it, and routers and servers forget its connections."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.lab.net import Host, Lab
 from tests.lab.product import processes
 from tests.sshd import standing_still
 
-OUTSIDE = "60.2.2.2"  # where the laptop's connections come from
+OUTSIDE = "60.2.2.2"  # the laptop's address as the servers see it
 
 
 @contextlib.contextmanager
 def asleep(lab: Lab) -> Iterator[None]:
-    """The laptop sleeps in this block: its network goes first and comes back last."""
+    """The laptop sleeps in this block: its link is cut before its programs stop, and mended after they continue."""
     lab.laptop_link.cut()
     try:
         with standing_still(processes(lab.laptop)):
@@ -27,21 +27,21 @@ def asleep(lab: Lab) -> Iterator[None]:
 
 
 def forget_flows(lab: Lab) -> None:
-    """Both routers forget every flow."""
+    """Make both routers forget every flow."""
     for gateway in ("homegw", "lapgw"):
         lab.hosts[gateway].shell("conntrack -F")
 
 
-def end_ssh(lab: Lab) -> None:
-    """The servers give the laptop's connections up; who speaks on one afterwards is told so."""
+def kill_ssh(lab: Lab) -> None:
+    """Kill the laptop's sshd sessions; what the laptop sends on those connections afterwards is answered by RST."""
     pids = {pid for host in (lab.relay, lab.pi) for _, pid in _connections(host)}
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
 
 
-def lose_ssh(lab: Lab) -> None:
-    """What the laptop says on its connections of now gets lost, and nobody is told."""
+def drop_ssh(lab: Lab) -> None:
+    """Drop all that the laptop sends on its present SSH connections; neither side is told."""
     ports = {port for host in (lab.relay, lab.pi) for port, _ in _connections(host)}
     assert ports
     rule = f"ip saddr 60.2.2.0/24 tcp sport {{ {', '.join(sorted(ports))} }} drop"
@@ -51,6 +51,6 @@ def lose_ssh(lab: Lab) -> None:
 
 
 def _connections(server: Host) -> list[tuple[str, int]]:
-    """The laptop's port, and sshd's process, of each."""
+    """The laptop's port and the process id of sshd, for each SSH connection from the laptop."""
     lines = server.run(["ss", "-Htnp", "state", "established", "sport = :22", "dst", OUTSIDE]).stdout.splitlines()
     return [(line.split()[3].rpartition(":")[2], int(pid)) for line in lines for pid in re.findall(r"pid=(\d+)", line)]

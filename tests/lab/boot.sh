@@ -1,11 +1,11 @@
 #!/bin/sh
-# Becomes the init of a machine of its own: run by lab.booted, as root, inside the network namespace it shall have.
-#   sh boot.sh on FOLDER CGROUP [SOURCE:TARGET]...    boot over FOLDER/upper; SOURCE is seen, read-only, at TARGET
-#   sh boot.sh off CGROUP                             remove what a machine that is off left in the cgroup tree
-# Nothing outside is touched: mounts are private, /dev is the machine's own, /sys and /proc/sys cannot be written.
+# Boots a machine with its own systemd. lab.booted runs it as root, inside the network namespace of that machine.
+#   sh boot.sh on FOLDER CGROUP [SOURCE:TARGET]...    boot, writing to FOLDER/upper; TARGET shows SOURCE, read-only
+#   sh boot.sh off CGROUP                             remove what a stopped machine left in the cgroup tree
+# Nothing outside changes: mounts are private, the machine has its own /dev, /sys and /proc/sys are read-only.
 set -eu
 
-own_cgroup_tree() { # the mount that we have may be of version 1, or hidden by `ip netns exec`
+own_cgroup_tree() { # the present mount may be cgroup version 1, or `ip netns exec` may hide it
     mount --make-rprivate /
     mount -t tmpfs tmpfs /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -45,7 +45,7 @@ mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-cat proc/sys/kernel/random/uuid >run/boot_id # each boot is one of its own, for the journal
+cat proc/sys/kernel/random/uuid >run/boot_id # the journal tells boots apart by this id
 mount --bind run/boot_id proc/sys/kernel/random/boot_id
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/pts dev/shm
@@ -58,7 +58,7 @@ for node in null:3 zero:5 full:7 random:8 urandom:9; do
 done
 mknod -m 666 dev/tty c 5 0
 
-if [ ! -e etc/lab ]; then # the first boot: what the tester's machine does at boot is not this one's business
+if [ ! -e etc/lab ]; then # the first boot: do not start what the tester's machine starts at boot
     touch etc/lab
     rm -rf etc/systemd/system/*.wants etc/systemd/user/*.wants etc/fstab var/log/journal
     for unit in getty.target console-getty.service systemd-firstboot.service; do
@@ -71,6 +71,6 @@ fi
 mkdir -p .old
 pivot_root . .old
 umount -l .old
-mount --make-rshared / # as at every boot outside containers: else credentials' mounts do not reach their services
+mount --make-rshared / # systemd does so outside containers only; without it a service does not see its credentials
 exec env -i container=lab PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=multi-user.target

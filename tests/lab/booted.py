@@ -1,8 +1,10 @@
-"""A machine with a real systemd, booted in seconds over an overlay of this one's root, on the network of a lab's host.
+"""A machine with a real systemd, on the network of a host of the lab; it boots in seconds.
+
+Its root is an overlay of the root of the machine that runs the tests.
 
 with Booted(lab.pi) as machine:
     machine.run(["systemctl", "is-system-running"])
-    machine.cut_power()                     # every process is gone at once; what was written stays
+    machine.cut_power()                     # every process dies at once; files stay
     machine.boot()
 """
 
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.lab import namespace
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import Machine
 from tests.lab.net import NAMES, Host
 from tests.lab.sshd import descendants
+from tests.until import wait_until
 
 SCRIPT: Final = Path(__file__).with_name("boot.sh")
 PROGRAMS: Final = ("/lib/systemd/systemd", "unshare", "nsenter", "dbus-daemon", "loginctl")
@@ -28,7 +31,7 @@ SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 
 
 class Booted(Machine):
-    """What a test starts here runs inside; `binds` are folders of ours that it sees, read-only, where it wants them."""
+    """Programs started here run inside the booted machine. `binds`: our folders, and where it sees them, read-only."""
 
     def __init__(self, host: Host, *, binds: Mapping[Path, str] | None = None) -> None:
         super().__init__("booted", host.directory / "booted")
@@ -56,7 +59,7 @@ class Booted(Machine):
             yield
 
     def path(self, inside: str) -> Path:
-        """A file of the running machine, as we reach it from here. Its absolute links would lead into our own root."""
+        """The path from here to a file of the running machine. An absolute link there would lead into our own root."""
         return Path(f"/proc/{self._init}/root{inside}")
 
     def write(self, inside: str, text: str, *, mode: int = 0o644) -> None:
@@ -77,12 +80,12 @@ class Booted(Machine):
         return self.run(["sh", "-ec", script], timeout=timeout).stdout
 
     def boot(self, *, wait: bool = True) -> None:
-        """Start it; unless `wait` is False, return once everything that boots has settled.
+        """Boot. Unless `wait` is False, return only when systemd has finished all that starts at boot.
 
         Raises:
-            AssertionError: it ended, or did not come up within 30 s; the text is what it printed.
+            AssertionError: systemd ended, or did not run within 30 s; the text is what the console printed.
         """
-        # A namespace's fresh /sys hides the cgroup tree; the script mounts its own.
+        # `ip netns exec` mounts a new /sys, which hides the cgroup tree; the script mounts a cgroup tree itself.
         with (self.directory / "console").open("ab") as console:
             self._unshare = self.host.popen(
                 ["sh", SCRIPT, "on", self.directory, self._cgroup, *self._binds], stdout=console, stderr=console
@@ -96,11 +99,11 @@ class Booted(Machine):
             self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=60)
 
     def cut_power(self) -> None:
-        """Every process is gone at once, without a word; sockets of theirs are closed by the kernel."""
+        """Kill every process at once; the kernel closes their sockets."""
         self._end(signal.SIGKILL)
 
     def shut_down(self) -> None:
-        """`systemctl poweroff`: services are stopped in order."""
+        """`systemctl poweroff`: systemd stops the services in order."""
         self.run(["systemctl", "poweroff"], check=False)
         self._wait_off()
 
@@ -109,7 +112,7 @@ class Booted(Machine):
         if self._unshare is not None:
             self._end(signal.SIGKILL)
         subprocess.run(["unshare", "--mount", "sh", SCRIPT, "off", self._cgroup], check=True)
-        # The overlay's own folder belongs to nobody, not even to its owner.
+        # The overlay makes a folder of mode 000 there, which only root can remove.
         shutil.rmtree(self.directory / "work", ignore_errors=True)
 
     def _is_reachable(self) -> bool:
@@ -152,7 +155,7 @@ def _is_systemd(pid: int) -> bool:
 
 
 def missing() -> tuple[str, ...]:
-    """What this machine lacks for it, in words, beyond what the lab needs anyway."""
+    """What this machine lacks for booting, in words; the lab's own requirements are checked elsewhere."""
     absent = tuple(f"{program} is not installed" for program in PROGRAMS if not shutil.which(program))
     return absent or _mounts()
 

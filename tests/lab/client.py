@@ -1,4 +1,4 @@
-"""What people type: `ssh` and the stock `mosh` script, with a configuration that is the test's own."""
+"""The commands that people type, `ssh` and the stock `mosh` script, with a configuration that the test writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.lab.sshd import Key, make_key
 from tests.lab.terminal import Terminal
 
 READY: Final = "READY"
-FAR_END: Final = ("sh", "-c", f"echo {READY}; exec cat")  # the far terminal echoes what is typed
+FAR_END: Final = ("sh", "-c", f"echo {READY}; exec cat")  # the terminal over there echoes what is typed
 PORTS: Final = "60001:60010"
 
 
@@ -41,7 +41,7 @@ class Person:
         return ["ssh", "-F", str(self.config), *arguments]
 
     def ssh_terminal(self, *arguments: str) -> Terminal:
-        """An `ssh -tt` session to a far end that echoes; typed at once it is ready."""
+        """An `ssh -tt` session to a program that echoes; returned when that program is ready."""
         terminal = Terminal(self.machine, self.ssh("-tt", *arguments, "--", shlex.join(FAR_END)))
         return ready(terminal)
 
@@ -52,12 +52,12 @@ class Person:
     def mosh_terminal(
         self, target: str, *ssh: str, options: tuple[str, ...] = (), ports: str = PORTS, timeout: float = 30
     ) -> Terminal:
-        """A stock mosh session to a far end that echoes, once it is ready."""
+        """A stock mosh session to a program that echoes; returned when that program is ready."""
         return ready(Terminal(self.machine, self.mosh(target, *ssh, options=options, ports=ports)), timeout=timeout)
 
 
 def person(machine: Machine, name: str = "person") -> Person:
-    """Make somebody with a new key and an empty known_hosts."""
+    """Make a person with a new key and an empty known_hosts."""
     folder = machine.directory / name
     made = Person(machine, make_key(folder / "id_ed25519"), folder)
     made.known_hosts.touch()
@@ -75,9 +75,10 @@ def person(machine: Machine, name: str = "person") -> Person:
 
 
 def ready(terminal: Terminal, *, timeout: float = 30) -> Terminal:
-    """The terminal, once the far end has said so; closed if it does not."""
+    """Wait until the far end has printed READY, and return the terminal; close it if that fails."""
     try:
-        # Only the far end can print it: the word that was typed came before the screen was cleared, if at all.
+        # Only the far end can have printed this word: an echo of the typed command would come before the screen is
+        # cleared.
         terminal.wait_for(READY, timeout=timeout)
     except BaseException:
         terminal.close()

@@ -1,8 +1,9 @@
-/* Shifts the clocks of a program that is started with this in LD_PRELOAD.
+/* Shifts the clocks of a program that is started with this library in LD_PRELOAD.
 
-   The file that CLOCK_OFFSET names holds two longs of seconds, which may change at any time. The wall clock differs from
-   the true time by the first, as when somebody sets a machine's time. CLOCK_MONOTONIC has stood still for the second, as
-   in a machine's sleep (clock_getres(2)), in which CLOCK_BOOTTIME goes on. */
+   The environment variable CLOCK_OFFSET names a file with two longs, in seconds; both may change at any time. The first
+   is the difference of the wall clock from the true time, as after somebody has set the clock. The second is how long
+   CLOCK_MONOTONIC has stood still, as it does while a machine sleeps (clock_getres(2)). CLOCK_BOOTTIME is not shifted:
+   it goes on during sleep. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

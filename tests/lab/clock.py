@@ -1,4 +1,4 @@
-"""Clocks of a program's own, which a test may shift; the machine's are nobody's to touch."""
+"""Clocks that a test shifts for single programs; the clocks of the machine itself do not change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SHIFTS = struct.Struct("ll")  # seconds: the machine's own longs, as in SOURCE
 
 
 class Clocks:
-    """For programs that are started with `environment`: a wall clock that somebody sets, and a sleep to wake from."""
+    """Clocks of programs started with `environment`: a test can set the wall clock, or pretend a machine's sleep."""
 
     def __init__(self, folder: Path) -> None:
-        """Built in `folder`, which exists. Needs gcc."""
+        """Build the library in `folder`, which must exist. Needs gcc."""
         self._shim = folder / "clock.so"
         self._shifts = folder / "clock.offset"
         self._wall = self._asleep = 0
@@ -27,16 +27,16 @@ class Clocks:
         return {"LD_PRELOAD": str(self._shim), "CLOCK_OFFSET": str(self._shifts)}
 
     def set(self, offset: int) -> None:
-        """Have the wall clock differ from the true time by so many seconds, from now on."""
+        """From now on the wall clock differs from the true time by `offset` seconds."""
         self._wall = offset
         self._write()
 
     def slept(self, seconds: int) -> None:
-        """The machine was asleep for the last so many seconds. Who ran meanwhile sees a clock go back."""
+        """Pretend that the machine slept for the last `seconds`. A program that ran meanwhile sees it go back."""
         self._asleep += seconds
         self._write()
 
     def _write(self) -> None:
         self._shifts.touch()
-        with self._shifts.open("r+b") as file:  # in place, for it is mapped
+        with self._shifts.open("r+b") as file:  # in place, since the programs have mapped this file
             file.write(SHIFTS.pack(self._wall, self._asleep))

@@ -1,4 +1,4 @@
-"""The lab's fixtures. A machine that cannot run it skips with a reason; where `CI` is set that is a failure."""
+"""The lab's fixtures. Where the lab cannot run, its tests are skipped with the reason; with `CI` set they fail."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def _require(missing: tuple[str, ...]) -> None:
 
 @pytest.fixture
 def lab(able: None, tmp_path: Path) -> Iterator[Lab]:
-    """A new internet for one test."""
+    """A new made-up internet for one test."""
     with Lab(tmp_path) as built:
         yield built

@@ -1,4 +1,4 @@
-"""A STUN server that people run: coturn's, which answers Binding requests and nothing else."""
+"""coturn, a STUN server in common use, set up so that it answers Binding requests and nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.net import Host
 from tests.lab.product import bound_ports
+from tests.until import wait_until
 
 PROGRAM: Final = "turnserver"
 PORT: Final = 3478
@@ -22,10 +23,10 @@ def missing() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def stun_server(host: Host, address: str) -> Iterator[None]:
-    """It answers at `address`, one of the host's, while the block runs."""
+    """Run coturn on `host` in this block; it answers at `address`, which must be one of the host's."""
     folder = host.directory / "coturn"
     folder.mkdir()
-    # Without a file of its own it would read the system's, and write to the system's folders.
+    # Without these options coturn would read the system's configuration and write to the system's folders.
     files = ("-n", "--pidfile", folder / "pid", "--userdb", folder / "db", "--log-file", "stdout")
     with (folder / "log").open("wb") as log:
         process = host.popen([PROGRAM, *files, *ALONE, "-L", address], stdout=log, stderr=log)

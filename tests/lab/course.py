@@ -1,6 +1,7 @@
-"""An obstacle course for one daemon, and a gauge that tells whether it has kept anything from it.
+"""An obstacle course for one daemon, and counts that show whether the daemon leaks anything on it.
 
-The daemon's relay is known to a name server alone, its wall clock can be set, and it and the relay have small disks.
+Only a name server knows the relay's address, a test can set the daemon's wall clock, and the daemon and the relay
+have small disks.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Final
 
 from tests.lab import gauge
 from tests.lab.clock import Clocks
-from tests.lab.crowd import Way
+from tests.lab.crowd import Entrance
 from tests.lab.gauge import Gauge
-from tests.lab.machine import wait_until
 from tests.lab.names import NameServer, ask_only
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, Daemon, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
+from tests.until import wait_until
 from tunneld.cli.status import ask
 from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import TunneldError
@@ -44,31 +45,30 @@ FORWARDS: Final = (
     f'direction = "local"\nlisten = "127.0.0.1:{LOCAL}"\nto = "127.0.0.1:{TARGET}"',
     f'direction = "dynamic"\nlisten = "127.0.0.1:{SOCKS}"',
 )
-# Quick to notice and quick to come back, so that many faults fit into a test's time.
+# The daemon notices faults soon and recovers soon, so that many faults fit into a test's time.
 PACE: Final = (
     "[keepalive]\ninterval = 1\ncount = 2\n"
     "[backoff]\ninitial = 0.2\nmaximum = 2\nstable_after = 0.2\nreturn_after = 1\n"
     "[canary]\ninterval = 60\n"
 )
 
-STEADY: Final = 1.0  # seconds without a change, until a daemon is taken to be at rest
-REST_TIME: Final = 20.0  # seconds for what has ended to be gone: a close may take 3, a lookup under way 10
+STEADY: Final = 1.0  # seconds without a change after which a daemon counts as at rest
+REST_TIME: Final = 20.0  # seconds to wait for the end of what is being closed: a close may take 3, a running lookup 10
 
-
-# What a daemon may hold more than before, whatever it went through. A leak shows in the objects first: one forgotten
-# session is some hundred of them, one forgotten connection a few.
-MORE_OBJECTS: Final = 1200  # asyncio keeps up to a hundred cancelled timers; `re` compiles what it first meets
+# By how much a daemon's figures may grow in a trial. A leak shows in the objects first: a forgotten session is some
+# hundred objects, a forgotten connection a few.
+MORE_OBJECTS: Final = 1200  # asyncio keeps up to a hundred cancelled timers; `re` keeps compiled expressions
 MORE_HEAP: Final = 256 << 10
-MORE_RESIDENT: Final = 4 << 20  # holes between what lives: they stop to grow, while what is held does not grow at all
+MORE_RESIDENT: Final = 4 << 20  # bytes; gaps between live objects, whose growth stops by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the daemon and its relays hold at one moment; `served` are the processes below their sshd."""
+    """What the daemon and its relays hold at one moment; `served` counts the processes below the relays' sshd."""
 
     gauge: Gauge
     served: int
-    connections: int  # through forwards, as status has them
+    connections: int  # through forwards, as the status counts them
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,42 +84,48 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trial has left behind; `took` in seconds, `sessions` that came up meanwhile: None with several relays."""
+    """The counts before and after a trial, and how long it `took` in seconds.
+
+    `sessions`: how many came up during the trial; None with several relays.
+    """
 
     before: Held
     after: Held
     sessions: int | None
     took: float
 
-    def more(self, what: str) -> int:
-        """The difference of one of the gauge's figures."""
+    def growth(self, what: str) -> int:
+        """By how much one of the gauge's figures has grown."""
         return int(getattr(self.after.gauge, what) - getattr(self.before.gauge, what))
 
-    def kept(self) -> list[str]:
-        """In words, what is held now and was not before; empty when all is where it began."""
+    def leaks(self) -> list[str]:
+        """In words, what the daemon holds now and did not hold before; empty when nothing leaked."""
         then, now = self.before.counts, self.after.counts
         found = [f"{what}: {now[what]} instead of {then[what]}" for what in then if now[what] != then[what]]
         if now["tasks"] != then["tasks"]:
-            found.append(f"of tasks there are more: {_more(self.before.gauge.doing, self.after.gauge.doing)}")
+            found.append(f"of tasks there are more: {_increase(self.before.gauge.doing, self.after.gauge.doing)}")
         for what, most in (("objects", MORE_OBJECTS), ("heap", MORE_HEAP), ("resident", MORE_RESIDENT)):
-            if self.more(what) > most:
-                found.append(f"{what}: {self.more(what)} more, by kinds: {self.grown()}")
+            if self.growth(what) > most:
+                found.append(f"{what}: {self.growth(what)} more, by kinds: {self.grown_kinds()}")
         return found
 
-    def grown(self) -> dict[str, int]:
-        """The kinds of objects of which there are most more."""
-        return _more(self.before.gauge.kinds, self.after.gauge.kinds, unlisted=gauge.COMMON)
+    def grown_kinds(self) -> dict[str, int]:
+        """The kinds of objects whose number grew most, and by how much."""
+        return _increase(self.before.gauge.kinds, self.after.gauge.kinds, unlisted=gauge.COMMON)
 
 
-def _more(before: Mapping[str, int], after: Mapping[str, int], *, unlisted: int = 0) -> dict[str, int]:
-    """What there is more of, the most first, and how much; `unlisted` is how many there may have been of the others."""
+def _increase(before: Mapping[str, int], after: Mapping[str, int], *, unlisted: int = 0) -> dict[str, int]:
+    """Each kind whose count grew and by how much, largest first, at most 12.
+
+    A kind that `before` does not list counts as `unlisted` there.
+    """
     more = {kind: times - before.get(kind, unlisted) for kind, times in after.items()}
     return {kind: times for kind, times in sorted(more.items(), key=lambda each: -each[1])[:12] if times > 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Everything that a trial may break. `pi`, `relay`: where their disks are."""
+    """Everything that a trial may break."""
 
     place: Scene
     spare: Sshd | None  # a second relay
@@ -146,21 +152,27 @@ class Course:
         return self.place.relay.process.pid
 
     @property
-    def ways(self) -> tuple[Way, ...]:
-        """Into each kind of forward."""
+    def entrances(self) -> tuple[Entrance, ...]:
+        """The ports that lead into each kind of forward."""
         lab = self.lab
-        return Way(lab.relay, REMOTE), Way(lab.pi, LOCAL), Way(lab.relay, REMOTE), Way(lab.pi, SOCKS, socks_to=TARGET)
+        return (
+            Entrance(lab.relay, REMOTE),
+            Entrance(lab.pi, LOCAL),
+            Entrance(lab.relay, REMOTE),
+            Entrance(lab.pi, SOCKS, socks_to=TARGET),
+        )
 
     def status(self) -> TunnelStatus | None:
-        """What the daemon says, quicker than by its command; None when it does not answer."""
+        """The status from the daemon's socket, which is quicker than `tunneld status`; None without an answer."""
         with contextlib.suppress(TunneldError):
             return ask(self.lab.pi.directory / "run" / f"{self.daemon.name}.sock")
         return None
 
     def wait_for(self, holds: Callable[[TunnelStatus], object], *, what: str, timeout: float = 30) -> TunnelStatus:
-        """
+        """The first status for which `holds` is true.
+
         Raises:
-            AssertionError: not within `timeout` seconds, or the daemon ended; with the last status and the log.
+            AssertionError: none within `timeout` seconds, or the daemon ended; with the last status and the log.
         """
         seen: list[TunnelStatus | None] = [None]
 
@@ -177,7 +189,7 @@ class Course:
         return seen[0]
 
     def wait_up(self, *, sessions: int = 0, mosh: bool = False, timeout: float = 30) -> TunnelStatus:
-        """Return once it is up, in a session after the first `sessions`; with `mosh`, ready for that, too."""
+        """Return once the tunnel is up and has had more than `sessions` sessions; with `mosh`, mosh is ready too."""
         return self.wait_for(
             lambda status: status.sessions > sessions and is_up(status, mosh=mosh),
             what=f"the tunnel is up after {sessions} sessions",
@@ -185,18 +197,19 @@ class Course:
         )
 
     def held(self) -> Held:
-        """Count now."""
+        """Count what the daemon and the relays hold now."""
         last = gauge.read(self.report)
         self.daemon.send(signal.SIGUSR1)
         wait_until(lambda: gauge.read(self.report) != last, what="the daemon is counted")
         found = gauge.read(self.report)
         assert found is not None
         served = (descendants(each.process.pid) for each in self.relays if each.process is not None)
-        through = self.wait_for(lambda _: True, what="status").forwards  # last, since who asks is a task as well
+        # After the gauge: the daemon answers this question in one more task, which must not be counted.
+        through = self.wait_for(lambda _: True, what="status").forwards
         return Held(found, sum(map(len, served)), sum(each.connections for each in through))
 
     def at_rest(self) -> Held:
-        """A count once nothing has begun or ended for STEADY seconds."""
+        """Wait until the counts have not changed for STEADY seconds, and return them."""
         self.wait_up(mosh=True)
         found, since = self.held(), time.monotonic()
         deadline = since + REST_TIME
@@ -209,7 +222,7 @@ class Course:
         return found
 
     def after(self, trial: Callable[[Course], object]) -> Outcome:
-        """What a trial leaves behind, once the tunnel is up again and has had time to let go of everything.
+        """Run a trial, wait until the tunnel is up again and has had time to clean up, and compare the counts.
 
         Raises:
             AssertionError: the trial failed, the tunnel does not come up, or a traceback was logged.
@@ -223,7 +236,7 @@ class Course:
         return Outcome(before, after, more, took)
 
     def _back_to(self, before: Held) -> Held:
-        """A count as soon as it is as before, else after REST_TIME."""
+        """Return the counts as soon as they equal `before`, and after REST_TIME in any case."""
         deadline = time.monotonic() + REST_TIME
         while (found := self.held()).counts != before.counts and time.monotonic() < deadline:
             time.sleep(STEADY / 4)
@@ -232,7 +245,7 @@ class Course:
 
 
 def is_up(status: TunnelStatus, *, mosh: bool = False) -> bool:
-    """The whole of it: every forward listens, to each of the relays that are held at once."""
+    """Whether every forward listens; in mode "all", at every relay."""
     parts = status.relays if status.mode == Mode.ALL.value else (status,)
     return all(
         each.state is State.UP
@@ -246,7 +259,7 @@ def is_up(status: TunnelStatus, *, mosh: bool = False) -> bool:
 def course(folder: Path, *, mode: Mode | None = None) -> Iterator[Course]:
     """A tunnel with mosh and every kind of forward, up on entry and stopped cleanly at the end.
 
-    With a `mode` it has two relays; the forwards of one that is not alone are remote ones.
+    With a `mode` there are two relays, and all forwards are remote ones.
     """
     with Lab(folder) as lab, contextlib.ExitStack() as stack:
         for host in (lab.pi, lab.relay):
@@ -288,7 +301,7 @@ def _spare(place: Scene) -> Sshd:
 
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[None]:
-    """Mount one there, in memory."""
+    """Mount a small file system in memory at `folder` for this block."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", folder], check=True)
     try:
         yield

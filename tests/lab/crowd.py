@@ -1,4 +1,4 @@
-"""Many who come through forwards, of whom a third are cut off: the moment they come, or midway, from either side."""
+"""Many visitors come through forwards; a third are reset, at once or midway, by the visitor or by the target."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any, Final
 
 from tests.lab.net import Host
 
-AT_ONCE: Final = 40  # visitors at the same time
-MOST: Final = 48 * 1024  # bytes that one sends: more than one packet of SSH carries
-LEAVE_TIME: Final = 1.0  # seconds for the end of a visit to reach the target
-PATIENCE: Final = 30.0  # seconds for a visit, which takes milliseconds
-NO_GOODBYE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset (socket(7))
+VISITORS_AT_ONCE: Final = 40  # visitors at the same time
+LARGEST_VISIT: Final = 48 * 1024  # bytes that a visitor sends: more than one packet of SSH carries
+LEAVE_TIME: Final = 1.0  # seconds for the end of the last visits to reach the target
+VISIT_TIMEOUT: Final = 30.0  # seconds for a visit, which takes milliseconds
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset (socket(7))
 
-PASS, CUT = b"p", b"c"  # the first byte of what a visitor sends: to be echoed, or to be cut off
+PASS, CUT = b"p", b"c"  # the first byte that a visitor sends: the target shall echo, or reset
 
 
-class Deed(Enum):
-    """How a visit goes."""
+class VisitKind(Enum):
+    """How a visit ends."""
 
     ECHO = "everything comes back"
     LEAVE = "the visitor resets it at once"
@@ -34,15 +34,17 @@ class Deed(Enum):
     RESET_THERE = "the target resets it midway"
 
 
-# A third are reset.
-TURNS: Final = tuple(
-    turn for cut in (Deed.LEAVE, Deed.RESET_HERE, Deed.RESET_THERE) for turn in (Deed.ECHO, Deed.ECHO, cut)
+# A third of the visits are reset.
+VISIT_CYCLE: Final = tuple(
+    kind
+    for cut in (VisitKind.LEAVE, VisitKind.RESET_HERE, VisitKind.RESET_THERE)
+    for kind in (VisitKind.ECHO, VisitKind.ECHO, cut)
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Into a forward: the port on `host`'s loopback that leads to a target, or a SOCKS port and the target's own."""
+class Entrance:
+    """Where a forward is entered: `port` on `host`'s loopback. At a SOCKS port, `socks_to` is the target's port."""
 
     host: Host
     port: int
@@ -50,13 +52,13 @@ class Way:
 
 
 class Target(asyncio.Protocol):
-    """Echoes; where it is asked to cut the visitor off, it resets the connection in the middle of what comes."""
+    """Echoes; when a visitor asks for a reset, it resets the connection while data still comes."""
 
-    def __init__(self, guests: set[Any]) -> None:
-        self._guests = guests
+    def __init__(self, connected: set[Any]) -> None:
+        self._connected = connected
 
     def connection_made(self, transport: Any) -> None:
-        self._guests.add(transport)
+        self._connected.add(transport)
         self._transport = transport
         self._cuts: bool | None = None
 
@@ -71,7 +73,7 @@ class Target(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._guests.discard(self._transport)
+        self._connected.discard(self._transport)
 
     def pause_writing(self) -> None:
         self._transport.pause_reading()
@@ -81,77 +83,81 @@ class Target(asyncio.Protocol):
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """Have the peer see RST."""
-    with contextlib.suppress(OSError):  # it has been closed meanwhile
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_GOODBYE)
+    """Close so that the peer sees RST."""
+    with contextlib.suppress(OSError):  # the socket may be closed already
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     transport.abort()
 
 
 @contextlib.asynccontextmanager
 async def targets(places: Sequence[tuple[Host, int]]) -> AsyncIterator[None]:
-    """A target on each of these loopback ports. Who has not left at the end is cut off."""
+    """Run a target on each of these loopback ports; connections that are still open at the end are reset."""
     loop = asyncio.get_running_loop()
-    guests: set[Any] = set()
+    connected: set[Any] = set()
     async with contextlib.AsyncExitStack() as stack:
         for host, port in places:
             listener = host.listener(socket.SOCK_STREAM, port=port, address="127.0.0.1")
-            server = await loop.create_server(lambda: Target(guests), sock=listener)
+            server = await loop.create_server(lambda: Target(connected), sock=listener)
             stack.callback(server.close)
         yield
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_TIME):
-                while guests:  # noqa: ASYNC110 - the last of them are on their way through the tunnel
+                while connected:  # noqa: ASYNC110 - the last ends are still on their way through the tunnel
                     await asyncio.sleep(0.01)
-        for guest in tuple(guests):
-            reset(guest)
+        for transport in tuple(connected):
+            reset(transport)
 
 
-async def crowd(ways: Sequence[Way], *, visits: int, seed: int, turned_away: bool = False) -> Counter[Deed]:
-    """How many of each deed were done as they should; with `turned_away`, the others may be, at any point.
+async def crowd(
+    entrances: Sequence[Entrance], *, visits: int, seed: int, turned_away: bool = False
+) -> Counter[VisitKind]:
+    """Make `visits` visits, in turn by each of `entrances`, and count by kind those that went as they should.
+
+    With `turned_away`, visits may fail at any point without an error; they are not counted.
 
     Raises:
-        AssertionError: what was echoed is not what was sent.
-        TimeoutError: a visit came to no end.
+        AssertionError: an echo is not what was sent.
+        TimeoutError: a visit did not end within VISIT_TIMEOUT.
     """
-    forgiven = (AssertionError, OSError, EOFError) if turned_away else ()
-    done: Counter[Deed] = Counter()
+    tolerated = (AssertionError, OSError, EOFError) if turned_away else ()
+    done: Counter[VisitKind] = Counter()
     chance = random.Random(seed)
-    plan = itertools.islice(zip(itertools.cycle(ways), itertools.cycle(TURNS), strict=True), visits)
+    plan = itertools.islice(zip(itertools.cycle(entrances), itertools.cycle(VISIT_CYCLE), strict=True), visits)
 
     async def visitor() -> None:
-        for way, deed in plan:
-            async with asyncio.timeout(PATIENCE):
-                with contextlib.suppress(*forgiven):
-                    await _visit(way, deed, chance.randbytes(chance.randrange(1, MOST)))
-                    done[deed] += 1
+        for entrance, kind in plan:
+            async with asyncio.timeout(VISIT_TIMEOUT):
+                with contextlib.suppress(*tolerated):
+                    await _visit(entrance, kind, chance.randbytes(chance.randrange(1, LARGEST_VISIT)))
+                    done[kind] += 1
 
     async with asyncio.TaskGroup() as visitors:
-        for _ in range(min(AT_ONCE, visits)):
+        for _ in range(min(VISITORS_AT_ONCE, visits)):
             visitors.create_task(visitor())
     return done
 
 
-async def _visit(way: Way, deed: Deed, data: bytes) -> None:
-    with way.host.entered():
+async def _visit(entrance: Entrance, kind: VisitKind, data: bytes) -> None:
+    with entrance.host.entered():
         plain = socket.socket()
     plain.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", way.port))
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", entrance.port))
     reader, writer = await asyncio.open_connection(sock=plain)
     try:
-        if way.socks_to is not None:
-            await _ask_socks(reader, writer, way.socks_to)
-        if deed is not Deed.LEAVE:
-            await _speak(reader, writer, deed, data)
+        if entrance.socks_to is not None:
+            await _ask_socks(reader, writer, entrance.socks_to)
+        if kind is not VisitKind.LEAVE:
+            await _exchange(reader, writer, kind, data)
     finally:
         reset(writer.transport)
 
 
-async def _speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deed: Deed, data: bytes) -> None:
-    if deed is Deed.RESET_THERE:
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: VisitKind, data: bytes) -> None:
+    if kind is VisitKind.RESET_THERE:
         writer.write(CUT + data)
         with contextlib.suppress(ConnectionError):
             assert len(await reader.read(-1)) <= len(data), "more came back than was sent"
-    elif deed is Deed.RESET_HERE:
+    elif kind is VisitKind.RESET_HERE:
         writer.write(PASS + data)
         await reader.read(1)
     else:

@@ -1,7 +1,8 @@
-"""tunneld with a gauge: the same program, which counts what it holds whenever SIGUSR1 comes.
+"""tunneld with a gauge: the same program, which also counts what it holds each time SIGUSR1 comes.
 
-Run as `python gauge.py REPORT ARGUMENTS...`: the arguments are tunneld's, and the file REPORT gets each count. What is
-no longer used is given back first, by Python and by the allocator, so that what is counted is held.
+Run as `python gauge.py REPORT ARGUMENTS...`: the arguments are tunneld's, and each count replaces the file
+REPORT. Before each count Python collects its garbage and malloc returns free memory, so that only memory in use
+counts.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-COMMON = 20  # kinds of objects with fewer instances are not listed
+COMMON = 20  # a kind of object is listed from so many instances on
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What a process holds: `resident` and `heap` (malloc's) in bytes, `objects` as blocks of Python's allocator."""
+    """What a process holds. `resident` and `heap` (malloc's) are bytes, `objects` are blocks of Python's allocator."""
 
-    number: int  # of the count
+    number: int  # of this count, from 1
     tasks: int
     threads: int
     descriptors: int
     resident: int
     heap: int
     objects: int
-    clock: float  # the wall's, in seconds since 1970
+    clock: float  # the wall clock, in seconds since 1970
     kinds: dict[str, int]
-    doing: dict[str, int]  # what the tasks run
+    doing: dict[str, int]  # how many tasks run each coroutine
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ class Gauge:
 
 
 class MallInfo(ctypes.Structure):
-    """struct mallinfo2 (mallinfo(3)); bytes in use: `uordblks`, and `hblkhd` in mappings of their own."""
+    """struct mallinfo2 (mallinfo(3)). Bytes in use: `uordblks` in the heap, `hblkhd` in mappings of their own."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -71,7 +72,7 @@ def count(number: int) -> Gauge:
         number=number,
         tasks=len(asyncio.all_tasks()),
         threads=len(os.listdir("/proc/self/task")),
-        descriptors=len(os.listdir("/proc/self/fd")) - 1,  # one of them reads the folder
+        descriptors=len(os.listdir("/proc/self/fd")) - 1,  # one descriptor is open only to read this folder
         resident=int(resident[1]) * 1024,
         heap=info.uordblks + info.hblkhd,
         objects=sys.getallocatedblocks(),
@@ -86,12 +87,12 @@ def count(number: int) -> Gauge:
 def main(report: str, *arguments: str) -> int:
     numbers = iter(range(1, sys.maxsize))
 
-    def tell(*_: object) -> None:
+    def write_count(*_: object) -> None:
         written = f"{report}.new"
         Path(written).write_text(json.dumps(asdict(count(next(numbers)))))
         os.replace(written, report)
 
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR1, write_count)
     from tunneld.cli import main as tunneld
 
     return tunneld(list(arguments))

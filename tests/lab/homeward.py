@@ -1,7 +1,7 @@
-"""A laptop, and the host at home that its ssh knows as `pi-home`, in each of the ways in which people reach it.
+"""A laptop, and the ssh names by which it reaches the host at home: each stands for one way in which people do it.
 
 pi-home     through the relay as a jump host, whose port 2222 on loopback leads to pi's sshd
-pi-forward  the same port of a relay with GatewayPorts: no jump host is seen
+pi-forward  the same port of a relay with GatewayPorts, without a jump host
 pi-mapped   the home router's own port 22, mapped by hand
 pi-lan      pi's own address
 """
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.lab.client import FAR_END, Person, ready
-from tests.lab.machine import Machine, end, wait_until
+from tests.lab.machine import Machine, end
 from tests.lab.net import Lab
 from tests.lab.product import TUNNELD, agents, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 
 FORWARD: Final = 2222
 MAPPED: Final = "60.1.1.2"
@@ -37,9 +38,9 @@ Snapshot = Mapping[str, Any]  # tunneld.core.pair.pair's
 
 @dataclass(frozen=True, slots=True)
 class Homeward:
-    """The scene, with a plain `ssh -R` for the tunnel: what tunneld holds is no concern of a client.
+    """The scene, with a plain `ssh -R` as the tunnel: a client does not depend on the program that holds the tunnel.
 
-    `runtime` is a folder for the guest's sockets, whose paths must be short.
+    `runtime` is a folder for the guest's sockets. Its path is short, since a socket's path must be.
     """
 
     scene: Scene
@@ -51,17 +52,17 @@ class Homeward:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The guest's own run folder, for it should not matter who else tests here."""
+        """A run folder of the guest's own, so that other tests on this machine do not disturb."""
         return {"XDG_RUNTIME_DIR": str(self.runtime)}
 
     def command(self, way: str = "pi-home", *options: str, far_end: Sequence[str] = FAR_END) -> list[str]:
-        """`tunneld mosh`, to a far end that echoes."""
+        """The command line of `tunneld mosh`, to a far end that echoes."""
         return [*TUNNELD, "mosh", "-F", str(self.scene.guest.config), *options, way, "--", *far_end]
 
     def mosh(
         self, way: str = "pi-home", *options: str, timeout: float = 30, more: Mapping[str, str] | None = None
     ) -> Terminal:
-        """`tunneld mosh` at a prompt; `more` is of its environment."""
+        """`tunneld mosh`, once its far end is ready; `more` is added to its environment."""
         environment = {**self.environment, **(more or {})}
         terminal = Terminal(self.lab.laptop, self.command(way, *options), env=environment)
         return ready(terminal, timeout=timeout)
@@ -70,7 +71,7 @@ class Homeward:
         return self.scene.guest.ssh_terminal(way)
 
     def snapshot(self) -> Snapshot | None:
-        """What `tunneld mosh --paths --json` says of the guest's one session; None when it cannot be asked."""
+        """What `tunneld mosh --paths --json` says of the guest's session; None unless exactly one session answers."""
         asked = self.lab.laptop.run([*TUNNELD, "mosh", "--paths", "--json"], check=False, env=self.environment)
         here = agents(self.lab.laptop)
         sessions = [said for said in map(json.loads, asked.stdout.splitlines()) if said["pid"] in here]
@@ -96,7 +97,7 @@ class Homeward:
         return seen[0]
 
     def wait_direct(self, *, timeout: float = 20) -> Snapshot:
-        """A path between the two machines themselves is in use."""
+        """Wait until a path between the two machines themselves is in use, without a relay."""
         return self.wait_for(is_direct, what="a direct path is in use", timeout=timeout)
 
     def wait_relayed(self, *, timeout: float = 20) -> Snapshot:
@@ -120,7 +121,10 @@ def is_on_stream(seen: Snapshot) -> bool:
 
 @contextlib.contextmanager
 def homeward(lab: Lab) -> Iterator[Homeward]:
-    """Servers, the tunnel, and the guest's configuration; every way but that of the mapped port is open."""
+    """Start the servers and the tunnel, and write the guest's configuration.
+
+    Each way works at once, except `pi-mapped`: the test maps the port.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as runtime,
         scene(lab, visitors=True) as place,
@@ -136,7 +140,7 @@ def homeward(lab: Lab) -> Iterator[Homeward]:
 
 @contextlib.contextmanager
 def _tunnel(pi: Machine, keeper: Person) -> Iterator[None]:
-    """`ssh -R` from pi, with a session, so that sshd does not hold small packets back; it outlives its NAT's memory."""
+    """`ssh -R` from pi. Its session makes sshd send small packets at once; its keepalive keeps the NAT's flow alive."""
     forward = ("-o", "ExitOnForwardFailure=yes", "-R", f"0.0.0.0:{FORWARD}:127.0.0.1:22")
     process = pi.popen(keeper.ssh("-o", "ServerAliveInterval=2", *forward, "relay", "sleep 100000"))
     try:

@@ -1,4 +1,4 @@
-"""Datagrams that nobody should have sent: noise, emptiness, giants, and what looks like mosh."""
+"""Hostile datagrams: random bytes, empty ones, oversized ones, and ones that look like mosh's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOSH_HEAD = (b"\x00", b"\x80")  # the direction bit above a small sequence numbe
 
 
 def payloads(chance: random.Random) -> Iterator[bytes]:
-    """Endlessly, one of each kind in turn."""
+    """Yield payloads without end, one of each kind in turn."""
     kinds: Sequence[Callable[[], bytes]] = (
         lambda: chance.randbytes(chance.randrange(1, 200)),
         lambda: b"",
@@ -58,7 +58,7 @@ def assail(
         started = time.monotonic()
         for number in range(count):
             time.sleep(max(0.0, started + number / rate - time.monotonic()))
-            # A full queue in our own kernel is no datagram sent.
+            # While our own kernel's queue is full, no datagram is sent.
             with contextlib.suppress(BlockingIOError):
                 senders[number % sockets].sendto(next(noise), (address, chance.choice(ports)))
                 sent += 1

@@ -1,7 +1,7 @@
-"""tunneld as a package on a booted machine: the built wheel, in a place that every user can read.
+"""Installs tunneld on a booted machine: the built wheel, in a folder that every user can read.
 
-/opt/tunneld/bin/tunneld      the command; /opt/tunneld/source holds what the wheel holds
-/opt/tunneld/libraries        ours, read-only, so that nothing is downloaded
+/opt/tunneld/bin/tunneld      the command; /opt/tunneld/source holds the files of the wheel
+/opt/tunneld/libraries        the libraries of the tests' Python, read-only, so that nothing is downloaded
 /opt/python                   the Python that runs the tests
 """
 
@@ -35,13 +35,13 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 def binds() -> dict[Path, str]:
-    """What the machine has to see of ours."""
+    """Our folders that the machine needs, and where it sees them."""
     python = {} if sys.base_prefix == "/usr" else {Path(sys.base_prefix): "/opt/python"}
     return {Path(sysconfig.get_path("platlib")): f"{HOME}/libraries", **python}
 
 
 def install(machine: Booted, *, command: str = COMMAND) -> None:
-    """What `pip install tunneld-*.whl` would leave, with its command at `command`."""
+    """Install what `pip install tunneld-*.whl` would install, with its command at `command`."""
     folder = machine.path(SOURCE)
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(io.BytesIO(_wheel())) as wheel:

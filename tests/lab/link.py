@@ -1,8 +1,8 @@
-"""One emulated link, steered while it runs.
+"""An emulated link whose delay, loss and rate a test changes while it runs.
 
 lab.home_link.set(delay=0.04)             # each way, seconds: 80 ms round trip
 lab.home_link.set("up", loss=0.05)
-lab.home_link.cut() ... .mend()           # a black hole: sockets stay open and silent
+lab.home_link.cut() ... .mend()           # a black hole: sockets stay open, and nothing comes
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Link:
         direction: Direction = "both",
         **fields: float | bool,
     ) -> Counters:
-        """Change `wire.Way`'s fields (delay, jitter, loss, rate, room, cut, reorder); in force on return."""
+        """Change fields of `wire.Way` (delay, jitter, loss, rate, room, cut, reorder); they are in force on return."""
         return self._ask({way: fields for way in ("up", "down") if direction in (way, "both")})
 
     def cut(self, direction: Direction = "both") -> None:
@@ -56,7 +56,7 @@ class Link:
         self.set(direction, cut=False)
 
     def counters(self) -> Counters:
-        """Frames, bytes, lost, overflowed and passed since the start, each way, beside the settings."""
+        """For each way: frames, bytes, lost, overflowed and passed since the start, and the settings."""
         return self._ask({})
 
     def _ask(self, changes: dict[str, dict[str, float | bool]]) -> Counters:

@@ -1,6 +1,6 @@
 """A place where programs run: this machine, or one of the lab's hosts.
 
-Everything that was started here is ended by its own process id when the machine is closed.
+When the machine is closed, each program that was started here is ended by its process id.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from tests.until import wait_until as wait_until  # many files of the lab take it from here
-
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -24,16 +22,16 @@ class Machine:
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
-        self.directory = directory  # this machine's own files; exists
+        self.directory = directory  # for this machine's own files
         directory.mkdir(parents=True, exist_ok=True)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def command(self, argv: Sequence[str | Path]) -> list[str]:
-        """What to execute, from anywhere, so that `argv` runs here and dies with us."""
+        """The command line that runs `argv` on this machine, and kills it when the test process dies."""
         return ["setpriv", "--pdeathsig", "KILL", *map(str, argv)]
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Ours without what would leak a desktop or an agent into the lab, and with `extra`."""
+        """Our environment without what would bring the tester's desktop or ssh-agent into the lab, and `extra`."""
         leaks = ("SSH_AUTH_SOCK", "SSH_CONNECTION", "SSH_TTY", "TMUX", "DISPLAY", "LC_ALL", "LANGUAGE")
         kept = {name: value for name, value in os.environ.items() if name not in leaks}
         return kept | {"LANG": "C.UTF-8", "TERM": "xterm"} | dict(extra or {})
@@ -47,7 +45,7 @@ class Machine:
         stderr: int | IO[bytes] | None = subprocess.DEVNULL,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program; its process id is the program's own (each wrapper replaces itself)."""
+        """Start a program. The process id is that of the program itself, since each wrapper execs the next."""
         process = subprocess.Popen(
             self.command(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=self.environment(env)
         )
@@ -62,10 +60,10 @@ class Machine:
         timeout: float = 30,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end and capture what it says.
+        """Run a program to its end and capture its output.
 
         Raises:
-            AssertionError: it failed although `check` is set; the text carries its output.
+            AssertionError: with `check`, the program failed; the text has its output.
         """
         done = subprocess.run(
             self.command(argv),
@@ -86,7 +84,7 @@ class Machine:
         yield
 
     def listener(self, kind: socket.SocketKind, *, port: int = 0, address: str = "0.0.0.0") -> socket.socket:
-        """A socket of this machine, bound; a stream listens. Whoever else wants the port is told that it is busy."""
+        """A bound socket of this machine; a stream socket listens. Other programs find the port busy."""
         with self.entered():
             made = socket.socket(socket.AF_INET, kind)
         if kind is socket.SOCK_STREAM:
@@ -111,7 +109,7 @@ class Machine:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program to stop, insist after `GRACE` seconds, and reap it."""
+    """Send SIGTERM, after `GRACE` seconds SIGKILL, and wait for the program's end."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -121,6 +119,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            # A pipe whose reader is gone cannot be flushed, and need not be.
+            # A pipe whose reader has ended cannot be flushed; its data is not needed.
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()

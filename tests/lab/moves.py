@@ -1,6 +1,6 @@
-"""What happens to paths: NATs of every kind, UDP that is forbidden here or everywhere, and a laptop that moves.
+"""Changes of a running `Lab`: routers without NAT, forbidden UDP, new addresses, and a laptop that moves.
 
-Each is a change of a running `Lab` and needs no undoing but what its own counterpart does.
+A change needs no undoing at the end of a test. Where a test undoes it earlier, a function here does so.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ ADJACENT: Final = {"homegw": "60.1.1.1", "lapgw": "60.2.2.1"}  # the internet, a
 BEHIND: Final = {"homegw": ("192.168.1.0/24", "60.1.1.2"), "lapgw": ("192.168.2.0/24", "60.2.2.2")}
 HOME_LAN: Final = "192.168.1.3"  # the laptop's address when it is at home
 
-# The firewall of the patch of 2012: addresses are the hosts' own, and only what answers them comes in.
+# No NAT: hosts keep their own addresses, and only replies to them come in (the firewall of mosh's patch of 2012).
 REPLIES_ONLY: Final = nat_rules(None)
 
-# ICMPv6 passes: neighbours find each other by it.
+# ICMPv6 passes, since IPv6 needs it to find neighbours.
 IPV6_RULES: Final = REPLIES_ONLY.replace("table ip ", "table ip6 ").replace(
     "    drop\n", "    meta l4proto icmpv6 accept\n    drop\n"
 )
@@ -31,13 +31,13 @@ IPV6: Final = {
 BEHIND_IPV6: Final = {"pi": "2a00:1:1::1", "laptop": "2a00:1:2::1"}
 GATEWAYS_IPV6: Final = {"homegw": ("2a00:1:1::/64", "2a00:0:1::1"), "lapgw": ("2a00:1:2::/64", "2a00:0:2::1")}
 
-# Between the two homes, as seen with NAT and without; the relay is still there for both.
+# Packets between the two homes, with NAT or without; the relay can still be reached from both.
 _HOMES: Final = "{ 60.1.1.0/24, 60.2.2.0/24, 192.168.0.0/16 }"
 BETWEEN_HOMES: Final = f"ip saddr {_HOMES} ip daddr {_HOMES}"
 
 
 def route_without_nat(lab: Lab, *, firewall: bool) -> None:
-    """Both hosts have addresses that everybody can route to; with a firewall, only replies reach them."""
+    """Take NAT away: pi and the laptop can be reached at their own addresses; with a firewall, only by replies."""
     for gateway, (network, via) in BEHIND.items():
         lab.hosts["inet"].shell(f"ip route replace {network} via {via}")
         rules = REPLIES_ONLY if firewall else ""
@@ -45,7 +45,7 @@ def route_without_nat(lab: Lab, *, firewall: bool) -> None:
 
 
 def forbid_udp(lab: Lab, where: Literal["everywhere", "between homes"]) -> None:
-    """A silent black hole for UDP in the middle of the internet, flows of before included; nobody is told."""
+    """Drop UDP silently in the middle of the internet, in existing flows too."""
     which = BETWEEN_HOMES if where == "between homes" else ""
     rule = f"{which} meta l4proto udp counter drop"
     lab.hosts["inet"].shell(
@@ -54,12 +54,12 @@ def forbid_udp(lab: Lab, where: Literal["everywhere", "between homes"]) -> None:
 
 
 def allow_udp(lab: Lab) -> None:
-    """Mend what `forbid_udp` broke."""
+    """Undo `forbid_udp`."""
     lab.hosts["inet"].shell("nft delete table ip dark")
 
 
 def new_outside_address(lab: Lab, gateway: Gateway, address: str) -> None:
-    """The provider gives a router another address, and the router forgets its flows; who is behind it is not told."""
+    """Give a router another outside address; it forgets its flows, and the hosts behind it are not told."""
     lab.hosts[gateway].shell(
         "ip address flush dev wan\n"
         f"ip address add {address}/24 dev wan\n"
@@ -93,7 +93,7 @@ def give_ipv6(lab: Lab) -> None:
 
 
 def wire_laptop_to_home(lab: Lab) -> None:
-    """A second interface of the laptop ends in the home's LAN; it is down, and the laptop is where it was."""
+    """Give the laptop a second interface, in the home's LAN. It is down, so the laptop stays where it is."""
     gateway, laptop = lab.hosts["homegw"], lab.laptop
     gateway.shell(
         f"ip link add lan2 type veth peer name eth1 netns {laptop.namespace}\n"
@@ -109,7 +109,7 @@ def wire_laptop_to_home(lab: Lab) -> None:
 
 
 def go_home(lab: Lab) -> None:
-    """The laptop leaves its network for the home's LAN: another interface, address and router."""
+    """Move the laptop into the home's LAN: another interface, address and router. Needs `wire_laptop_to_home`."""
     lab.laptop.shell(
         "ip link set eth0 down\n"
         "ip link set eth1 up\n"
@@ -119,12 +119,12 @@ def go_home(lab: Lab) -> None:
 
 
 def go_away(lab: Lab) -> None:
-    """And back: its old interface, address and router."""
+    """Undo `go_home`: the laptop has its old interface, address and router again."""
     lab.laptop.shell("ip link set eth1 down\nip link set eth0 up\nip route replace default via 192.168.2.1")
 
 
 def new_inside_address(lab: Lab, address: str) -> None:
-    """The laptop's own network gives it another address; sockets that stand keep the old one, which nobody answers."""
+    """Give the laptop another address in its network; open sockets keep the old one, which gets no answers."""
     lab.laptop.shell(
         f"ip address flush dev eth0\nip address add {address}/24 dev eth0\nip route replace default via 192.168.2.1"
     )

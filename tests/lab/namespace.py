@@ -1,7 +1,7 @@
-"""Network namespaces by name: made, entered, deleted, and those of dead runs swept away.
+"""Network namespaces by name: enter them, delete them, and sweep away those of dead test runs.
 
-A name is `lab-PID-START-NUMBER-HOST`: the process that made it, that process's start time (so that a reused id
-is not taken for it), a count within the process, and the host.
+A name is `lab-PID-START-NUMBER-HOST`: the id of the process that made the namespace, that process's start
+time (since process ids are used again), a count within the process, and the host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def start_time(pid: int) -> str:
-    """When a process began, in clock ticks since boot (proc(5), field 22 of stat); empty when there is none."""
+    """When a process began, in clock ticks since boot (proc(5), field 22 of stat); empty without such a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
@@ -53,7 +53,7 @@ def _setns(descriptor: int) -> None:
 
 
 def delete(name: str) -> None:
-    """End what still runs in a namespace of ours (a mosh-server leaves its parents behind), then remove it."""
+    """Kill what still runs in a namespace (a mosh-server outlives its parents), then remove the namespace."""
     pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
     for pid in map(int, pids):
         if pid != os.getpid():
@@ -64,7 +64,7 @@ def delete(name: str) -> None:
 
 
 def sweep() -> list[str]:
-    """Delete what earlier runs left when they died, and return the names."""
+    """Delete the namespaces whose makers have died, and return their names."""
     found = {path.name for root in (RUN_NETNS, ETC_NETNS) if root.is_dir() for path in root.iterdir()}
     dead = sorted(name for name in found if (match := NAME.fullmatch(name)) and start_time(int(match[1])) != match[2])
     for name in dead:

@@ -3,8 +3,8 @@
     pi -- homegw(NAT) == wan1 == inet -- relay
       laptop -- lapgw(NAT) == wan2 == inet
 
-`==` is a link whose delay, loss and rate a test may change (`lab.link`). The addresses look public (a router that
-maps ports refuses reserved ones) and never leave the namespaces: there is no way out of them.
+`==` is a link whose delay, loss and rate a test may change (`lab.link`). The addresses look public, since a router that
+maps ports refuses reserved ones. No packet leaves the namespaces: they have no connection to the outside.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ NAMES: Final = {"pi": "192.168.1.2", "relay": "60.9.9.2", "laptop": "192.168.2.2
 
 CONE: Final = ""  # masquerade keeps the source port: a port-restricted cone
 SYMMETRIC: Final = "random,fully-random"  # a fresh port per flow
-RENUMBERING: Final = "to :10000-19999"  # another port than the source's, and the same toward everybody
+RENUMBERING: Final = "to :10000-19999"  # a port other than the source's, but the same for every destination
 
-# What a home router does: outgoing is masqueraded, new connections from outside are dropped, mapped ones pass.
+# A home router: outgoing packets are masqueraded; from outside only replies and mapped ports pass.
 NAT_RULES: Final = """
 table ip nat {{
   chain prerouting {{ type nat hook prerouting priority dstnat; }}
@@ -75,29 +75,29 @@ table ip filter {{
 }}
 """
 
-# Only what has ports can be given another one.
+# `masquerade to :PORTS` is allowed only for protocols that have ports.
 MASQUERADE: Final = 'oifname "wan" meta l4proto {{ tcp, udp }} masquerade {kind}; oifname "wan" masquerade;'
 
 _numbers = itertools.count()
 
 
 def nat_rules(kind: str | None) -> str:
-    """A router's; None: without NAT, addresses are the hosts' own and only what answers them comes in."""
+    """A router's nftables rules for a kind of NAT (CONE, ...). With None there is no NAT, and only replies come in."""
     return NAT_RULES.format(masquerade="" if kind is None else MASQUERADE.format(kind=kind))
 
 
 class Host(Machine):
-    """One namespace. `prelude` is shell that runs before every program, in that program's own mount namespace."""
+    """One namespace. `prelude` are shell lines that run before every program, in the program's own mount namespace."""
 
     def __init__(self, name: str, namespace_name: str, directory: Path) -> None:
         super().__init__(name, directory)
         self.namespace = namespace_name
-        # The tester's own start-up files must not decide how fast, or whether, a command over SSH works.
+        # The tester's own start-up files must not slow down or break commands over SSH.
         self.prelude = ["for f in ~/.bashrc ~/.profile; do [ ! -e $f ] || mount --bind /dev/null $f; done"]
 
     @property
     def address(self) -> str:
-        """The first address: a private one behind a NAT."""
+        """The host's first address; behind a NAT it is a private one."""
         return next(value for port, value in ADDRESSES.items() if port.startswith(f"{self.name}:"))
 
     def command(self, argv: Sequence[str | Path]) -> list[str]:
@@ -110,7 +110,7 @@ class Host(Machine):
             yield
 
     def hide_programs(self, pattern: str) -> None:
-        """Programs started from now on do not find /usr/bin/PATTERN, nor what the tester installed at home."""
+        """Programs started from now on find neither /usr/bin/PATTERN nor what the tester installed at home."""
         upper, work = self.directory / "hidden", self.directory / "work"
         upper.mkdir()
         work.mkdir()
@@ -131,7 +131,7 @@ class Host(Machine):
 
 @dataclass(slots=True)
 class Lab:
-    """A running internet; closing it ends every program and removes every namespace, after a failure too."""
+    """A running internet. At its end, also after a failure, every program is ended and every namespace removed."""
 
     directory: Path
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -165,18 +165,18 @@ class Lab:
         return self.hosts["laptop"]
 
     def set_nat(self, gateway: str, kind: str) -> None:
-        """Give `homegw` or `lapgw` another kind of NAT (`CONE`, for example); it forgets every flow."""
+        """Give `homegw` or `lapgw` another kind of NAT (`CONE`, for example); the router forgets every flow."""
         rules = nat_rules(kind)
         self.hosts[gateway].shell(f"nft flush ruleset\nnft -f - <<'END'\n{rules}END\nconntrack -F")
 
     def map_port(self, gateway: str, *, protocol: str, ports: str, to: str) -> None:
-        """Make a hand-made port forward: `ports` (`"60001-60010"`, `"22"`) on the WAN side go to `to` unchanged."""
+        """Map `ports` (`"60001-60010"`, `"22"`) of the router's outside to the same ports of the address `to`."""
         self.hosts[gateway].shell(f'nft add rule ip nat prerouting iifname "wan" {protocol} dport {ports} dnat to {to}')
 
     def black_hole(self, *ways: str) -> None:
-        """The relay's SSH connections of now carry nothing any more, `up` or `down` (both, if none is said).
+        """Drop all packets of the relay's present SSH connections, `up` or `down` (without arguments: both).
 
-        Nobody is told, and new connections pass: what a router does that has forgotten its flows.
+        Neither side is told, and new connections pass, as at a router that has forgotten its flows.
         """
         lines = self.relay.run(["ss", "-Htn", "state", "established", "sport = :22"]).stdout.splitlines()
         ports = ", ".join(line.split()[3].rpartition(":")[2] for line in lines)

@@ -1,4 +1,4 @@
-"""Datagrams as they pass an interface, and datagrams that say they come from somebody else."""
+"""Captures UDP datagrams at an interface, and sends datagrams with a forged source."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
 IPV6_HEADER = 40
 
 
-class Heard(NamedTuple):
+class CapturedDatagram(NamedTuple):
     source: tuple[str, int]
     target: tuple[str, int]
     payload: bytes
 
 
 @dataclass(slots=True)
-class Ear:
-    """What came in so far, oldest first."""
+class Capture:
+    """`datagrams`: those that came in so far, oldest first."""
 
-    heard: list[Heard] = field(default_factory=list)
+    datagrams: list[CapturedDatagram] = field(default_factory=list)
 
     def payloads(self, head: bytes) -> list[bytes]:
-        """Those that begin so."""
-        return [each.payload for each in self.heard if each.payload.startswith(head)]
+        """The payloads that start with `head`."""
+        return [each.payload for each in self.datagrams if each.payload.startswith(head)]
 
 
 @contextmanager
-def listening(machine: Machine, interface: str) -> Iterator[Ear]:
-    """UDP that comes in on an interface of the machine, to the end of the block; on loopback, each datagram once."""
-    ear, closing = Ear(), threading.Event()
+def listening(machine: Machine, interface: str) -> Iterator[Capture]:
+    """Capture UDP that comes in on an interface in this block; on loopback each datagram is captured once."""
+    capture, closing = Capture(), threading.Event()
     with machine.entered():
         tapped = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     with tapped:
@@ -49,26 +49,26 @@ def listening(machine: Machine, interface: str) -> Iterator[Ear]:
         tapped.bind((interface, ETH_P_ALL))
         tapped.settimeout(0.1)
 
-        def listen() -> None:
+        def record() -> None:
             while not closing.is_set():
                 try:
                     found = parsed(tapped.recv(FRAME))
                 except TimeoutError:
                     continue
                 if found is not None:
-                    ear.heard.append(found)
+                    capture.datagrams.append(found)
 
-        thread = threading.Thread(target=listen, name=f"ear at {machine.name}")
+        thread = threading.Thread(target=record, name=f"capture at {machine.name}")
         thread.start()
         try:
-            yield ear
+            yield capture
         finally:
             closing.set()
             thread.join()
 
 
-def parsed(frame: bytes) -> Heard | None:
-    """The whole UDP datagram in an Ethernet frame, if that is what it holds."""
+def parsed(frame: bytes) -> CapturedDatagram | None:
+    """The UDP datagram in an Ethernet frame; None when the frame holds something else."""
     packet = frame[ETHERNET:]
     if frame[12:14] == IPV4 and packet[9] == UDP:
         size = (packet[0] & 15) * 4
@@ -79,12 +79,12 @@ def parsed(frame: bytes) -> Heard | None:
     else:
         return None
     source, target, length = struct.unpack_from("!HHH", packet, size)
-    return Heard((hosts[0], source), (hosts[1], target), packet[size + 8 : size + length])
+    return CapturedDatagram((hosts[0], source), (hosts[1], target), packet[size + 8 : size + length])
 
 
 @contextmanager
 def forger(machine: Machine) -> Iterator[Forger]:
-    """Sends datagrams with any source, from a machine on whose way nobody looks at sources."""
+    """Open a raw socket on `machine` that sends datagrams with any source; no router on the way may check sources."""
     with machine.entered():
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with raw:
@@ -95,8 +95,8 @@ def forger(machine: Machine) -> Iterator[Forger]:
 class Forger:
     raw: socket.socket
 
-    def send(self, forged: Heard) -> None:
-        """IPv4, without a checksum for UDP (RFC 768 allows it); the kernel makes that of IP."""
+    def send(self, forged: CapturedDatagram) -> None:
+        """Send over IPv4 without a UDP checksum, which RFC 768 allows; the kernel fills in the checksum of IP."""
         (source, from_port), (target, to_port), payload = forged
         length = 8 + len(payload)
         addresses = ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(target).packed

@@ -1,4 +1,4 @@
-"""tunneld itself in the lab: started as its user would start it, asked as its user would ask it."""
+"""tunneld in the lab: tests start it and ask it by the same commands as its users."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.lab.client import Person
-from tests.lab.machine import Machine, wait_until
+from tests.lab.machine import Machine
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus, from_json
 
 TUNNELD: Final = (sys.executable, "-m", "tunneld")
 MOSH: Final = '[mosh]\nports = "60001-60010"\nbind = "0.0.0.0"\n'
 QUICK: Final = (
-    "[keepalive]\ninterval = 1\ncount = 2\n[backoff]\ninitial = 0.5\nmaximum = 2\n"  # for faults in a test's time
+    "[keepalive]\ninterval = 1\ncount = 2\n[backoff]\ninitial = 0.5\nmaximum = 2\n"  # notices faults within seconds
 )
 
 
@@ -47,7 +48,7 @@ class Daemon:
     text: str
     name: str = "pi-home"
     program: Sequence[str | Path] = TUNNELD
-    more: Mapping[str, str] = field(default_factory=dict)  # of the environment
+    more: Mapping[str, str] = field(default_factory=dict)  # added to its environment
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -60,7 +61,7 @@ class Daemon:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Its own home and run folder, so that the tester's tunnels are no concern of it."""
+        """A home and a run folder of its own, so that the tester's own tunnels do not disturb."""
         home = self.machine.directory / "home"
         run = self.machine.directory / "run"
         ours = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "RUNTIME_DIRECTORY": str(run)}
@@ -84,7 +85,7 @@ class Daemon:
         asked = self.machine.run(
             [*TUNNELD, "status", self.name, "--json"], check=False, timeout=15, env=self.environment
         )
-        return from_json(asked.stdout) if asked.stdout.strip() else None  # its exit code says whether it is up
+        return from_json(asked.stdout) if asked.stdout.strip() else None
 
     def wait_for(self, holds: Callable[[TunnelStatus], object], *, what: str, timeout: float = 30) -> TunnelStatus:
         """The first status for which `holds` is true.
@@ -119,10 +120,10 @@ class Daemon:
         os.kill(self.process.pid, number)
 
     def stop(self, *, timeout: float = 10) -> int:
-        """SIGTERM, and the exit code.
+        """Send SIGTERM, and return the exit code.
 
         Raises:
-            AssertionError: it still runs after `timeout` seconds; with the log.
+            AssertionError: tunneld still runs after `timeout` seconds; with the log.
         """
         self.send(signal.SIGTERM)
         try:
@@ -159,12 +160,12 @@ def size_of(pid: int) -> Size:
 
 
 def agents(machine: Machine) -> list[int]:
-    """The process ids of the Python programs that run on a host which has none but our agents."""
+    """The process ids of our agents on a host: of its Python programs, since no other ones run there."""
     return running(machine, "python")
 
 
 def running(machine: Machine, name: str) -> list[int]:
-    """The process ids of the programs on a host whose file's name begins so."""
+    """The process ids of the programs on a host whose file's name starts with `name`."""
     found = []
     for pid in processes(machine):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -180,7 +181,7 @@ def bound_ports(machine: Machine) -> set[int]:
 
 
 def processes(machine: Machine) -> Iterator[int]:
-    """The process ids of all that runs in a host's network."""
+    """The process ids of all programs in a host's network namespace."""
     with machine.entered():
         ours = os.readlink("/proc/thread-self/ns/net")
     for entry in Path("/proc").iterdir():

@@ -1,4 +1,4 @@
-"""What a machine needs to run the lab, asked once."""
+"""What a machine needs to run the lab; checked once in each test run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAMS = (*NETWORK, "sshd", "ssh", "ssh-keygen", "mosh", "mosh-server", "unsha
 
 @functools.cache
 def missing() -> tuple[str, ...]:
-    """What is not there, in words; empty where the lab can run."""
+    """What this machine lacks, in words; empty where the lab can run."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     absent = tuple(f"{program} is not installed" for program in PROGRAMS if not shutil.which(program, path=path))
     if os.geteuid():

@@ -17,7 +17,7 @@ JUMP_WAY: Final = ("-J", "relay", "-p", "2222", "-o", "HostName=127.0.0.1", "-o"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`keeper` holds the tunnel on pi, `guest` sits at the laptop; each trusts the servers that he should."""
+    """The person `keeper` holds the tunnel on pi, `guest` sits at the laptop; each trusts the servers he logs in to."""
 
     lab: Lab
     relay: Sshd
@@ -26,14 +26,14 @@ class Scene:
     guest: Person
 
     def mosh(self, *, timeout: float = 30) -> Terminal:
-        """Stock mosh through a relay with GatewayPorts: the README's line."""
+        """Stock mosh through a relay with GatewayPorts, by the command line of the README."""
         return self.guest.mosh_terminal("relay", "-p", "2222", timeout=timeout)
 
     def mosh_by_jump(self) -> Terminal:
-        """Stock mosh through a relay without GatewayPorts: the documented other line.
+        """Stock mosh through a relay without GatewayPorts, by the other documented command line.
 
-        The script's own ProxyCommand displaces ProxyJump (mosh#970) unless the address is resolved locally; ssh then
-        gets that address as its host, and HostName says which port of the relay is meant.
+        The script's own ProxyCommand replaces ProxyJump (mosh#970), unless the script resolves the address locally. It
+        then passes that address to ssh, where HostName replaces it by the relay's loopback.
         """
         return self.guest.mosh_terminal("relay", *JUMP_WAY, options=("--experimental-remote-ip=local",))
 
@@ -49,12 +49,12 @@ def scene(
     authorized: Callable[[str], str] = str,
     visitors: bool = False,
 ) -> Iterator[Scene]:
-    """Servers on the relay and on pi.
+    """Start an sshd on the relay and one on pi, and make the two people.
 
     Args:
         options: for the relay's sshd_config, on top of `GatewayPorts clientspecified`.
         authorized: makes the relay's authorized_keys line of the keeper's key.
-        visitors: the guest may log in on the relay too.
+        visitors: whether the guest may log in on the relay too.
     """
     keeper, guest = person(lab.pi, "keeper"), person(lab.laptop, "guest")
     allowed = (authorized(keeper.key.public), *([guest.key.public] if visitors else []))

@@ -1,4 +1,4 @@
-"""What is on a terminal's screen after the bytes that came: as much of one as ssh and mosh-client use."""
+"""A terminal's screen, computed from the bytes that came; it knows the control sequences of ssh and mosh-client."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ UNIT: Final = re.compile(
     rb"|(?P<byte>[^\x1b])",
     re.DOTALL,
 )
-LOOKS: Final = b"hlmrtpqc"  # modes, colours, margins, windows: no character moves
+LOOKS: Final = b"hlmrtpqc"  # modes, colours, margins, windows: these do not move or erase characters
 BLANK: Final = b" "
 
 
 class Screen:
-    """`cells` are its rows, one after the other; `put` counts the characters that were ever put there."""
+    """`cells` are the rows one after the other, a byte per cell; `put` counts all characters ever written."""
 
     def __init__(self) -> None:
         self.cells = bytearray(BLANK * (ROWS * COLUMNS))
         self.put = 0
         self._row = 0
-        self._column = 0  # COLUMNS after the last one was written: the next character goes to the next row
+        self._column = 0  # COLUMNS once a row is full: the next character goes to the next row
         self._rest = b""
 
     @property
@@ -34,10 +34,10 @@ class Screen:
         return self._row * COLUMNS + self._column
 
     def feed(self, output: bytes) -> None:
-        """What came next, cut anywhere.
+        """Show the next bytes; a control sequence may be cut between two calls.
 
         Raises:
-            AssertionError: it scrolls, or does what is not known here, so that nobody knows where things are.
+            AssertionError: the screen would scroll, or a control sequence is unknown; `cells` would be wrong.
         """
         self._rest += output
         done = 0

@@ -1,4 +1,4 @@
-"""A booted pi with tunneld installed, a relay to hold tunnels to, and people who type commands: root, and vera."""
+"""A booted pi with tunneld installed, a relay for its tunnels, and two users who type commands: root and vera."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Final
 
 from tests.lab import installed
 from tests.lab.booted import Booted
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import bound_ports
 from tests.lab.scene import Scene, scene
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus, from_json
 
 SYSTEM_PROFILES: Final = "/etc/tunneld/profiles"
 USER_PROFILES: Final = "/home/vera/.config/tunneld/profiles"
-LIVELY: Final = {"ClientAliveInterval": "1", "ClientAliveCountMax": "2"}  # a relay that notices a dead host soon
+CHECKING_RELAY: Final = {
+    "ClientAliveInterval": "1",
+    "ClientAliveCountMax": "2",
+}  # sshd_config of a relay that notices a dead host soon
 RELAY: Final = '[relay]\nhost = "relay"\nuser = "root"\n'
 
 
@@ -33,7 +36,7 @@ def profile(*ports: int, rest: str = "", relay: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What a test has at hand."""
+    """The booted pi, and what a test asks of it and of the relay."""
 
     scene: Scene
     machine: Booted
@@ -46,10 +49,10 @@ class Home:
         self.machine.write(f"{folder}/{name}.toml", text)
 
     def type(self, line: str, *, code: int = 0, user: str = "root", timeout: float = 60) -> str:
-        """What a command of tunneld prints, typed by this user after a login of his own.
+        """Run a command line as this user, after a new login, and return what it prints.
 
         Raises:
-            AssertionError: it did not end with `code`; with all that was printed.
+            AssertionError: the command did not end with `code`; with all that it printed.
         """
         done = self.try_typing(line, user=user, timeout=timeout)
         said = done.stdout + done.stderr
@@ -70,7 +73,7 @@ class Home:
         return self.type(f"tunneld disable {name}")
 
     def status(self, name: str = "pi-home", *, user: str = "root") -> TunnelStatus | None:
-        """What the daemon says; None when none answers."""
+        """The status of a tunnel; None when no daemon answers."""
         done = self.try_typing(f"tunneld status --json {name}", user=user)
         return from_json(done.stdout) if done.stdout.strip() else None
 
@@ -80,7 +83,7 @@ class Home:
         """The first status for which `holds` is true.
 
         Raises:
-            AssertionError: none within `timeout` seconds; with what the service has said.
+            AssertionError: none within `timeout` seconds; with the service's journal.
         """
         seen: list[TunnelStatus | None] = []
 
@@ -101,22 +104,22 @@ class Home:
         )
 
     def property(self, *names: str, unit: str = "tunneld@pi-home") -> str:
-        """What systemd says of the unit, a line each."""
+        """The unit's properties as systemd shows them, a line each."""
         return self.machine.shell(f"systemctl show -P {','.join(names)} {unit}").strip()
 
     def shown(self, unit: str = "tunneld@pi-home") -> str:
-        """What a person sees who types `systemctl status`."""
+        """What `systemctl status` prints."""
         return self.machine.run(["systemctl", "status", "--no-pager", unit], check=False).stdout
 
     def journal(self, name: str = "pi-home") -> str:
         return self.machine.run(["journalctl", "--no-pager", "-b", "-o", "cat", "-u", f"tunneld@{name}"]).stdout[-6000:]
 
     def holds(self, port: int) -> bool:
-        """Whether the relay listens for this tunnel."""
+        """Whether the relay listens on this port."""
         return port in bound_ports(self.lab.relay)
 
     def connect(self, port: int = 2222) -> socket.socket:
-        """A connection from the relay through the tunnel; pi's sshd has greeted."""
+        """A connection from the relay through the tunnel, after the greeting of pi's sshd."""
         with self.lab.relay.entered():
             made = socket.socket()
         made.settimeout(5)
@@ -129,7 +132,7 @@ class Home:
         return made
 
     def passes(self, port: int = 2222) -> bool:
-        """Whether somebody on the relay reaches pi through the tunnel."""
+        """Whether a connection from the relay through the tunnel reaches pi's sshd."""
         with contextlib.suppress(OSError, AssertionError), self.connect(port):
             return True
         return False
@@ -148,7 +151,7 @@ def home(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterator[
     ):
         installed.install(machine)
         machine.shell(
-            f"rm -rf /root/.ssh /root/.config /etc/tunneld\n"  # the tester's own
+            f"rm -rf /root/.ssh /root/.config /etc/tunneld\n"  # the tester's own files
             f"useradd --create-home --shell /bin/bash vera\nmkdir -p {SYSTEM_PROFILES}\n"
             f"runuser -u vera -- mkdir -p {USER_PROFILES}\n"
             f"ln -s {installed.COMMAND} /usr/local/bin/tunneld"

@@ -1,4 +1,4 @@
-"""A terminal at which a program of the test's own shows what it likes for the keys that come."""
+"""A terminal with a small program, written by the test, which decides what each key shows."""
 
 from __future__ import annotations
 

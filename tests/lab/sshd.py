@@ -1,4 +1,4 @@
-"""A real OpenSSH server on any machine of the lab, or on loopback, with what the test says in its configuration."""
+"""A real OpenSSH server on a machine of the lab or on loopback; the test adds to its configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab.machine import Machine, end, wait_until
+from tests.lab.machine import Machine, end
+from tests.until import wait_until
 
 SEPARATION = Path("/run/sshd")  # privilege separation: sshd as root will not start without it
 SYSTEM = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
@@ -43,7 +44,7 @@ class Sshd:
     options: Mapping[str, str] = field(default_factory=dict)
     address: str = "0.0.0.0"
     port: int = 22
-    name: str = "sshd"  # its folder under the machine's own
+    name: str = "sshd"  # its folder in the machine's folder
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -72,7 +73,7 @@ class Sshd:
         """Start the server and return once it listens.
 
         Raises:
-            AssertionError: it ended instead; the text is its log.
+            AssertionError: the server ended instead; the text is its log.
         """
         self._write()
         with contextlib.suppress(PermissionError):
@@ -91,7 +92,7 @@ class Sshd:
             raise AssertionError(f"sshd on {self.machine.name} ended: {self.log}")
 
     def stop(self, *, connections: bool = False) -> None:
-        """Stop listening. With `connections`, the sessions that it serves die too, as in a reboot."""
+        """End the server. With `connections`, its sessions are killed too, as in a reboot."""
         assert self.process is not None
         children = descendants(self.process.pid) if connections else []
         end(self.process)
@@ -100,7 +101,7 @@ class Sshd:
                 os.kill(child, signal.SIGKILL)
 
     def restart(self) -> None:
-        """What a reboot of the relay looks like: every session dies, then a new server listens."""
+        """Do what a reboot of the relay does: kill every session, then start a new server."""
         self.stop(connections=True)
         self.start()
 
@@ -122,7 +123,7 @@ class Sshd:
             "HostKey": str(self.host_key.path),
             "PidFile": str(self.directory / "pid"),
             "AuthorizedKeysFile": str(self.directory / "authorized_keys"),
-            "StrictModes": "no",  # the folder belongs to whoever runs the tests
+            "StrictModes": "no",  # the folder belongs to the user who runs the tests
             "UsePAM": "no",
             "PermitRootLogin": "yes",
             "PasswordAuthentication": "no",
@@ -130,16 +131,17 @@ class Sshd:
             "UseDNS": "no",
             "PrintMotd": "no",
             "LogLevel": "VERBOSE",
-            # Every relay of every lab is this machine with this user, and each would end the others' sessions.
+            # All relays of all labs run on this machine as this user. With one state folder, tunnels of other labs
+            # would end each other's sessions.
             "SetEnv": f"XDG_STATE_HOME={self.directory}/state",
         }
-        # The first value counts in sshd_config(5); a dict has one for each keyword, the test's own.
+        # sshd_config(5) takes the first value of a keyword, so each keyword stands once: the test's value, if any.
         lines = [f"{keyword} {value}\n" for keyword, value in (settings | dict(self.options)).items()]
         (self.directory / "config").write_text("".join(lines))
 
 
 def descendants(pid: int) -> list[int]:
-    """The process ids below `pid`, read from /proc: its children, theirs, and so on."""
+    """The process ids of all descendants of `pid`, from /proc: each child is followed by its own descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,6 @@
-"""A person at a terminal: a program under a real pty, typed at and read, each echo timed.
+"""A person at a terminal: a program under a real pty. A test types and reads, and each echo is timed.
 
-Reading goes on in a thread of its own, so that the time of arrival is the terminal's and no program waits for us.
+A thread reads all the time, so that arrival times are exact and the program never waits for the test.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Terminal:
 
     def __init__(self, machine: Machine, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         self._output = bytearray()
-        self._arrivals: list[tuple[int, float]] = []  # length of the output after a chunk, and when that came
+        self._arrivals: list[tuple[int, float]] = []  # the output's length after each chunk, and when the chunk came
         self._news = threading.Condition()
         self._ended = False
         self._typed = 0
         self._master, slave = pty.openpty()
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        # mosh's local echo would hide what is measured.
+        # With prediction mosh would show keys before their echo comes, and the measurement would be wrong.
         settings = {"MOSH_PREDICTION_DISPLAY": "never"} | dict(env or {})
         try:
             self.process: subprocess.Popen[bytes] = machine.popen(
@@ -61,11 +61,11 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """Everything that was shown so far, without control sequences."""
+        """All output so far, without control sequences."""
         return self.text_since(0)
 
     def mark(self) -> int:
-        """A place in the output; `text_since` and `wait_for` look beyond it."""
+        """The present end of the output; `text_since` and `wait_for` look at what comes after a mark."""
         with self._news:
             return len(self._output)
 
@@ -74,7 +74,7 @@ class Terminal:
             return _plain(self._output[mark:])
 
     def arrived(self, mark: int) -> list[tuple[bytes, float]]:
-        """Each chunk of the output after the mark as it came, and when (monotonic, s)."""
+        """Each chunk of output after the mark, and when it came (monotonic, s)."""
         with self._news:
             later = self._arrivals[bisect_right(self._arrivals, mark, key=itemgetter(0)) :]
             starts = [mark, *(length for length, _ in later)]
@@ -84,7 +84,7 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def wait_for(self, text: str, *, timeout: float = 20, since: int = 0) -> float:
-        """Return the time (monotonic, s) at which `text` had been shown after the mark `since`.
+        """Wait until `text` has been shown after the mark `since`, and return when that was (monotonic, s).
 
         Raises:
             AssertionError: not within `timeout` seconds, or the program ended; the text is what was shown.
@@ -103,7 +103,7 @@ class Terminal:
         """Type one character and return the milliseconds until it came back.
 
         Raises:
-            AssertionError: it did not within `timeout` seconds.
+            AssertionError: no echo came within `timeout` seconds.
         """
         character = ALPHABET[self._typed % len(ALPHABET)]
         self._typed += 1
@@ -113,7 +113,10 @@ class Terminal:
         return (self.wait_for(character, timeout=timeout, since=mark) - pressed) * 1000
 
     def echoes(self, count: int, *, pace: float = 0.0, timeout: float = 10) -> list[float]:
-        """Type `count` characters, each when the one before is back and not before `pace` seconds; the echoes in ms."""
+        """Type `count` characters and return the time of each echo in ms.
+
+        Each is typed when the echo of the one before has come, but not sooner than `pace` seconds after it.
+        """
         measured = []
         for _ in range(count):
             due = time.monotonic() + pace
@@ -135,7 +138,7 @@ class Terminal:
         self.close()
 
     def _arrival_of(self, text: str, since: int) -> float:
-        """When the chunk came that completed `text`; usually the last, so the search runs backwards."""
+        """When the chunk came that completed `text`; it is usually the last chunk, so the search runs backwards."""
         found = self._arrivals[-1][1]
         for length, arrived in reversed(self._arrivals):
             if length <= since or text not in _plain(self._output[since:length]):

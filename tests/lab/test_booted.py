@@ -1,4 +1,4 @@
-"""The booted machine proves itself, before anything of ours is installed on it."""
+"""The booted machine works as tests expect, without tunneld on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def machine(able_to_boot: None, lab: Lab) -> Iterator[Booted]:
 
 
 def test_what_is_enabled_runs_after_a_power_cut(machine: Booted) -> None:
-    """The same disk, another boot: what was written is there, what ran is not, what is enabled starts."""
+    """After a new boot from the same disk, files are there, /run is empty, and enabled units start."""
     first = machine.shell(BOOTS)
     machine.write("/etc/systemd/system/probe.service", UNIT)
     machine.shell("systemctl enable probe; touch /run/gone /root/kept")
@@ -37,20 +37,20 @@ def test_what_is_enabled_runs_after_a_power_cut(machine: Booted) -> None:
     assert (first, machine.shell(BOOTS)) == ("1\n", "2\n")
 
 
-def test_it_is_on_the_network_of_its_host(lab: Lab, machine: Booted) -> None:
-    """It has pi's address, knows the relay by name, and nothing else."""
+def test_a_booted_machine_is_on_the_network_of_its_host(lab: Lab, machine: Booted) -> None:
+    """It has pi's address and knows the relay by name."""
     assert "192.168.1.2" in machine.shell("ip -4 -o address show eth0")
     assert "60.9.9.2" in machine.shell("getent hosts relay")
 
 
-def test_it_is_healthy(machine: Booted) -> None:
-    """No unit fails by itself, so that one that does is ours."""
+def test_a_booted_machine_is_healthy(machine: Booted) -> None:
+    """No unit fails without tunneld, so a unit that fails in another test is ours."""
     assert machine.run(["systemctl", "is-system-running"]).stdout.strip() == "running"
     assert machine.shell("systemctl --failed --no-legend") == ""
 
 
-def test_nothing_of_it_is_left(able_to_boot: None, lab: Lab) -> None:
-    """No process, no mount, no cgroup, and this machine's /dev and /etc are as they were."""
+def test_a_booted_machine_leaves_nothing_behind(able_to_boot: None, lab: Lab) -> None:
+    """No process, mount or cgroup is left, and this machine's /dev and /etc have not changed."""
     before = footprint(lab)
     with Booted(lab.pi) as machine:
         machine.shell("hostname elsewhere; touch /etc/written /dev/made; useradd --create-home vera")
@@ -59,7 +59,7 @@ def test_nothing_of_it_is_left(able_to_boot: None, lab: Lab) -> None:
 
 
 def footprint(lab: Lab) -> dict[str, object]:
-    """What a machine on pi's network could leave here; other runs of the lab have other names."""
+    """All that a machine on pi's network could leave here. Other runs of the lab use other names."""
     groups = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "mount -t cgroup2 none /mnt; find /mnt -name '*-booted'"],
         capture_output=True,

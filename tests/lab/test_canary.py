@@ -1,4 +1,4 @@
-"""Up means that data passes: what status says about each forward, with real servers on every machine."""
+"""The canary: status says of each forward whether data passes, with real servers on every machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 
-DELAY = 0.02  # seconds each way on the host's link: a visit takes two round trips
+DELAY = 0.02  # seconds each way on the host's link; a canary's visit takes two round trips
 
-# On the relay, whatever comes for the forward's port is turned away, as by a firewall that somebody has just set up.
-WALL = (
+# The relay refuses all connections to the forward's port, as after somebody has set up a firewall.
+REFUSE_FORWARD = (
     "nft add table inet wall; nft add chain inet wall in '{ type filter hook input priority 0; }';"
     " nft add rule inet wall in tcp dport 2222 reject with tcp reset"
 )
@@ -33,7 +33,7 @@ def verdict(wanted: str) -> Callable[[TunnelStatus], bool]:
 
 @pytest.mark.parametrize("options", [{}, {"AllowTcpForwarding": "remote"}], ids=["by channel", "by program"])
 def test_a_canary_goes_all_the_way_and_is_not_counted(lab: Lab, options: dict[str, str]) -> None:
-    """Two round trips to the host's sshd and back, told in milliseconds; a person's connection is the first."""
+    """Its two round trips are told in milliseconds; only a person's connection is counted as the first."""
     lab.home_link.set(delay=DELAY)
     with scene(lab, options=options) as place, Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
         status = daemon.wait_for(verdict("passes"), what="the canary is back")
@@ -50,7 +50,7 @@ def test_a_canary_goes_all_the_way_and_is_not_counted(lab: Lab, options: dict[st
 
 
 def test_a_dead_target_is_told_from_a_dead_tunnel(lab: Lab) -> None:
-    """The host's sshd does not run: the tunnel is up, stays up, and status says whose fault it is."""
+    """The host's sshd does not run: the tunnel is up, and status says that the target refuses connections."""
     with scene(lab) as place:
         place.home.stop()
         with Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
@@ -60,8 +60,8 @@ def test_a_dead_target_is_told_from_a_dead_tunnel(lab: Lab) -> None:
             assert status.forwards[0].canary.text == "Connection refused"
 
 
-def test_a_relay_that_allows_only_listening_is_no_trouble(lab: Lab) -> None:
-    """Neither a connection on its side nor a command: the tunnel works as ever, and status says what would help."""
+def test_a_relay_that_allows_only_listening_keeps_the_tunnel(lab: Lab) -> None:
+    """The relay allows neither a channel nor a command: the tunnel works, and status names the setting to change."""
     with (
         scene(lab, authorized=lambda key: f'permitopen="192.0.2.1:1",command="exit 1" {key}') as place,
         Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon,
@@ -74,11 +74,11 @@ def test_a_relay_that_allows_only_listening_is_no_trouble(lab: Lab) -> None:
 
 
 def test_a_session_that_passes_nothing_is_made_anew(lab: Lab) -> None:
-    """It answers, its port listens, and nobody gets through; seen twice, since once could be an accident."""
+    """The session answers and its port listens, but no data passes; two failed visits end it, one could be chance."""
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
         daemon.wait_for(verdict("passes"), what="the canary is back")
         daemon.stop()
-        lab.relay.shell(WALL)
+        lab.relay.shell(REFUSE_FORWARD)
         daemon.start()
         status = daemon.wait_for(verdict("broken"), what="the canary is back")
         assert status.state is State.UP

@@ -1,4 +1,4 @@
-"""What the relay may refuse, what a person may have got wrong, and stopping in the middle of any of it."""
+"""Refusals by the relay, mistakes in the set-up, and stopping a daemon in every state."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import MOSH, QUICK, Daemon, agents, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import make_key
+from tests.until import wait_until
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.lab
 
 WEB = 'listen = "0.0.0.0:8080"\nto = "127.0.0.1:22"'
 SSH = 'listen = "0.0.0.0:2222"\nto = "127.0.0.1:22"'
-HUMAN = 55  # seconds; what only a human can mend is tried once a minute, less what passed since
+HUMAN_RETRY = 55  # seconds; faults that only a person can mend are tried again after a minute, of which some has passed
 
 
 def test_a_busy_port_is_waited_for(lab: Lab) -> None:
-    """A required forward whose port another holds: not up, said why, and up as soon as the port is free."""
+    """Another program holds a required forward's port: status says so, and the tunnel is up once the port is free."""
     with (
         scene(lab) as place,
         lab.relay.listener(socket.SOCK_STREAM, port=2222) as holder,
@@ -41,7 +41,7 @@ def test_a_busy_port_is_waited_for(lab: Lab) -> None:
 
 
 def test_a_half_refused_profile_leaves_nothing_listening(lab: Lab) -> None:
-    """One of two required forwards is forbidden: the attempt ends, and the other port is free again."""
+    """The relay forbids one of two required forwards: the attempt ends, and the other forward's port is free again."""
     with (
         scene(lab, options={"PermitListen": "0.0.0.0:2222"}) as place,
         Daemon(lab.pi, profile_text(place.keeper, forwards=(SSH, WEB), rest=QUICK)) as daemon,
@@ -55,7 +55,7 @@ def test_a_half_refused_profile_leaves_nothing_listening(lab: Lab) -> None:
 
 
 def test_a_refused_forward_that_is_not_required_costs_only_itself(lab: Lab) -> None:
-    """The tunnel is up, the other forward works, and status tells which one does not and why."""
+    """The tunnel is up and the other forward works; status says which forward was refused, and why."""
     forwards = (SSH, f"{WEB}\nrequired = false")
     with (
         scene(lab, options={"PermitListen": "0.0.0.0:2222"}) as place,
@@ -69,29 +69,29 @@ def test_a_refused_forward_that_is_not_required_costs_only_itself(lab: Lab) -> N
             terminal.echoes(3)
 
 
-def test_a_wrong_host_key_is_never_spoken_to(lab: Lab) -> None:
-    """Another server under the relay's name: no login, no listening, the next try a minute away."""
+def test_a_relay_with_a_wrong_host_key_gets_no_login(lab: Lab) -> None:
+    """Another server has the relay's name: tunneld does not log in, and the next try is a minute away."""
     with scene(lab) as place:
         other = make_key(lab.directory / "other").public.split()
         place.keeper.known_hosts.write_text(f"relay {other[0]} {other[1]}\n")
         with Daemon(lab.pi, profile_text(place.keeper)) as daemon:
             status = daemon.wait_for(_failed(Failure.HOST_KEY), what="the host key is refused")
             assert status.next_try_in is not None
-            assert status.next_try_in > HUMAN
+            assert status.next_try_in > HUMAN_RETRY
             assert "Accepted" not in place.relay.log
 
 
 def test_a_key_that_the_relay_does_not_know_waits_a_minute(lab: Lab) -> None:
-    """Hammering a relay that refuses us would get us banned; status says whose login was refused."""
+    """The next try is a minute away, since a relay may ban hosts that try often; status says that the login failed."""
     with scene(lab, authorized=lambda line: f"# {line}") as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         status = daemon.wait_for(_failed(Failure.AUTHENTICATION), what="the login is refused")
         assert status.state is State.BACKOFF
         assert status.next_try_in is not None
-        assert status.next_try_in > HUMAN
+        assert status.next_try_in > HUMAN_RETRY
 
 
 def test_a_relay_that_is_down_is_tried_again(lab: Lab) -> None:
-    """Nobody listens on port 22, later somebody does; the tunnel comes up without help."""
+    """No sshd listens at the relay, and later one does; the tunnel comes up by itself."""
     with scene(lab) as place:
         place.relay.stop()
         with Daemon(lab.pi, profile_text(place.keeper, rest=MOSH + QUICK)) as daemon:
@@ -101,7 +101,7 @@ def test_a_relay_that_is_down_is_tried_again(lab: Lab) -> None:
 
 
 def _nothing(lab: Lab, place: Scene) -> None:
-    """The tunnel comes up."""
+    """No fault: the tunnel comes up."""
 
 
 def _black_hole(lab: Lab, place: Scene) -> None:
@@ -152,7 +152,7 @@ def test_sigterm_stops_cleanly_in_every_state(
 
 
 def test_sigterm_stops_while_people_type(lab: Lab) -> None:
-    """Open flows and channels do not hold the daemon."""
+    """Open flows and channels do not keep the daemon from stopping."""
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         daemon.wait_up()
         with place.mosh() as mosh, place.ssh() as ssh:
@@ -164,7 +164,7 @@ def test_sigterm_stops_while_people_type(lab: Lab) -> None:
 
 
 def test_sigterm_at_a_relay_that_fell_silent_does_not_wait_for_it(lab: Lab) -> None:
-    """A clean goodbye needs an answer that a black hole never gives; a stop is bounded all the same."""
+    """A clean end needs an answer from the relay, which never comes; the daemon stops within 10 s nevertheless."""
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         daemon.wait_up()
         lab.home_link.cut()
@@ -172,7 +172,7 @@ def test_sigterm_at_a_relay_that_fell_silent_does_not_wait_for_it(lab: Lab) -> N
 
 
 def test_a_killed_daemon_leaves_no_agent_behind(lab: Lab) -> None:
-    """SIGKILL gives it no chance; the end of its SSH sessions ends the agents and frees the ports."""
+    """A daemon killed by SIGKILL cannot clean up; the end of its SSH sessions ends the agents and frees the ports."""
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         daemon.wait_up()
         assert agents(lab.relay)
@@ -183,7 +183,7 @@ def test_a_killed_daemon_leaves_no_agent_behind(lab: Lab) -> None:
 
 
 def test_sighup_restarts_only_what_changed(lab: Lab) -> None:
-    """A forward is added while a person types: the session, and mosh in it, go on."""
+    """A forward is added while a person types: the session goes on, and so does mosh in it."""
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         daemon.wait_up()
         with place.mosh() as terminal:

@@ -1,4 +1,4 @@
-"""A host behind NAT holds a tunnel to a plain OpenSSH relay, and stock mosh crosses it: the main job, whole."""
+"""The main job as a whole: a host behind NAT holds a tunnel to a plain OpenSSH relay, and stock mosh crosses it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab.hostile import assail
-from tests.lab.machine import wait_until
 from tests.lab.net import SYMMETRIC, Lab
 from tests.lab.product import MOSH, QUICK, Daemon, agents, bound_ports, profile_text, size_of
 from tests.lab.scene import scene
 from tests.lab.sshd import Sshd
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -22,7 +22,7 @@ MEGABYTE = 1 << 20
 
 
 def test_stock_mosh_types_through_the_ingress(lab: Lab) -> None:
-    """The README's line works with nothing of ours on the laptop, and an echo costs the way and little more."""
+    """The README's command works without tunneld on the laptop; an echo takes 80 ms of delay and at most 30 ms more."""
     lab.home_link.set(delay=0.02)
     lab.laptop_link.set(delay=0.02)
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
@@ -32,7 +32,7 @@ def test_stock_mosh_types_through_the_ingress(lab: Lab) -> None:
 
 
 def test_stock_mosh_types_through_a_relay_without_gatewayports(lab: Lab) -> None:
-    """The documented other line: the relay is the jump host for ssh, and its ingress carries the datagrams."""
+    """The other documented command: ssh uses the relay as jump host, and the ingress carries the datagrams."""
     text = ('listen = "127.0.0.1:2222"\nto = "127.0.0.1:22"',)
     with (
         scene(lab, options={"GatewayPorts": "no"}, visitors=True) as place,
@@ -44,7 +44,7 @@ def test_stock_mosh_types_through_a_relay_without_gatewayports(lab: Lab) -> None
 
 
 def test_stock_mosh_types_between_two_symmetric_nats(lab: Lab) -> None:
-    """Neither NAT's kind matters, for both sides speak to the relay."""
+    """The kind of NAT does not matter, since both ends send to the relay."""
     for gateway in ("homegw", "lapgw"):
         lab.set_nat(gateway, SYMMETRIC)
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
@@ -65,7 +65,7 @@ def test_three_people_type_at_once(lab: Lab) -> None:
 
 
 def test_a_bulk_copy_does_not_stop_a_person_typing(lab: Lab) -> None:
-    """Datagrams have SSH connections of their own; 8 Mbit/s up from home are shared, not queued behind."""
+    """Datagrams have their own SSH connections, so they share 8 Mbit/s with the copy and do not queue behind it."""
     lab.home_link.set(delay=0.02)
     lab.home_link.set("up", rate=8_000_000, room=64_000)
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
@@ -78,7 +78,7 @@ def test_a_bulk_copy_does_not_stop_a_person_typing(lab: Lab) -> None:
 
 
 def test_hostile_datagrams_neither_crash_nor_grow_anything(lab: Lab) -> None:
-    """2,000 of them, then 4,000 more, from a thousand ports: a person goes on typing, and neither end has grown."""
+    """During 2,000 hostile datagrams and 4,000 more, from a thousand ports, a person types on; neither end grows."""
     sources = [f"60.5.0.{number}" for number in range(1, 21)]
     lab.hosts["inet"].shell("\n".join(f"ip address add {source}/32 dev lo" for source in sources))
 
@@ -113,7 +113,7 @@ def test_hostile_datagrams_neither_crash_nor_grow_anything(lab: Lab) -> None:
 
 
 def test_noise_from_start_up_files_does_no_harm(lab: Lab) -> None:
-    """A relay whose shell greets everybody, in binary if need be, still runs the agent."""
+    """The agent runs on a relay whose shell prints a greeting and random bytes at each start."""
     noise = lab.relay.directory / "noisy"
     noise.write_text("echo welcome, stranger\nhead -c 3000 /dev/urandom\necho >&2 and complain\n")
     lab.relay.prelude.append(f"[ ! -e ~/.bashrc ] || mount --bind {noise} ~/.bashrc")
@@ -127,7 +127,7 @@ def test_noise_from_start_up_files_does_no_harm(lab: Lab) -> None:
 
 @pytest.mark.parametrize("way", ["forced", "key"])
 def test_a_relay_without_exec_keeps_the_tunnel_and_says_why_mosh_is_not(lab: Lab, way: str) -> None:
-    """`ForceCommand` or `command=`: ssh goes through the forward as ever; status names the reason."""
+    """With `ForceCommand` or `command=`, ssh still goes through the forward, and status gives the reason."""
     options = {"ForceCommand": "echo no commands here"} if way == "forced" else {}
     line = 'command="echo no commands here" {}' if way == "key" else "{}"
     with (
@@ -142,7 +142,7 @@ def test_a_relay_without_exec_keeps_the_tunnel_and_says_why_mosh_is_not(lab: Lab
 
 
 def test_a_relay_without_python_keeps_the_tunnel_and_says_why_mosh_is_not(lab: Lab) -> None:
-    """The reason speaks of Python, and nothing else suffers."""
+    """The reason names Python; the tunnel and ssh through it still work."""
     lab.relay.hide_programs("python*")
     with scene(lab) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
         status = daemon.wait_for(lambda status: status.mosh.state == "unavailable", what="mosh is unavailable")
@@ -153,7 +153,7 @@ def test_a_relay_without_python_keeps_the_tunnel_and_says_why_mosh_is_not(lab: L
 
 
 def test_busy_ingress_ports_keep_the_tunnel_and_say_why_mosh_is_not(lab: Lab) -> None:
-    """Another program's UDP port on the relay is no reason to lose ssh, and mosh is ready once it is gone."""
+    """Another program holds an ingress port: ssh works, and mosh is ready once that port is free."""
     with (
         scene(lab) as place,
         lab.relay.listener(socket.SOCK_DGRAM, port=60003) as holder,
@@ -168,7 +168,7 @@ def test_busy_ingress_ports_keep_the_tunnel_and_say_why_mosh_is_not(lab: Lab) ->
 
 
 def test_a_jump_host_is_passed_through(lab: Lab) -> None:
-    """The relay sees the jump host's address, and mosh crosses all the same."""
+    """The relay sees the jump host's address, and mosh crosses the tunnel as usual."""
     with scene(lab) as place, Sshd(lab.hosts["inet"], (place.keeper.key.public,)) as bastion:
         place.keeper.trust(bastion.known_hosts("60.1.1.1"))
         text = profile_text(place.keeper, relay='jump = "root@60.1.1.1"\n')
@@ -197,10 +197,10 @@ def test_a_mosh_session_survives_a_short_cut(lab: Lab) -> None:
 
 
 def test_a_mosh_session_survives_the_death_of_its_tunnel(lab: Lab) -> None:
-    """A cut that outlasts the keepalive ends the SSH session; the next one carries the same mosh session on."""
-    lively = {"ClientAliveInterval": "1", "ClientAliveCountMax": "2"}
+    """A cut longer than the keepalive ends the SSH session; the next SSH session carries the same mosh session."""
+    checking = {"ClientAliveInterval": "1", "ClientAliveCountMax": "2"}
     with (
-        scene(lab, options=lively) as place,
+        scene(lab, options=checking) as place,
         Daemon(lab.pi, profile_text(place.keeper, rest=MOSH + QUICK)) as daemon,
     ):
         daemon.wait_up()
@@ -216,7 +216,7 @@ def test_a_mosh_session_survives_the_death_of_its_tunnel(lab: Lab) -> None:
 
 
 def test_a_mosh_session_survives_a_restart_of_the_relay(lab: Lab) -> None:
-    """Every SSH session is killed and the agent with it; all come back by themselves."""
+    """Every SSH session and the agent are killed; the tunnel and mosh come back by themselves."""
     with (
         scene(lab) as place,
         Daemon(lab.pi, profile_text(place.keeper, rest=MOSH + QUICK)) as daemon,

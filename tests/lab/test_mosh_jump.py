@@ -1,4 +1,4 @@
-"""`tunneld mosh` through a jump host between two symmetric NATs: our agent there passes packets on."""
+"""`tunneld mosh` through a jump host between two symmetric NATs: our agent on the jump host forwards the packets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.lab.client import FAR_END, READY
-from tests.lab.machine import end, wait_until
+from tests.lab.machine import end
 from tests.lab.net import SYMMETRIC, Lab
 from tests.lab.product import TUNNELD, bound_ports
 from tests.lab.scene import Scene, scene
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 from tunneld.core.pair import stun
 
 pytestmark = pytest.mark.lab
@@ -28,7 +29,7 @@ PORTS = "40111:40112"  # those that the relay's firewall lets through
 
 @contextmanager
 def people(lab: Lab) -> Iterator[Scene]:
-    """Two symmetric NATs, a relay that lets no other UDP in, and a tunnel to pi: a plain `ssh -R` does for it."""
+    """Two symmetric NATs, a relay that lets UDP in only at PORTS, and a plain `ssh -R` as the tunnel to pi."""
     for gateway in ("homegw", "lapgw"):
         lab.set_nat(gateway, SYMMETRIC)
     for link in (lab.home_link, lab.laptop_link):
@@ -51,7 +52,7 @@ def people(lab: Lab) -> Iterator[Scene]:
 
 @contextmanager
 def mosh(place: Scene, *options: str) -> Iterator[Terminal]:
-    """`tunneld mosh pi-home`, at a far end that echoes."""
+    """`tunneld mosh pi-home` to a far end that echoes, once that is ready."""
     argv = [*TUNNELD, "mosh", "-F", str(place.guest.config), "--relay-ports", PORTS, *options, "pi-home"]
     with Terminal(place.lab.laptop, [*argv, "--", *FAR_END], env=runtime(place)) as terminal:
         terminal.wait_for(READY, timeout=30)
@@ -65,7 +66,7 @@ def runtime(place: Scene) -> dict[str, str]:
 
 
 def seen(place: Scene) -> dict[str, Any]:
-    """What `--paths` says of the one session."""
+    """What `tunneld mosh --paths --json` says of the session; empty when none answers."""
     asked = place.lab.laptop.run([*TUNNELD, "mosh", "--paths", "--json"], check=False, env=runtime(place))
     lines = asked.stdout.splitlines()
     return dict(json.loads(lines[0])) if lines else {}
@@ -90,18 +91,18 @@ def is_relayed(session: dict[str, Any]) -> bool:
 
 
 def test_two_symmetric_nats_meet_at_the_jump_host(lab: Lab) -> None:
-    """Over UDP, at a port that its firewall lets through, with no more logins there than there are connections."""
+    """They meet over UDP, at a port that the relay's firewall lets through; the session logs in at the relay twice."""
     with people(lab) as place, mosh(place) as terminal:
         session = wait_for(place, is_relayed)
         assert session["pair"]["in_use"]["remote"].startswith("60.9.9.2:4011")
         assert session["jump"] == {"host": "relay", "says": f"its agent is at {session['pair']['in_use']['remote']}"}
         assert min(terminal.echoes(20, pace=0.05)) < RTT + 25
         wait_for(place, lambda session: [stream["greeted"] for stream in session["pair"]["streams"]] == [True, True])
-        assert place.relay.log.count("Accepted publickey") == 1 + 2  # the tunnel's own is the third
+        assert place.relay.log.count("Accepted publickey") == 1 + 2  # the tunnel, and two streams
 
 
-def test_the_agent_there_needs_no_ssh(lab: Lab) -> None:
-    """Every SSH connection at the relay dies, and its sshd with them: keys come back as before, over the same path."""
+def test_the_agent_on_the_jump_host_needs_no_ssh(lab: Lab) -> None:
+    """The relay's sshd and every SSH connection there die; echoes still come, over the same path."""
     with people(lab) as place, mosh(place) as terminal:
         wait_for(place, is_relayed)
         place.relay.stop(connections=True)
@@ -111,7 +112,7 @@ def test_the_agent_there_needs_no_ssh(lab: Lab) -> None:
 
 
 def test_sessions_that_have_ended_leave_their_ports(lab: Lab) -> None:
-    """Two are open, and there is one session after the other."""
+    """Four sessions, one after the other, work with the two ports that are open."""
     with people(lab) as place:
         for _ in range(4):
             with mosh(place) as terminal:
@@ -120,8 +121,8 @@ def test_sessions_that_have_ended_leave_their_ports(lab: Lab) -> None:
                 terminal.process.wait(10)
 
 
-def test_strangers_reach_neither_end_through_it(lab: Lab) -> None:
-    """Whatever they send, nothing comes out at the other side; the two go on."""
+def test_strangers_reach_neither_end_through_the_agent(lab: Lab) -> None:
+    """The agent forwards nothing that strangers send, and the session goes on."""
     with people(lab) as place, mosh(place) as terminal:
         port = int(wait_for(place, is_relayed)["pair"]["in_use"]["remote"].rpartition(":")[2])
         before = seen(place)["pair"]["counts"]

@@ -1,4 +1,4 @@
-"""`tunneld mosh` between real NATs: it finds the best path, keeps it, and lets nobody else on it."""
+"""`tunneld mosh` between real NATs: it finds the best path, keeps it, and takes no datagrams from strangers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.lab.moves import (
     wire_laptop_to_home,
 )
 from tests.lab.net import CONE, SYMMETRIC, Host, Lab
-from tests.lab.overheard import Ear, Heard, forger, listening
+from tests.lab.overheard import Capture, CapturedDatagram, forger, listening
 from tests.lab.product import agents, size_of
 from tests.lab.typist import typing
 
 pytestmark = pytest.mark.lab
 
 ONE_WAY = 0.02  # seconds, on each link: 80 ms there and back
-LATEST = 1.5  # seconds that an echo may take whatever dies, while anything lives
+LATEST = 1.5  # seconds that an echo may take when a path dies, as long as another path or a stream works
 BACK = 2.0  # seconds from a move to the next echo
 UPGRADE = 60.0  # seconds until UDP is used again
 MEGABYTE = 1 << 20
@@ -43,9 +43,9 @@ TO_SERVER, TO_CLIENT = b"\x00", b"\x80"  # how mosh's datagrams begin
 def homes(
     lab: Lab, *, pi: str = CONE, laptop: str = CONE, firewall: bool | None = None, wired: bool = False
 ) -> Iterator[Homeward]:
-    """80 ms, and NATs of these kinds; none at all if it is said whether there is a `firewall` instead.
+    """A round trip of 80 ms, and routers with these kinds of NAT.
 
-    `wired`: there is a cable for the laptop at pi's home.
+    `firewall`: no NAT at all, but a firewall (True) or none (False). `wired`: the laptop has a cable to pi's LAN.
     """
     for gateway, kind in (("homegw", pi), ("lapgw", laptop)):
         lab.set_nat(gateway, kind)
@@ -63,7 +63,7 @@ def homes(
 
 
 def test_two_port_keeping_nats_get_a_direct_path(lab: Lab) -> None:
-    """The jump host tells each side how it looks from outside, and both punch; echoes cost the way and little more."""
+    """Both ends learn their outside addresses from the jump host and punch; an echo takes little more than 80 ms."""
     with homes(lab) as home, home.mosh() as terminal:
         home.wait_direct(timeout=10)
         assert statistics.median(terminal.echoes(20)) < 110
@@ -71,7 +71,7 @@ def test_two_port_keeping_nats_get_a_direct_path(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("pi", "laptop"), [(SYMMETRIC, SYMMETRIC), (CONE, SYMMETRIC), (SYMMETRIC, CONE)])
 def test_a_symmetric_nat_gets_a_relayed_path(lab: Lab, pi: str, laptop: str) -> None:
-    """No port can be told in advance, so both meet at the jump host, over UDP all the same."""
+    """The outside port is not known in advance, so both ends meet at the jump host, over UDP."""
     with homes(lab, pi=pi, laptop=laptop) as home, home.mosh() as terminal:
         home.wait_relayed(timeout=15)
         assert statistics.median(terminal.echoes(20)) < 120
@@ -79,7 +79,7 @@ def test_a_symmetric_nat_gets_a_relayed_path(lab: Lab, pi: str, laptop: str) -> 
 
 @pytest.mark.parametrize("firewall", [False, True], ids=["open", "replies only"])
 def test_hosts_without_nat_get_a_direct_path(lab: Lab, firewall: bool) -> None:
-    """Their own addresses are enough; a firewall that lets only replies in is punched from both sides."""
+    """Their own addresses suffice; both ends punch through a firewall that lets only replies in."""
     with homes(lab, firewall=firewall) as home, home.mosh() as terminal:
         seen = home.wait_direct(timeout=10)
         assert "192.168.1.2" in seen["in_use"]["remote"]
@@ -87,7 +87,7 @@ def test_hosts_without_nat_get_a_direct_path(lab: Lab, firewall: bool) -> None:
 
 
 def test_two_machines_in_one_lan_speak_there(lab: Lab) -> None:
-    """Although ssh goes out to the relay and back in, datagrams do not leave the house."""
+    """ssh goes out to the relay and back in, but datagrams stay in the LAN."""
     with homes(lab, wired=True) as home:
         go_home(lab)
         with home.mosh() as terminal:
@@ -98,7 +98,7 @@ def test_two_machines_in_one_lan_speak_there(lab: Lab) -> None:
 
 
 def test_a_mapped_ssh_port_is_hint_enough(lab: Lab) -> None:
-    """As in the patch of 2012: the addresses that SSH shows, and NATs that keep ports; nobody else is asked."""
+    """Without a jump host, the addresses that SSH shows suffice where NATs keep ports (as in the patch of 2012)."""
     with homes(lab) as home:
         lab.map_port("homegw", protocol="tcp", ports="22", to=lab.pi.address)
         with home.mosh("pi-mapped") as terminal:
@@ -107,7 +107,7 @@ def test_a_mapped_ssh_port_is_hint_enough(lab: Lab) -> None:
 
 
 def test_ipv6_is_a_direct_path_where_ipv4_is_none(lab: Lab) -> None:
-    """Two symmetric NATs, and no UDP over IPv4 at all; the firewalls of IPv6 let only replies in."""
+    """There are two symmetric NATs and no UDP over IPv4 at all; the IPv6 firewalls let only replies in."""
     with homes(lab, pi=SYMMETRIC, laptop=SYMMETRIC) as home:
         give_ipv6(lab)
         forbid_udp(lab, "everywhere")
@@ -118,7 +118,7 @@ def test_ipv6_is_a_direct_path_where_ipv4_is_none(lab: Lab) -> None:
 
 
 def test_no_udp_anywhere_leaves_the_stream(lab: Lab) -> None:
-    """The stream carries from the first key on, and there is nothing to wait for."""
+    """The stream carries from the first key on, without a wait for UDP."""
     with homes(lab) as home:
         forbid_udp(lab, "everywhere")
         with home.mosh() as terminal:
@@ -127,7 +127,7 @@ def test_no_udp_anywhere_leaves_the_stream(lab: Lab) -> None:
 
 
 def test_udp_may_be_forbidden_by_the_user(lab: Lab) -> None:
-    """`--no-udp`: no socket is opened for it at either end."""
+    """With `--no-udp` neither end opens a UDP socket to the outside."""
     with homes(lab) as home, home.mosh("pi-home", "--no-udp") as terminal:
         terminal.echoes(3)
         assert not outside_ports(lab.laptop)
@@ -139,7 +139,7 @@ def test_udp_may_be_forbidden_by_the_user(lab: Lab) -> None:
 
 @pytest.mark.parametrize("where", ["between homes", "everywhere"])
 def test_no_key_is_lost_when_the_direct_path_dies(lab: Lab, where: str) -> None:
-    """Somebody types on; the latest echo is that of the keys which were on the way."""
+    """A person types on; every echo comes within LATEST, also of the keys that were under way."""
     with homes(lab) as home, home.mosh() as terminal:
         home.wait_direct()
         with typing(terminal) as typist:
@@ -151,7 +151,7 @@ def test_no_key_is_lost_when_the_direct_path_dies(lab: Lab, where: str) -> None:
 
 
 def test_udp_that_comes_back_is_used_again(lab: Lab) -> None:
-    """Within a minute, without anybody's doing."""
+    """Within a minute a direct path is in use again, by itself."""
     with homes(lab) as home, home.mosh() as terminal:
         home.wait_direct()
         forbid_udp(lab, "everywhere")
@@ -163,7 +163,7 @@ def test_udp_that_comes_back_is_used_again(lab: Lab) -> None:
 
 
 def test_a_dead_relay_is_no_loss_to_a_direct_path(lab: Lab) -> None:
-    """The jump host reboots: echoes go on as before, and the stream is there again once it answers."""
+    """The relay's sshd goes away for good: echoes go on as before, over the same direct path."""
     with homes(lab) as home, home.mosh() as terminal:
         home.wait_direct()
         with typing(terminal) as typist:
@@ -176,8 +176,8 @@ def test_a_dead_relay_is_no_loss_to_a_direct_path(lab: Lab) -> None:
         assert is_direct(home.wait_direct(timeout=1))
 
 
-def test_a_session_outlives_every_way(lab: Lab) -> None:
-    """All is dark for a while; what was typed meanwhile arrives, soon after anything returns."""
+def test_a_session_outlives_all_its_paths_and_streams(lab: Lab) -> None:
+    """The laptop's link is cut for 12 s; what was typed meanwhile arrives within 10 s of its return."""
     with homes(lab) as home, home.mosh() as terminal:
         home.wait_direct()
         lab.laptop_link.cut()
@@ -202,7 +202,7 @@ def renumber_inside(lab: Lab) -> None:
 
 @pytest.mark.parametrize("move", [renumber_outside, renumber_inside, go_home])
 def test_a_move_costs_two_seconds_at_most(lab: Lab, move: Callable[[Lab], None]) -> None:
-    """The router's address changes, of which nobody is told; the laptop's does; it enters the home's own LAN."""
+    """The router's outside address changes, the laptop's own does, or the laptop enters pi's LAN."""
     with homes(lab, wired=True) as home, home.mosh() as terminal:
         home.wait_direct()
         with typing(terminal) as typist:
@@ -217,7 +217,7 @@ def test_a_move_costs_two_seconds_at_most(lab: Lab, move: Callable[[Lab], None])
 
 
 def test_a_laptop_goes_home_and_away_again(lab: Lab) -> None:
-    """At home the LAN carries, outside the internet does, and the session is the same."""
+    """At home datagrams stay in the LAN, outside they take the internet, in the same session."""
     with homes(lab, wired=True) as home, home.mosh() as terminal:
         home.wait_direct()
         for move, inside in ((go_home, True), (go_away, False)):
@@ -232,13 +232,13 @@ def test_a_laptop_goes_home_and_away_again(lab: Lab) -> None:
             terminal.echoes(5)
 
 
-# Datagrams that nobody should have sent
+# Hostile datagrams
 
 
 def test_hostile_datagrams_reach_no_mosh_and_grow_nothing(lab: Lab) -> None:
-    """Noise, repetitions, forged sources, wrong keys and giants, at every UDP socket there is.
+    """Noise, repetitions, forged sources, wrong keys and oversized datagrams go to every UDP socket.
 
-    What either mosh hears is what the other one said, each datagram once, and a person types on.
+    Each mosh program still receives only what the other has sent, each datagram once, and a person types on.
     """
     with homes(lab, firewall=False) as home, ExitStack() as stack:
         terminal = stack.enter_context(home.mosh())
@@ -248,16 +248,16 @@ def test_hostile_datagrams_reach_no_mosh_and_grow_nothing(lab: Lab) -> None:
         terminal.echoes(20)
         pids = [pid for host in (lab.pi, lab.laptop, lab.relay) for pid in agents(host)]
         with ThreadPoolExecutor() as pool:
-            attack(lab, passing.heard[-200:], count=3000, seed=1)
+            attack(lab, passing.datagrams[-200:], count=3000, seed=1)
             first = [size_of(pid) for pid in pids]
-            attacking = pool.submit(attack, lab, passing.heard[-200:], count=6000, seed=2)
+            attacking = pool.submit(attack, lab, passing.datagrams[-200:], count=6000, seed=2)
             late = terminal.echoes(30, pace=0.1)
             attacking.result()
         last = [size_of(pid) for pid in pids]
         assert statistics.median(late) < 130
         assert is_direct(home.wait_direct(timeout=5))
         settle(terminal.echoes)
-        assert_heard_what_was_said(at_pi, at_laptop)
+        assert_only_sent_datagrams_arrive(at_pi, at_laptop)
     assert len(pids) >= 3
     for then, after in zip(first, last, strict=True):
         assert after.resident - then.resident < MEGABYTE
@@ -269,8 +269,8 @@ def settle(echoes: Callable[[int], object]) -> None:
     time.sleep(0.5)
 
 
-def attack(lab: Lab, overheard: list[Heard], *, count: int, seed: int) -> None:
-    """A third of the datagrams is noise from many sources, the others are what was overheard, bent in every way."""
+def attack(lab: Lab, overheard: list[CapturedDatagram], *, count: int, seed: int) -> None:
+    """Send `count` datagrams: a third is noise from many ports, the rest are captured datagrams, changed by `bent`."""
     inet = lab.hosts["inet"]
     for host in (lab.pi, lab.laptop, lab.relay):
         ports = outside_ports(host)
@@ -287,15 +287,15 @@ def attack(lab: Lab, overheard: list[Heard], *, count: int, seed: int) -> None:
             time.sleep(0.0005)
 
 
-def bent(packet: Heard, chance: random.Random, stranger: str) -> Heard:
-    """A real packet of the session, repeated, changed or said by somebody else."""
+def bent(packet: CapturedDatagram, chance: random.Random, stranger: str) -> CapturedDatagram:
+    """A captured packet of the session: unchanged, with another source, changed, cut or lengthened."""
     body = bytearray(packet.payload)
     kind = chance.randrange(6)
     if kind == 1:
         return packet._replace(source=(stranger, chance.randrange(1024, 65536)))
     if kind == 2:
         body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
-    elif kind == 3:  # a number that is yet to come, and a tag by another key
+    elif kind == 3:  # a packet number in the future, and a tag of another key
         body[9:15] = (int.from_bytes(body[9:15], "big") + chance.randrange(1, 1000)).to_bytes(6, "big")
         body[-16:] = chance.randbytes(16)
     elif kind == 4:
@@ -305,25 +305,28 @@ def bent(packet: Heard, chance: random.Random, stranger: str) -> Heard:
     return packet._replace(payload=bytes(body))
 
 
-def assert_heard_what_was_said(at_pi: Ear, at_laptop: Ear) -> None:
-    for heard_by, said_by, head in ((at_pi, at_laptop, TO_SERVER), (at_laptop, at_pi, TO_CLIENT)):
-        heard = heard_by.payloads(head)
-        assert len(heard) > 20
-        assert len(heard) == len(set(heard))
-        assert set(heard) <= set(said_by.payloads(head))
+def assert_only_sent_datagrams_arrive(at_pi: Capture, at_laptop: Capture) -> None:
+    for receiver, sender, head in ((at_pi, at_laptop, TO_SERVER), (at_laptop, at_pi, TO_CLIENT)):
+        received = receiver.payloads(head)
+        assert len(received) > 20
+        assert len(received) == len(set(received))
+        assert set(received) <= set(sender.payloads(head))
     strays = [
-        each for ear in (at_pi, at_laptop) for each in ear.heard if each.payload[:1] not in (TO_SERVER, TO_CLIENT)
+        each
+        for capture in (at_pi, at_laptop)
+        for each in capture.datagrams
+        if each.payload[:1] not in (TO_SERVER, TO_CLIENT)
     ]
     assert not strays
 
 
 def outside_ports(host: Host) -> list[int]:
-    """The UDP ports of a host that others can reach, but for mosh-client's own, which it answers to loopback alone."""
+    """The UDP ports of a host that others can reach; mosh-client's is left out, since it talks to loopback only."""
     lines = host.run(["ss", "-Hlunp"]).stdout.splitlines()
     places = [line.split()[3].rpartition(":") for line in lines if "mosh-client" not in line]
     return sorted({int(port) for address, _, port in places if address.strip("[]") not in ("127.0.0.1", "::1")})
 
 
 def inet_address(host: Host) -> str:
-    """The internet's own address next to a host: everybody's route leads there, so a source of it is no forgery."""
+    """The address of `inet` next to a host; `inet` owns it, so datagrams from it are not forged."""
     return {"pi": "60.1.1.1", "laptop": "60.2.2.1", "relay": "60.9.9.1"}[host.name]

@@ -1,4 +1,4 @@
-"""`tunneld mosh` on a laptop that sleeps: soon after it wakes the session is there, whatever the world forgot."""
+"""`tunneld mosh` on a laptop that sleeps: soon after it wakes, the session works, though all its connections died."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.asleep import asleep, end_ssh, forget_flows, lose_ssh
+from tests.lab.asleep import asleep, drop_ssh, forget_flows, kill_ssh
 from tests.lab.clock import Clocks
 from tests.lab.homeward import Snapshot, homeward, is_direct
 from tests.lab.moves import new_outside_address
@@ -17,9 +17,9 @@ from tests.lab.product import agents, running
 pytestmark = pytest.mark.lab
 
 ONE_WAY = 0.02  # seconds, on each link: 80 ms there and back
-SLEEP = 12  # seconds: the far end has given up all paths, and tries again ever less often
-BANNER = 6.5  # seconds without an answer after which mosh says so
-# None of these keys is in what is on the screen: mosh may repaint it, with its banner.
+SLEEP = 12  # seconds; by then the far end has given up all paths, and tries them again at growing intervals
+BANNER = 6.5  # seconds without an answer after which mosh shows its banner
+# No other text on the screen has these letters, since mosh may repaint the screen with its banner.
 BEFORE, AFTER = "XVZ", "QJW"
 
 
@@ -34,20 +34,20 @@ def stay(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("way", "is_told", "wake_up", "lose"),
     [
-        (("pi-home",), True, stay, end_ssh),
-        (("pi-home",), True, move, lose_ssh),
-        (("pi-mapped",), False, move, lose_ssh),
-        (("pi-mapped", "--no-udp"), True, stay, lose_ssh),
+        (("pi-home",), True, stay, kill_ssh),
+        (("pi-home",), True, move, drop_ssh),
+        (("pi-mapped",), False, move, drop_ssh),
+        (("pi-mapped", "--no-udp"), True, stay, drop_ssh),
     ],
     ids=["where it was", "elsewhere", "untold", "no UDP"],
 )
 def test_a_laptop_wakes_into_its_session(
     lab: Lab, way: tuple[str, ...], is_told: bool, wake_up: Callable[[Lab], None], lose: Callable[[Lab], None]
 ) -> None:
-    """No flow and no SSH connection outlives its sleep, of which the system tells or not; the far program does.
+    """Flows and SSH connections die during the sleep; the far programs live, and the session goes on.
 
-    Keys of before and after come back before mosh would wonder. Its own clock tells mosh of sleep: where that went on,
-    it wonders at once.
+    Echoes of keys from before and after the sleep come within BANNER. With `is_told`, CLOCK_MONOTONIC stood still
+    during the sleep, as on a real laptop; without, it went on, so mosh shows its banner at once.
     """
     for link in (lab.home_link, lab.laptop_link):
         link.set(delay=ONE_WAY)
@@ -67,7 +67,7 @@ def test_a_laptop_wakes_into_its_session(
             wake_up(lab)
             time.sleep(SLEEP)
             if is_told:
-                clocks.slept(int(time.monotonic() - fell_asleep))  # rather less: no clock goes back
+                clocks.slept(int(time.monotonic() - fell_asleep))  # rounded down, so that the clock never goes back
         woke = time.monotonic()
         terminal.write(AFTER)
         for key in BEFORE + AFTER:
@@ -80,7 +80,7 @@ def test_a_laptop_wakes_into_its_session(
 
 
 def has_all(seen: Snapshot, way: tuple[str, ...]) -> bool:
-    """Two streams, and a direct path unless there is no UDP on this way."""
+    """Whether two streams are open and, except with `--no-udp`, a direct path is in use."""
     has_streams = len(seen["streams"]) == 2 and all(stream["greeted"] for stream in seen["streams"])
     return has_streams and (is_direct(seen) or "--no-udp" in way)
 

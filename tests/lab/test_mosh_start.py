@@ -16,11 +16,11 @@ from tests.lab.terminal import Terminal
 pytestmark = pytest.mark.lab
 
 ROUNDS = 5
-NOISE = 1.05  # of a median on a busy machine; the difference itself is measured in bench/
+NOISE = 1.05  # factor by which a median varies on a busy machine; bench/ measures the difference itself
 
 
 def test_the_first_prompt_is_not_later_than_mosh_s(lab: Lab) -> None:
-    """Over 80 ms, with a port open for mosh: in turn, so that whatever else goes on here disturbs both."""
+    """Over 80 ms, with UDP open for mosh. The two start in turn, so that other load on this machine disturbs both."""
     lab.laptop_link.set(delay=0.04)
     guest = person(lab.laptop, "guest")
     with Sshd(lab.relay, (guest.key.public,)) as there:

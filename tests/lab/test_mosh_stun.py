@@ -1,4 +1,4 @@
-"""`tunneld mosh --stun` where nothing but a STUN server knows how the two ends look from outside."""
+"""`tunneld mosh --stun` where only a STUN server can tell the two ends their outside addresses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.lab
 
 ONE_WAY = 0.02  # seconds, on each link: 80 ms there and back
 SERVER = "60.9.9.1"
-TRIED = 7.0  # seconds after which every address of the first round has been tried
+TRIED = 7.0  # seconds; by then every address of the first round has been tried
 LIES = 20  # answers of each kind to each question
 PROBE = 31  # bytes
-ROUNDS = 3  # of tries at each end, at most, in these seconds
+ROUNDS = 3  # at most so many rounds of probes at each end during the test
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ ROUNDS = 3  # of tries at each end, at most, in these seconds
     ids=["addresses unknown", "addresses and ports unknown", "ports unknown"],
 )
 def test_a_named_server_makes_a_direct_path(able_to_reflect: None, lab: Lab, way: str, nat: str) -> None:
-    """The jump host runs nothing for us, or there is none, and routers may change ports; without it, streams remain.
+    """Without an agent on a jump host, `--stun` finds a direct path, also where routers change ports.
 
-    So they do with a name that leads nowhere, which is told.
+    With a server name that has no address the session stays on the stream, and `--paths` says why.
     """
     for gateway in ("homegw", "lapgw"):
         lab.set_nat(gateway, nat)
@@ -57,8 +57,8 @@ def test_a_named_server_makes_a_direct_path(able_to_reflect: None, lab: Lab, way
             assert statistics.median(terminal.echoes(20)) < 110
 
 
-def test_a_server_that_lies_is_of_no_use_to_anybody(lab: Lab) -> None:
-    """It names somebody else, again and again, and says what it was not asked: neither end sends that one any data."""
+def test_a_lying_server_directs_no_data_at_a_victim(lab: Lab) -> None:
+    """A server names a victim's address again and again, also unasked: the ends send the victim only a few probes."""
     for link in (lab.home_link, lab.laptop_link):
         link.set(delay=ONE_WAY)
     lab.map_port("homegw", protocol="tcp", ports="22", to=lab.pi.address)
@@ -77,7 +77,7 @@ def test_a_server_that_lies_is_of_no_use_to_anybody(lab: Lab) -> None:
 
 @contextmanager
 def lying(lab: Lab, victim: socket.socket) -> Iterator[list[bytes]]:
-    """A STUN server that does so; the requests that it had."""
+    """Run a STUN server that answers with the victim's address; yields the requests that it got."""
     named = UdpAddress(lab.relay.address, victim.getsockname()[1])
     requests: list[bytes] = []
     with lab.hosts["inet"].listener(socket.SOCK_DGRAM, port=3478, address=SERVER) as server:
@@ -113,7 +113,7 @@ def taken(sock: socket.socket) -> bytes:
 
 
 def forbid_programs(home: Homeward) -> None:
-    """The guest may go through the relay, and run nothing there."""
+    """Let the guest jump through the relay, but run no program there."""
     authorized = home.scene.relay.directory / "authorized_keys"
     public = home.scene.guest.key.public
     lines = authorized.read_text()

@@ -1,4 +1,4 @@
-"""Reaching a relay over a slow and a dead link: the round trips of a login, and when a link's return is seen."""
+"""Dialling a relay over a slow link and a dead one: the round trips of a login, and how soon a link's return counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunneld.ssh.connect.dial import dial
 
 pytestmark = pytest.mark.lab
 
-ROUND_TRIP = 0.2  # seconds: so many that this machine's own work hardly counts
+ROUND_TRIP = 0.2  # seconds; long, so that this machine's own work hardly counts
 
 
 def relay_of(lab: Lab, keeper: Person) -> Relay:
@@ -51,7 +51,7 @@ def relay(lab: Lab, keeper: Person) -> Relay:
 
 
 def test_a_forward_listens_after_seven_round_trips(lab: Lab, keeper: Person, relay: Relay) -> None:
-    """Six of them are the login: TCP, the greeting, two for the keys, the invitation, the signature."""
+    """Six round trips are the login: TCP, the greeting, two for the keys, the invitation, the signature."""
     with Sshd(lab.relay, (keeper.key.public,)) as sshd, lab.pi.entered():
         keeper.trust(sshd.known_hosts(lab.relay.address))
         lab.home_link.set(delay=ROUND_TRIP / 2)
@@ -61,7 +61,7 @@ def test_a_forward_listens_after_seven_round_trips(lab: Lab, keeper: Person, rel
 
 
 def test_a_link_that_returns_while_we_dial_is_used_within_a_second(lab: Lab, keeper: Person, relay: Relay) -> None:
-    """Whenever it returns: the kernel's own fourth SYN would come after seven seconds, its fifth after fifteen."""
+    """At any moment of the return; the kernel's own SYNs would come only 7 s and 15 s after the first."""
 
     async def cut_for(seconds: float) -> float:
         lab.home_link.cut()

@@ -1,4 +1,4 @@
-"""Back before anyone notices: what becomes of the tunnel, and of its users, when its connection is as good as dead."""
+"""What happens to a tunnel and its users when its connection carries no data any more, but nobody has closed it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
 
-NEVER = {"ClientAliveInterval": "0"}  # sshd's default: the relay by itself would hold the ports for hours
-ATTENTIVE = "[keepalive]\ninterval = 1\ncount = 60\n"  # asks each second, and gives nobody up within a test's time
-PATIENT = "[keepalive]\ninterval = 600\n"  # asks nobody within a test's time, unless there is a reason
+NEVER_CHECKING = {
+    "ClientAliveInterval": "0"
+}  # sshd's default, with which a relay keeps a dead session's ports for hours
+FREQUENT_KEEPALIVE = (
+    "[keepalive]\ninterval = 1\ncount = 60\n"  # asks each second, and does not give up within a test's time
+)
+RARE_KEEPALIVE = "[keepalive]\ninterval = 600\n"  # does not ask within a test's time, unless something gives a reason
 
 
 def test_a_host_takes_its_ports_back_after_a_power_cut(lab: Lab) -> None:
-    """The relay still holds them for the session of before, and would for hours; the new one ends it, and only it."""
-    with scene(lab, options=NEVER, visitors=True) as place, Daemon(lab.pi, profile_text(place.keeper)) as daemon:
+    """The relay still holds the ports for the old session; the new session ends the old one, and no other."""
+    with (
+        scene(lab, options=NEVER_CHECKING, visitors=True) as place,
+        Daemon(lab.pi, profile_text(place.keeper)) as daemon,
+    ):
         daemon.wait_up()
         lab.black_hole()
         daemon.send(signal.SIGKILL)
@@ -36,10 +43,10 @@ def test_a_host_takes_its_ports_back_after_a_power_cut(lab: Lab) -> None:
 
 @pytest.mark.parametrize("ways", [(), ("up",), ("down",)], ids=["both ways", "up", "down"])
 def test_a_connection_that_carries_nothing_is_replaced(lab: Lab, ways: tuple[str, ...]) -> None:
-    """Long before it is given up: a second session takes its place, and a person's mosh goes on."""
+    """Long before the keepalive gives it up, a second session takes its place, and a person's mosh goes on."""
     with (
-        scene(lab, options=NEVER) as place,
-        Daemon(lab.pi, profile_text(place.keeper, rest=MOSH + ATTENTIVE)) as daemon,
+        scene(lab, options=NEVER_CHECKING) as place,
+        Daemon(lab.pi, profile_text(place.keeper, rest=MOSH + FREQUENT_KEEPALIVE)) as daemon,
     ):
         daemon.wait_up()
         with place.mosh() as mosh:
@@ -53,10 +60,10 @@ def test_a_connection_that_carries_nothing_is_replaced(lab: Lab, ways: tuple[str
 
 
 def test_a_session_that_is_merely_late_stays(lab: Lab) -> None:
-    """Two seconds without a packet: whoever types goes on in the same session."""
+    """After a short silence on the link, a person types on in the same session."""
     with (
         scene(lab) as place,
-        Daemon(lab.pi, profile_text(place.keeper, rest=ATTENTIVE)) as daemon,
+        Daemon(lab.pi, profile_text(place.keeper, rest=FREQUENT_KEEPALIVE)) as daemon,
     ):
         daemon.wait_up(mosh=False)
         with place.ssh() as ssh:
@@ -70,10 +77,10 @@ def test_a_session_that_is_merely_late_stays(lab: Lab) -> None:
 
 
 def test_a_cable_that_is_plugged_in_again_is_noticed(lab: Lab) -> None:
-    """Nobody would ask for ten minutes; the interface that comes back makes the daemon ask at once."""
+    """The keepalive would ask only after ten minutes; when the interface comes back, the daemon asks at once."""
     with (
-        scene(lab, options=NEVER) as place,
-        Daemon(lab.pi, profile_text(place.keeper, rest=PATIENT)) as daemon,
+        scene(lab, options=NEVER_CHECKING) as place,
+        Daemon(lab.pi, profile_text(place.keeper, rest=RARE_KEEPALIVE)) as daemon,
     ):
         daemon.wait_up(mosh=False)
         lab.black_hole()
@@ -85,10 +92,10 @@ def test_a_cable_that_is_plugged_in_again_is_noticed(lab: Lab) -> None:
 
 
 def test_a_daemon_that_stood_still_asks_at_once(lab: Lab) -> None:
-    """After a suspend, or a machine that was paused, its connection may be long gone."""
+    """A daemon that was stopped, as in a suspend, checks its connection at once, since that may be dead."""
     with (
-        scene(lab, options=NEVER) as place,
-        Daemon(lab.pi, profile_text(place.keeper, rest=PATIENT)) as daemon,
+        scene(lab, options=NEVER_CHECKING) as place,
+        Daemon(lab.pi, profile_text(place.keeper, rest=RARE_KEEPALIVE)) as daemon,
     ):
         daemon.wait_up(mosh=False)
         daemon.send(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Two relays: the second takes over when the first is gone, and gives the tunnel back; or both at once."""
+"""Two relays: in mode "failover" the second takes over while the first is gone; in mode "all" both serve at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import pytest
 
 from tests.lab.client import Person, person
-from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
 from tests.lab.product import MOSH, TUNNELD, Daemon, bound_ports
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import Terminal
+from tests.until import wait_until
 from tunneld.core.supervise.failover import SETTLED_AFTER
 from tunneld.core.supervise.lifecycle import State
 from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 
-SECOND = "60.2.2.1"  # the internet's own host has an sshd as well; its address that the laptop is answered from
+SECOND = "60.2.2.1"  # the host `inet` is the second relay; this is its address on the laptop's side
 SOCKS = 1080
 FORWARDS = """
 [[forward]]
@@ -37,7 +37,7 @@ QUICK = "[keepalive]\ninterval = 1\ncount = 2\n[backoff]\ninitial = 0.5\nmaximum
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`first` and `second` are the relays' servers; the guest trusts pi's own, by whichever relay he comes."""
+    """`first` and `second` are the sshds of the two relays; the guest trusts pi's host key through either relay."""
 
     lab: Lab
     first: Sshd
@@ -73,7 +73,7 @@ def place(lab: Lab) -> Iterator[Place]:
 
 
 def test_the_second_takes_over_and_gives_back(place: Place) -> None:
-    """Whoever comes by the first while it is on trial is not disturbed when it serves again."""
+    """A person who uses the first relay before its return to service is not disturbed by that return."""
     second = place.lab.hosts["inet"]
     with Daemon(place.lab.pi, place.profile("failover", MOSH + PROXY)) as daemon:
         daemon.wait_up()
@@ -84,9 +84,9 @@ def test_the_second_takes_over_and_gives_back(place: Place) -> None:
         with place.ssh(SECOND) as ssh, place.guest.mosh_terminal(SECOND, "-p", "2222") as mosh:
             ssh.echoes(3)
             mosh.echoes(3)
-        daemon.wait_for(lambda status: status.since > SETTLED_AFTER, what="a relay that people are used to")
+        daemon.wait_for(lambda status: status.since > SETTLED_AFTER, what="the second relay has served for long enough")
         place.first.start()
-        daemon.wait_for(lambda status: _states(status) == ["up", "up"], what="a trial")
+        daemon.wait_for(lambda status: _states(status) == ["up", "up"], what="the first relay is healthy")
         assert {2222} <= bound_ports(place.lab.relay) & bound_ports(second)
         with place.ssh("relay") as ssh:
             ssh.echoes(3)
@@ -101,7 +101,7 @@ def test_the_second_takes_over_and_gives_back(place: Place) -> None:
 
 
 def test_a_relay_that_is_cut_off_is_replaced_before_it_is_given_up(place: Place) -> None:
-    """Its session is still there when the other serves already, and goes on where the way to it comes back."""
+    """The second relay serves while the first session is still open; that session serves again once packets pass."""
     patient = place.profile("failover", "").replace("count = 2", "count = 60")
     with Daemon(place.lab.pi, patient) as daemon:
         daemon.wait_up(mosh=False)
@@ -117,7 +117,7 @@ def test_a_relay_that_is_cut_off_is_replaced_before_it_is_given_up(place: Place)
 
 
 def test_every_relay_at_once(place: Place) -> None:
-    """One that dies takes nothing from the other, and joins it again; the tunnel is up all the while."""
+    """When one relay dies, the other is not disturbed; the tunnel stays up, and the first joins again."""
     with Daemon(place.lab.pi, place.profile("all", MOSH)) as daemon:
         daemon.wait_for(_all_up, what="both relays")
         for host in ("relay", SECOND):
@@ -158,7 +158,7 @@ def _said(daemon: Daemon) -> str:
 
 
 def _drop(machine: Host) -> None:
-    """From now on it neither hears nor says anything."""
+    """From now on the machine drops every packet that comes in."""
     machine.shell(
         "nft add table ip cut; nft 'add chain ip cut inward { type filter hook input priority 0; policy drop; }'"
     )

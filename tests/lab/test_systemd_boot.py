@@ -1,4 +1,4 @@
-"""Enabled once, then booted, in every way in which a machine comes up, and nobody lends a hand."""
+"""A tunnel that was enabled once comes up by itself after every kind of boot."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.service import LIVELY, USER_PROFILES, Home, home, profile
+from tests.lab.service import CHECKING_RELAY, USER_PROFILES, Home, home, profile
 from tests.lab.sshd import Sshd
 from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
 
-LATE = 30  # seconds that the network comes after the services
-DOWN = 60  # seconds that a relay stays away
-QUICK = "[backoff]\nmaximum = 5\n"  # the default is a minute: its random part would be this test's time
+LATE = 30  # seconds after the boot when the network comes
+DOWN = 60  # seconds after the boot when the relay of `office` comes
+QUICK = "[backoff]\nmaximum = 5\n"  # the default is a minute, whose random part would make these tests slow
 
 
 @pytest.fixture
 def pi(able_to_boot: None, tmp_path: Path) -> Iterator[Home]:
-    with home(tmp_path, options=LIVELY) as made:
+    with home(tmp_path, options=CHECKING_RELAY) as made:
         yield made
 
 
 def test_an_enabled_tunnel_is_up_after_a_boot(pi: Home) -> None:
-    """Shut down in order, the ports are given back; booted, the tunnel is there within seconds."""
+    """An orderly shutdown frees the ports; after the boot the tunnel is up within seconds."""
     pi.enable(profile(2222))
     pi.wait_passing()
     pi.machine.shut_down()
@@ -38,21 +38,21 @@ def test_an_enabled_tunnel_is_up_after_a_boot(pi: Home) -> None:
 
 
 def test_a_tunnel_is_up_after_a_power_cut(pi: Home) -> None:
-    """The relay still holds the dead session's port for a while: the tunnel waits it out and takes it."""
+    """The relay still holds the dead session's port for a while; the tunnel takes it as soon as it can."""
     pi.enable(profile(2222, rest=QUICK))
     with pi.connect():
         pi.lab.home_link.cut()
         pi.machine.cut_power()
         forget_connections(pi)
         pi.lab.home_link.mend()
-        assert pi.holds(2222)  # nobody has told the relay
+        assert pi.holds(2222)  # the relay does not know of the power cut
         pi.machine.boot(wait=False)
         pi.wait_passing(timeout=30)
     assert pi.wait_up().sessions == 1
 
 
 def test_a_user_s_tunnel_is_up_after_a_boot_without_a_login(pi: Home) -> None:
-    """Without root: vera enables it, which switches lingering on, and need never log in again."""
+    """The user vera enables it without root, which switches lingering on; she need not log in again."""
     pi.write_profile(profile(2322), name="vera-home", folder=USER_PROFILES)
     said = pi.type("tunneld enable vera-home", user="vera")
     assert "linger   switched on" in said
@@ -72,7 +72,7 @@ def test_a_user_s_tunnel_is_up_after_a_boot_without_a_login(pi: Home) -> None:
 
 
 def test_a_boot_without_network_or_relay_ends_in_a_tunnel(pi: Home) -> None:
-    """The services are ready though nothing is reachable; network and relay come when they come.
+    """The services are ready though no relay can be reached; the tunnels come up later.
 
     `pi-home` finds its relay when the network comes, half a minute late; the relay of `office` is away for a minute.
     """
@@ -90,7 +90,7 @@ def test_a_boot_without_network_or_relay_ends_in_a_tunnel(pi: Home) -> None:
         assert pi.property("ActiveState", unit=f"tunneld@{name}") == "active"
         pi.wait_for(lambda status: status.state is State.BACKOFF, what="it has tried", name=name)
         assert "next try in" in pi.shown(f"tunneld@{name}")
-    time.sleep(booted + LATE - time.monotonic())  # the fault itself takes its time
+    time.sleep(booted + LATE - time.monotonic())  # a real sleep: this is the length of the fault
     pi.lab.pi.shell("ip link set eth0 up; ip route add default via 192.168.1.1")
     pi.wait_passing(timeout=15)
     assert not pi.holds(2422)
@@ -100,11 +100,11 @@ def test_a_boot_without_network_or_relay_ends_in_a_tunnel(pi: Home) -> None:
         assert pi.wait_up("office").sessions == 1
         for name in ("pi-home", "office"):
             assert pi.property("NRestarts", unit=f"tunneld@{name}") == "0"
-            assert len(pi.journal(name).splitlines()) < 20  # a minute without a relay fills no journal
+            assert len(pi.journal(name).splitlines()) < 20  # a minute without a relay does not fill the journal
 
 
 def forget_connections(pi: Home) -> None:
-    """What the dead machine's kernel would still say is not heard: a machine without power has none."""
+    """Drop what the kernel still sends on the dead machine's connections: a machine without power sends nothing."""
     pi.lab.pi.shell("nft add table ip dead; nft 'add chain ip dead out { type filter hook output priority 0; }'")
     for line in pi.lab.pi.shell("ss -Htn state all dport = :22").splitlines():
         port = line.split()[3].rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""`tunneld enable` and `tunneld disable`: what they change, what they keep, and what they say when they cannot."""
+"""`tunneld enable` and `tunneld disable`: what they change, what they keep, and what they say when they fail."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import installed
-from tests.lab.machine import wait_until
-from tests.lab.service import LIVELY, SYSTEM_PROFILES, USER_PROFILES, Home, home, profile
+from tests.lab.service import CHECKING_RELAY, SYSTEM_PROFILES, USER_PROFILES, Home, home, profile
+from tests.until import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -19,7 +19,7 @@ OURS = "find /etc/systemd /etc/sysusers.d /etc/tmpfiles.d /run/tunneld /run/syst
 @pytest.fixture(scope="module")
 def place(able_to_boot: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """One machine for all tests of this file."""
-    with home(tmp_path_factory.mktemp("enable"), options=LIVELY) as made:
+    with home(tmp_path_factory.mktemp("enable"), options=CHECKING_RELAY) as made:
         yield made
 
 
@@ -34,7 +34,7 @@ def pi(place: Home) -> Iterator[Home]:
 
 
 def test_enable_says_where_things_are_and_what_to_type_next(pi: Home) -> None:
-    """From a profile to a service that is up, in one command, and every path and command that it names is real."""
+    """One command makes a service from a profile; every path that it names exists, and every command works."""
     said = pi.type("tunneld enable pi-home").splitlines()
     assert said[0] == f"profile  {SYSTEM_PROFILES}/pi-home.toml"
     written = [line.split()[1] for line in said if line.startswith("written")]
@@ -46,18 +46,18 @@ def test_enable_says_where_things_are_and_what_to_type_next(pi: Home) -> None:
     assert "tunneld status pi-home" in commands
     for command in commands:
         pi.type(command if not command.endswith(" -f") else command.removesuffix(" -f"))
-    assert pi.machine.shell(OURS) == ""  # the last command was the way back
+    assert pi.machine.shell(OURS) == ""  # the last command that it named was `tunneld disable`
 
 
 def test_a_profile_without_a_user_is_remarked_on(pi: Home) -> None:
-    """By hand it was root who logged in on the relay; the service is somebody else."""
+    """By hand root logged in on the relay as root; the service would log in as the user tunneld."""
     pi.write_profile(profile(2222).replace('user = "root"\n', ""))
     assert "it names no user for relay" in pi.type("tunneld enable pi-home")
     assert "denied tunneld" in pi.type("tunneld status pi-home", code=1)
 
 
 def test_enable_twice_changes_nothing(pi: Home) -> None:
-    """The same process, the same session, no file written."""
+    """The process and the session stay, and no file is written."""
     pi.enable()
     before = pi.property("MainPID"), pi.machine.shell(f"find {UNITS} -name '*tunneld*' -newermt 1970-01-01 -ls")
     said = pi.enable()
@@ -70,7 +70,7 @@ def test_enable_twice_changes_nothing(pi: Home) -> None:
 
 
 def test_enable_after_an_edit_reloads(pi: Home) -> None:
-    """The changed forward alone restarts."""
+    """Only the changed forward restarts."""
     pi.enable()
     pid = pi.property("MainPID")
     pi.enable(profile(2222, 2225))
@@ -80,7 +80,7 @@ def test_enable_after_an_edit_reloads(pi: Home) -> None:
 
 
 def test_enable_after_an_upgrade_restarts_and_keeps_drop_ins(pi: Home) -> None:
-    """The new program runs, from the new unit; what the owner wrote is as it was."""
+    """The new program runs, from the new unit; drop-ins that the owner wrote are kept."""
     pi.enable()
     drop_in = f"{UNITS}/tunneld@pi-home.service.d/nice.conf"
     pi.machine.write(drop_in, "[Service]\nNice=5\n")
@@ -117,7 +117,7 @@ def test_an_upgrade_alone_is_noticed(pi: Home) -> None:
 
 
 def test_disable_leaves_nothing_behind(pi: Home) -> None:
-    """No unit, no drop-in, no socket, no port; the profile and the key stay, and a second time is no fault."""
+    """No unit, drop-in, socket or port is left; the profile stays, and a second `disable` is no error."""
     pi.enable()
     pi.wait_up()
     pi.disable()
@@ -129,7 +129,7 @@ def test_disable_leaves_nothing_behind(pi: Home) -> None:
 
 
 def test_disable_keeps_what_others_use(pi: Home) -> None:
-    """One of two tunnels goes, and the other does not notice."""
+    """When one of two tunnels is disabled, the other goes on in the same process."""
     pi.enable()
     pi.enable(profile(2422), name="office")
     pid = pi.property("MainPID")
@@ -141,7 +141,7 @@ def test_disable_keeps_what_others_use(pi: Home) -> None:
 
 
 def test_one_process_may_run_every_profile(pi: Home) -> None:
-    """`--all`: one unit, one process, its own way back; an instance beside it is refused."""
+    """With `--all` one unit runs all profiles in one process; a single profile cannot be enabled beside it."""
     pi.write_profile(profile(2422), name="office")
     said = pi.type("tunneld enable --all")
     assert "service  tunneld.service runs as process" in said
@@ -155,18 +155,18 @@ def test_one_process_may_run_every_profile(pi: Home) -> None:
 
 
 def test_a_tunnel_that_runs_already_is_not_run_twice(pi: Home) -> None:
-    """Somebody holds it in the foreground: enable says which process, and installs nothing."""
+    """A process in the foreground holds the tunnel: enable names that process, and installs nothing."""
     running = pi.machine.popen([installed.COMMAND, "run", "pi-home"])
     wait_until(lambda: pi.status() is not None, what="it runs")
     assert "pi-home is already running, in process" in pi.type("tunneld enable pi-home", code=75)
     running.terminate()
     running.wait(10)
-    assert pi.machine.shell(OURS) == "/run/tunneld\n"  # that one's own
+    assert pi.machine.shell(OURS) == "/run/tunneld\n"  # the running process made it
     pi.machine.shell("rm -r /run/tunneld")
 
 
 def test_a_wrong_profile_is_not_installed(pi: Home) -> None:
-    """Every problem, exit code 78, nothing changed."""
+    """enable names each problem, exits with code 78, and changes nothing."""
     pi.write_profile("[relay]\nhots = 3\n")
     assert "relay.hots" in pi.type("tunneld enable pi-home", code=78)
     assert "there is no profile 'pi-hom' here" in pi.type("tunneld enable pi-hom", code=78)
@@ -174,7 +174,7 @@ def test_a_wrong_profile_is_not_installed(pi: Home) -> None:
 
 
 def test_a_unit_that_somebody_else_wrote_is_not_touched(pi: Home) -> None:
-    """Its owner is told what to do, and nothing else is installed over it."""
+    """enable says that the unit is not its own, and leaves the unit as it is."""
     theirs = f"{UNITS}/tunneld@.service"
     pi.machine.write(theirs, "[Service]\nExecStart=/usr/bin/true\n")
     assert f"{theirs} is not tunneld's own" in pi.type("tunneld enable pi-home", code=77)
@@ -183,14 +183,14 @@ def test_a_unit_that_somebody_else_wrote_is_not_touched(pi: Home) -> None:
 
 
 def test_root_s_home_is_meant_even_where_sudo_keeps_the_user_s(pi: Home) -> None:
-    """The service's `~` is root's, so the keys that are lent to it are root's too."""
+    """In a service of the system, `~` is root's home, so the service gets root's keys."""
     pi.type("HOME=/home/vera XDG_CONFIG_HOME=/home/vera/.config tunneld enable pi-home")
     assert "/root/.ssh/id_ed25519" in pi.machine.read(f"{UNITS}/tunneld@pi-home.service.d/20-credentials.conf")
     pi.wait_passing()
 
 
 def test_a_profile_that_the_service_cannot_read_is_said(pi: Home) -> None:
-    """In root's home, or closed to others: one line, with the command that mends it."""
+    """A profile in root's home, or without read permission: one line names the command that mends it."""
     pi.write_profile(profile(2222), name="mine", folder="/root/.config/tunneld/profiles")
     assert f"mv /root/.config/tunneld/profiles/mine.toml {SYSTEM_PROFILES}/" in pi.type("tunneld enable mine", code=64)
     pi.machine.shell(f"chmod 600 {SYSTEM_PROFILES}/pi-home.toml; rm -r /root/.config/tunneld")
@@ -199,7 +199,7 @@ def test_a_profile_that_the_service_cannot_read_is_said(pi: Home) -> None:
 
 
 def test_a_program_that_the_service_cannot_start_is_said(pi: Home) -> None:
-    """Installed in root's home: one line, with the place where it should be."""
+    """A program in root's home: enable says that /root is closed, and where to install it."""
     installed.install(pi.machine, command="/root/bin/tunneld")
     said = pi.type("/root/bin/tunneld enable pi-home", code=69)
     assert "/root is closed" in said
@@ -208,7 +208,7 @@ def test_a_program_that_the_service_cannot_start_is_said(pi: Home) -> None:
 
 
 def test_without_the_extra_one_line_says_what_to_install(pi: Home) -> None:
-    """Exit code 69; status goes on as before."""
+    """enable and disable exit with code 69; status works without the extra."""
     hide = "unshare --mount sh -c 'mount -t tmpfs none /opt/tunneld/libraries/pystemd; "
     assert "pip install '.[systemd]'" in pi.type(f"{hide} tunneld enable pi-home'", code=69)
     assert "pip install '.[systemd]'" in pi.type(f"{hide} tunneld disable pi-home'", code=69)
@@ -216,7 +216,7 @@ def test_without_the_extra_one_line_says_what_to_install(pi: Home) -> None:
 
 
 def test_without_a_bus_one_line_says_so(pi: Home) -> None:
-    """Exit code 69, as root and as a user; status goes on as before."""
+    """enable exits with code 69, as root and as a user; status works without a bus."""
     pi.write_profile(profile(2322), name="mine", folder=USER_PROFILES)
     hide = "unshare --mount sh -c 'mount -t tmpfs none /run/dbus; "
     assert "no D-Bus here to reach systemd by" in pi.type(f"{hide} tunneld enable pi-home'", code=69)
@@ -226,7 +226,7 @@ def test_without_a_bus_one_line_says_so(pi: Home) -> None:
 
 
 def test_without_rights_one_line_says_so(pi: Home) -> None:
-    """Exit code 77 for what is root's; what a user may see of it, status shows."""
+    """A user gets exit code 77 for what needs root; status shows what the user may see."""
     pi.enable()
     pi.wait_up()
     assert "is the system's: do it as root" in pi.type("tunneld disable pi-home", user="vera", code=77)
@@ -240,7 +240,7 @@ def test_without_rights_one_line_says_so(pi: Home) -> None:
 
 
 def test_where_lingering_is_denied_the_command_is_told(pi: Home) -> None:
-    """Without polkit a user may not: the tunnel runs, and the line for root is there to copy."""
+    """Without polkit a user may not switch lingering on: the tunnel runs, and enable prints the command for root."""
     pi.write_profile(profile(2322), name="mine", folder=USER_PROFILES)
     pi.machine.shell("systemctl mask --now polkit; loginctl disable-linger vera")
     try:

@@ -1,4 +1,4 @@
-"""The service as it runs: restarted, stopped, reloaded, killed, frozen, misconfigured; and what a person reads then."""
+"""A running service is restarted, stopped, reloaded, killed, frozen and misconfigured; and what status says then."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.machine import wait_until
-from tests.lab.service import LIVELY, SYSTEM_PROFILES, Home, home, profile
+from tests.lab.service import CHECKING_RELAY, SYSTEM_PROFILES, Home, home, profile
+from tests.until import wait_until
 from tunneld.core.supervise.lifecycle import State
 
 pytestmark = pytest.mark.lab
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def place(able_to_boot: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """One machine for all tests of this file."""
-    with home(tmp_path_factory.mktemp("service"), options=LIVELY) as made:
+    with home(tmp_path_factory.mktemp("service"), options=CHECKING_RELAY) as made:
         yield made
 
 
 @pytest.fixture
 def pi(place: Home) -> Iterator[Home]:
-    """With the tunnel `pi-home` enabled and up, until the test ends."""
+    """The machine with the tunnel `pi-home` enabled and up, until the test ends."""
     place.enable(profile(2222, 2223))
     place.wait_up()
     yield place
@@ -33,7 +33,7 @@ def pi(place: Home) -> Iterator[Home]:
 
 
 def test_status_reads_well(pi: Home) -> None:
-    """One line of `systemctl status` says what a person wants to know, and the journal tells how it came to it."""
+    """One line of `systemctl status` sums the tunnel up, and the journal below it shows the last events."""
     wait_until(lambda: 'Status: "up' in pi.shown(), what="the line is there")
     shown = pi.shown()
     assert "tunneld@pi-home.service - Reverse SSH tunnel pi-home" in shown
@@ -53,7 +53,7 @@ def test_the_journal_is_found_by_tunnel(pi: Home) -> None:
 
 
 def test_a_restart_is_over_within_two_seconds(pi: Home) -> None:
-    """The relay's port is given back and taken again: the first attempt has it."""
+    """The relay's port is freed at the stop, so that the first attempt gets it."""
     started = time.monotonic()
     pi.machine.shell("systemctl restart tunneld@pi-home")
     pi.wait_passing()
@@ -62,7 +62,7 @@ def test_a_restart_is_over_within_two_seconds(pi: Home) -> None:
 
 
 def test_a_stop_gives_the_ports_back(pi: Home) -> None:
-    """At once, and with exit code 0; status then says that it is stopped, and how to start it."""
+    """The ports are free at once, with exit code 0; status says that the service is stopped, and how to start it."""
     pi.machine.shell("systemctl stop tunneld@pi-home")
     assert not pi.holds(2222)
     assert pi.property("ExecMainStatus") == "0"
@@ -74,7 +74,7 @@ def test_a_stop_gives_the_ports_back(pi: Home) -> None:
 
 
 def test_a_reload_restarts_the_changed_forward_alone(pi: Home) -> None:
-    """A connection through the other one goes on, in the same session of the same process."""
+    """A connection through the unchanged forward goes on, in the same session of the same process."""
     pid = pi.property("MainPID")
     with pi.connect(2222) as held:
         pi.write_profile(profile(2222, 2224))
@@ -98,7 +98,7 @@ def test_a_reload_of_a_broken_profile_changes_nothing(pi: Home) -> None:
 
 
 def test_a_killed_daemon_is_started_again(pi: Home) -> None:
-    """Nobody has to look: after `kill -9` the tunnel is back within seconds."""
+    """After `kill -9` systemd starts the daemon again, and the tunnel is back within seconds."""
     pi.machine.shell("systemctl kill --signal=KILL tunneld@pi-home")
     wait_until(lambda: pi.property("NRestarts") == "1", what="systemd starts it again")
     pi.wait_passing()
@@ -106,7 +106,7 @@ def test_a_killed_daemon_is_started_again(pi: Home) -> None:
 
 
 def test_a_frozen_daemon_is_started_again(pi: Home) -> None:
-    """The watchdog hears of a loop that turns, and misses one that does not (here within 2 s, else 30)."""
+    """systemd restarts a daemon whose event loop no longer feeds the watchdog (after 2 s here, 30 s by default)."""
     pi.machine.write("/etc/systemd/system/tunneld@.service.d/test.conf", "[Service]\nWatchdogSec=2\n")
     pi.machine.shell("systemctl daemon-reload; systemctl restart tunneld@pi-home")
     pi.wait_up()
@@ -124,7 +124,7 @@ def test_a_frozen_daemon_is_started_again(pi: Home) -> None:
 
 
 def test_a_broken_profile_fails_once_and_says_why(pi: Home) -> None:
-    """Exit code 78, no second try, the reason in `systemctl status` and in ours; corrected and enabled, it is up."""
+    """It exits with code 78 and is not restarted; both kinds of status say why. Once mended and enabled, it is up."""
     pi.write_profile(profile(2222) + "[keepalive]\ninterval = -1\n")
     pi.machine.run(["systemctl", "restart", "tunneld@pi-home"], check=False)
     wait_until(lambda: pi.property("ActiveState") == "failed", what="it has failed")
@@ -141,7 +141,7 @@ def test_a_broken_profile_fails_once_and_says_why(pi: Home) -> None:
 
 
 def test_a_relay_that_refuses_the_key_is_told_in_one_line(pi: Home) -> None:
-    """The service runs on, and its line says that it needs a person."""
+    """The service runs on, and its status line says that it needs a person, and what to do."""
     authorized = pi.scene.relay.directory / "authorized_keys"
     lines = authorized.read_text()
     authorized.write_text("")
@@ -161,7 +161,7 @@ def test_a_relay_that_refuses_the_key_is_told_in_one_line(pi: Home) -> None:
 
 
 def test_a_new_key_needs_no_more_than_enable(pi: Home) -> None:
-    """The service holds a copy; where the file has changed since, enable lends it again."""
+    """The service has a copy of each key file; when a file has changed, enable gives it the new one."""
     before = pi.property("MainPID")
     pi.machine.shell("printf '\\n' >>/root/.ssh/known_hosts")
     pi.enable()

@@ -1,4 +1,4 @@
-"""Whose sessions a relay loses when a host comes back, and whose it keeps."""
+"""A host that comes back ends its own stale session on the relay, and no other session."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.lab import namespace
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.product import QUICK, Daemon, bound_ports, profile_text
 from tests.lab.scene import Scene, scene
 from tests.lab.sshd import Sshd, descendants
+from tests.until import wait_until
 from tunneld.core.supervise.failures import Failure
 from tunneld.core.supervise.lifecycle import State
 from tunneld.shipped.end_predecessor import Record, parse_records
@@ -24,19 +24,19 @@ from tunneld.status.snapshot import TunnelStatus
 
 pytestmark = pytest.mark.lab
 
-NEVER = {"ClientAliveInterval": "0"}  # sshd's default: by itself it would keep a dead session for hours
-TUNNEL = 4711  # a user's id that no machine has
+NEVER_CHECKING = {"ClientAliveInterval": "0"}  # sshd's default, with which a relay keeps a dead session for hours
+TUNNEL_UID = 4711  # a user id that no machine uses
 
 
 def cut_power(lab: Lab, daemon: Daemon) -> None:
-    """The daemon is gone without a word, and the relay does not learn of it."""
+    """Kill the daemon so that the relay does not learn of it."""
     lab.black_hole()
     daemon.send(signal.SIGKILL)
     daemon.process.wait()
 
 
 def busy(*words: str) -> Callable[[TunnelStatus], bool]:
-    """Not up, because the port is held; status says all of these."""
+    """A condition: the tunnel is not up because its port is busy, and the reason contains all of `words`."""
 
     def holds(status: TunnelStatus) -> bool:
         failure = status.failure
@@ -48,7 +48,7 @@ def busy(*words: str) -> Callable[[TunnelStatus], bool]:
 
 
 def record(relay: Sshd) -> Path:
-    """The one file with a session's record."""
+    """The only file with a session's record on this relay."""
     (found,) = (relay.directory / "state/tunneld/sessions").iterdir()
     return found
 
@@ -64,20 +64,20 @@ def is_alive(session: Record) -> bool:
 
 @pytest.fixture
 def account(lab: Lab) -> Iterator[Path]:
-    """The home of an account on the relay, `tunnel`, which may do nothing that root may."""
+    """Make an account `tunnel` without root's rights on the relay, and yield its home."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         home.chmod(0o755)
-        os.chown(home, TUNNEL, TUNNEL)
-        users = Path("/etc/passwd").read_text() + f"tunnel:*:{TUNNEL}:{TUNNEL}::{home}:/bin/sh\n"
+        os.chown(home, TUNNEL_UID, TUNNEL_UID)
+        users = Path("/etc/passwd").read_text() + f"tunnel:*:{TUNNEL_UID}:{TUNNEL_UID}::{home}:/bin/sh\n"
         (namespace.ETC_NETNS / lab.relay.namespace / "passwd").write_text(users)
         yield home
 
 
 def test_an_account_without_rights_takes_its_ports_back(lab: Lab, account: Path) -> None:
-    """sshd's own half of the session is root's; the other half is the user's, and holds the port."""
+    """A session has a process of root and a process of the user; the account can end its own, which holds the port."""
     keys = account / "authorized_keys"
-    options = {**NEVER, "AuthorizedKeysFile": str(keys), "SetEnv": "LANG=C.UTF-8"}
+    options = {**NEVER_CHECKING, "AuthorizedKeysFile": str(keys), "SetEnv": "LANG=C.UTF-8"}
     with scene(lab, options=options) as place:
         keys.write_text(place.keeper.key.public)
         text = profile_text(place.keeper, rest=QUICK).replace('user = "root"', 'user = "tunnel"')
@@ -90,12 +90,12 @@ def test_an_account_without_rights_takes_its_ports_back(lab: Lab, account: Path)
             with place.ssh() as ssh:
                 ssh.echoes(3)
         (found,) = (account / ".local/state/tunneld/sessions").iterdir()
-        assert (found.stat().st_uid, found.stat().st_mode & 0o777) == (TUNNEL, 0o600)
+        assert (found.stat().st_uid, found.stat().st_mode & 0o777) == (TUNNEL_UID, 0o600)
 
 
 def test_a_persons_forward_of_the_same_account_keeps_the_port(lab: Lab) -> None:
-    """`ssh -R` by hand left no record, so it is not ours. The tunnel says who has the port, and waits for it."""
-    with scene(lab, options=NEVER, visitors=True) as place:
+    """`ssh -R` by hand leaves no record, so tunneld does not end it, but says who has the port and waits for it."""
+    with scene(lab, options=NEVER_CHECKING, visitors=True) as place:
         hold = place.guest.ssh("-N", "-o", "ExitOnForwardFailure=yes", "-R", "0.0.0.0:2222:127.0.0.1:22", "relay")
         person = lab.laptop.popen(hold)
         wait_until(lambda: 2222 in bound_ports(lab.relay), what="the person's forward listens")
@@ -107,16 +107,16 @@ def test_a_persons_forward_of_the_same_account_keeps_the_port(lab: Lab) -> None:
 
 
 def test_another_accounts_program_keeps_the_port(lab: Lab) -> None:
-    """Even where our account is root's."""
-    with scene(lab, options=NEVER) as place, lab.relay.listener(socket.SOCK_STREAM, port=2222) as other:
+    """Even as root, tunneld does not end another account's program."""
+    with scene(lab, options=NEVER_CHECKING) as place, lab.relay.listener(socket.SOCK_STREAM, port=2222) as other:
         os.fchown(other.fileno(), 65534, -1)
         with Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
             daemon.wait_for(busy("by user nobody"), what="who holds the port is told")
 
 
-def test_a_number_that_has_been_given_anew_is_left_alone(lab: Lab) -> None:
-    """The process on record is another one by now: it lives, whatever it is."""
-    with scene(lab, options=NEVER) as place, Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
+def test_a_process_with_a_reused_id_is_left_alone(lab: Lab) -> None:
+    """The start time on record differs from that of the process with this id, so tunneld does not end that process."""
+    with scene(lab, options=NEVER_CHECKING) as place, Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon:
         daemon.wait_up(mosh=False)
         cut_power(lab, daemon)
         session = on_record(place.relay)
@@ -127,10 +127,10 @@ def test_a_number_that_has_been_given_anew_is_left_alone(lab: Lab) -> None:
         assert on_record(place.relay).pid != session.pid
 
 
-def test_clones_do_not_end_each_other_for_ever(lab: Lab) -> None:
-    """Whoever starts ends the one before, once; then whoever has no port knows that it has a double, and waits."""
+def test_two_clones_end_each_other_only_once(lab: Lab) -> None:
+    """A clone that starts ends the other's session once; then the clone without a port notices that, and waits."""
     with (
-        scene(lab, options=NEVER, visitors=True) as place,
+        scene(lab, options=NEVER_CHECKING, visitors=True) as place,
         Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as first,
     ):
         first.wait_up(mosh=False)
@@ -180,10 +180,10 @@ def test_where_it_cannot_be_done_the_reason_and_the_remedy_are_told(
     authorized: Callable[[str], str],
     says: str,
 ) -> None:
-    """The port stays with our stale session; the listen is asked for again, and the relay's owner reads what to set."""
+    """Our stale session keeps the port; tunneld tries again, and says why and which setting of the relay helps."""
     prepare(lab)
     with (
-        scene(lab, options=NEVER | options, authorized=authorized) as place,
+        scene(lab, options=NEVER_CHECKING | options, authorized=authorized) as place,
         Daemon(lab.pi, profile_text(place.keeper, rest=QUICK)) as daemon,
     ):
         daemon.wait_up(mosh=False)
@@ -195,6 +195,6 @@ def test_where_it_cannot_be_done_the_reason_and_the_remedy_are_told(
 
 
 def end_stale_session(place: Scene) -> None:
-    """What the relay's owner can do by hand: the oldest session goes."""
+    """End the oldest session, as the relay's owner can by hand."""
     assert place.relay.process is not None
     os.kill(min(descendants(place.relay.process.pid)), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Somebody who types on: an echo is one where its key belongs on the screen, and when that was drawn first."""
+"""The typist counts an echo only in its own place on the screen, at the time when it was first drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.lab.client import person
-from tests.lab.machine import wait_until
 from tests.lab.net import Lab
 from tests.lab.screen import Screen
 from tests.lab.showing import showing
 from tests.lab.sshd import Sshd
 from tests.lab.terminal import COLUMNS, Terminal
 from tests.lab.typist import Typist
+from tests.until import wait_until
 
 QUICK = 0.02  # seconds from key to key
 
@@ -28,7 +28,7 @@ def typed(terminal: Terminal, keys: int, *, timeout: float = 5) -> list[float]:
 
 
 def test_a_line_that_is_drawn_again_is_no_echo(tmp_path: Path) -> None:
-    """Each key is shown 100 ms after it came, and at once the whole alphabet elsewhere and the line as it was."""
+    """Each key is shown after 100 ms; the whole alphabet, shown elsewhere at once, and the old line do not count."""
     program = (
         "line = ''\n"
         "for key in keys():\n"
@@ -41,8 +41,8 @@ def test_a_line_that_is_drawn_again_is_no_echo(tmp_path: Path) -> None:
         assert min(typed(terminal, 30)) >= 0.1
 
 
-def test_keys_in_one_frame_have_its_time(tmp_path: Path) -> None:
-    """Three are shown with the third: the first has waited longest."""
+def test_keys_shown_together_have_the_same_time_of_echo(tmp_path: Path) -> None:
+    """Three keys are shown at once with the third, so the first has waited longest."""
     program = "kept = ''\nfor key in keys():\n    kept += key\n    if len(kept) == 3: show(kept); kept = ''\n"
     with showing(tmp_path, program) as terminal:
         late = typed(terminal, 9)
@@ -51,7 +51,7 @@ def test_keys_in_one_frame_have_its_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("instead", "lost"), [("", 6), (".", 6), ("ee", 5)])
 def test_a_key_that_is_not_there_is_lost(tmp_path: Path, instead: str, lost: int) -> None:
-    """Swallowed, doubled or changed: those before it are counted, and none of those after it."""
+    """A key is left out, doubled or changed: only the keys before it count as echoed."""
     program = f"for key in keys(): show(key.replace('e', '{instead}'))\n"
     said = f"^{lost} of 10 keys were not back within"
     with showing(tmp_path, program) as terminal, pytest.raises(AssertionError, match=said):
@@ -59,7 +59,7 @@ def test_a_key_that_is_not_there_is_lost(tmp_path: Path, instead: str, lost: int
 
 
 def test_a_key_that_comes_too_late_is_lost(tmp_path: Path) -> None:
-    """Even if somebody types on until it is there."""
+    """An echo after the time-out counts as lost, also when it comes while the typist types on."""
     program = "for key in keys():\n    if key == 'e': time.sleep(0.4)\n    show(key)\n"
     with showing(tmp_path, program) as terminal, pytest.raises(AssertionError, match="keys were not back within"):
         typed(terminal, 30, timeout=0.2)
@@ -81,8 +81,8 @@ def test_a_screen_cut_anywhere_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("output", [b"\x1b[3M", b"\x1b[1K", b"\n" * 50])
-def test_a_screen_that_does_not_know_says_so(output: bytes) -> None:
-    """Else nobody could believe the rest."""
+def test_a_screen_rejects_what_it_does_not_know(output: bytes) -> None:
+    """An unknown control sequence or a scroll raises, since `cells` would be wrong after it."""
     with pytest.raises(AssertionError, match=r"what does a terminal do|the screen is full"):
         Screen().feed(output)
 
@@ -98,8 +98,8 @@ def mosh(lab: Lab) -> Iterator[Terminal]:
 
 
 @pytest.mark.lab
-def test_mosh_is_read_truly_where_lines_wrap_and_packets_are_lost(lab: Lab) -> None:
-    """Two wraps at which mosh draws a row's last letter again; no echo is earlier than the round trip."""
+def test_echoes_of_mosh_are_right_where_lines_wrap_and_packets_are_lost(lab: Lab) -> None:
+    """mosh draws a row's last letter again at two wraps; no echo comes before the round trip is over."""
     with mosh(lab) as terminal:
         lab.laptop_link.set(loss=0.2)
         late = typed(terminal, 2 * COLUMNS + 20, timeout=20)
@@ -108,8 +108,8 @@ def test_mosh_is_read_truly_where_lines_wrap_and_packets_are_lost(lab: Lab) -> N
 
 
 @pytest.mark.lab
-def test_words_of_moshs_own_are_no_echoes(lab: Lab) -> None:
-    """In the dark it writes "mosh: Last contact", just as the next keys would be m, n and o."""
+def test_the_banner_of_mosh_is_no_echo(lab: Lab) -> None:
+    """During a cut mosh writes "mosh: Last contact", just when the next keys are m, n and o."""
     with mosh(lab) as terminal:
         typist = Typist(terminal, pace=lambda: QUICK)
         typist.type(12)

@@ -1,4 +1,4 @@
-"""The watch against a real kernel: what happens to a host's links, addresses and routes, and what is told of it."""
+"""The network watch with a real kernel: which changes of links, addresses and routes it tells."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.net import Host, Lab
+from tests.until import wait_until
 from tunneld.core.sleep_watch import LONGEST_LATENESS
 from tunneld.net.kernel_news import KernelNews, NetworkNews
 from tunneld.net.network_watch import POLL, TICK, Change, NetworkWatch
@@ -33,7 +33,7 @@ def has_route(toward: Iterable[str] = ()) -> bool:
 
 
 class Watched:
-    """A host with a watch on it."""
+    """A host whose network a NetworkWatch watches; `changes` are those that it has told."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -55,20 +55,20 @@ class Watched:
         await asyncio.to_thread(self.host.shell, script)
 
     async def tells(self, *, within: float = POLL - 1) -> None:
-        """Wait until a change was told, by default sooner than by polling; it must be the only one since the last."""
+        """Wait until a change is told, by default sooner than polling could; no other one may have been told."""
         await self.until(lambda: bool(self.changes), within=within)
         assert self.changes == [Change.NETWORK]
         self.changes.clear()
 
     async def looks_and_is_silent(self, script: str) -> None:
-        """Run the script, which the kernel tells us of; wait until the watch has looked, and found nothing."""
+        """Run the script, and wait until the watch has looked; it must not have told a change."""
         before = self._looks
         await self.shell(script)
         await self.until(lambda: self._looks > before)
         assert not self.changes
 
     async def until(self, happened: Callable[[], bool], *, within: float = POLL - 1) -> None:
-        """Wait for something that a look or a change brings."""
+        """Wait for a condition that becomes true by a look or a change."""
         async with asyncio.timeout(within):
             while not happened():
                 self._more.clear()
@@ -87,14 +87,14 @@ class Watched:
 
 @pytest.fixture
 def pi(lab: Lab) -> Watched:
-    """The host, once its new interface has its carrier: the kernel says so a moment after the lab is built."""
+    """The host pi, once it has a route: its new interface has no carrier until a moment after the lab is built."""
     with lab.pi.entered():
         wait_until(has_route, what="the network is there")
     return Watched(lab.pi)
 
 
 async def test_a_new_address_is_told(pi: Watched) -> None:
-    """Another lease: the old address goes with its routes, a new one comes."""
+    """Another lease: the old address and its routes go, and a new address comes."""
     async with pi.running():
         await pi.looks_and_is_silent("ip address flush dev eth0")
         await pi.shell("ip address add 192.168.1.77/24 dev eth0; ip route add default via 192.168.1.1")
@@ -102,7 +102,7 @@ async def test_a_new_address_is_told(pi: Watched) -> None:
 
 
 async def test_a_link_that_comes_back_is_told(pi: Watched) -> None:
-    """Down, and up again with the same address and routes."""
+    """The link goes down, and up again with the same address and routes."""
     async with pi.running():
         await pi.looks_and_is_silent("ip link set eth0 down")
         await pi.shell("ip link set eth0 up; ip route add default via 192.168.1.1")
@@ -110,14 +110,14 @@ async def test_a_link_that_comes_back_is_told(pi: Watched) -> None:
 
 
 async def test_a_link_that_is_back_before_anybody_looks_is_told(pi: Watched) -> None:
-    """All within one burst: the look finds nothing changed, and the kernel's words tell."""
+    """Both changes come in one burst: routes are as before, but the kernel's news show the change."""
     async with pi.running():
         await pi.shell("ip link set eth0 down; ip link set eth0 up; ip route add default via 192.168.1.1")
         await pi.tells()
 
 
 async def test_a_cable_that_was_pulled_is_told(lab: Lab, pi: Watched) -> None:
-    """The other end goes and comes: addresses and routes stay as they were, the carrier alone was gone."""
+    """The other end goes down and up: only the carrier was lost, addresses and routes stay the same."""
     gateway = lab.hosts["homegw"]
     async with pi.running():
         before = current_routes()[FOUR]
@@ -130,14 +130,14 @@ async def test_a_cable_that_was_pulled_is_told(lab: Lab, pi: Watched) -> None:
 
 
 async def test_a_default_route_that_comes_back_is_told(pi: Watched) -> None:
-    """Gone and there again within a burst."""
+    """The default route goes and comes back within one burst."""
     async with pi.running():
         await pi.shell("ip route del default; ip route add default via 192.168.1.1")
         await pi.tells()
 
 
 async def test_another_way_out_is_told(pi: Watched) -> None:
-    """A telephone is plugged in, and pulled out again."""
+    """A telephone with a better default route is plugged in, and pulled out again."""
     await pi.shell("ip route del default; ip route add default via 192.168.1.1 metric 500")
     async with pi.running():
         await pi.shell(
@@ -150,7 +150,7 @@ async def test_another_way_out_is_told(pi: Watched) -> None:
 
 
 async def test_a_rule_of_a_vpn_is_told(pi: Watched) -> None:
-    """Policy routing alone changes the way."""
+    """A rule of policy routing alone changes the route."""
     await pi.shell("ip link add wg0 type veth peer name far; ip link set far up; ip link set wg0 up")
     await pi.shell("ip address add 10.8.0.2/32 dev wg0; ip route add default dev wg0 table 51820")
     async with pi.running():
@@ -169,7 +169,7 @@ async def test_interfaces_elsewhere_are_not_told(pi: Watched) -> None:
 
 
 async def test_a_lease_that_is_renewed_is_not_told(pi: Watched) -> None:
-    """The same address and route again, and a second address beside it that comes and goes."""
+    """The same address and route are set again, and a second address comes and goes."""
     async with pi.running():
         await pi.looks_and_is_silent(
             "ip address change 192.168.1.2/24 dev eth0 valid_lft 600 preferred_lft 600;"
@@ -179,7 +179,7 @@ async def test_a_lease_that_is_renewed_is_not_told(pi: Watched) -> None:
 
 
 async def test_a_second_family_is_told(pi: Watched) -> None:
-    """IPv6 comes beside IPv4, once its address is no longer tentative."""
+    """An IPv6 route comes beside IPv4; it is told once the address is no longer tentative."""
     async with pi.running():
         await pi.shell(
             "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6;"
@@ -192,7 +192,7 @@ async def test_a_second_family_is_told(pi: Watched) -> None:
 
 
 async def test_the_way_to_a_relay_counts_as_well(pi: Watched) -> None:
-    """A relay that only a special route leads to, on a host without a way to anywhere."""
+    """A host without a default route gets a route to the relay alone: that is told."""
     pi.toward = (RELAY,)
     await pi.shell("ip route del default")
     async with pi.running():
@@ -205,7 +205,7 @@ async def test_the_way_to_a_relay_counts_as_well(pi: Watched) -> None:
 
 
 async def test_a_network_that_is_lost_is_not_told(pi: Watched) -> None:
-    """Nothing can be done about it, but the routes are known to be gone."""
+    """A lost route is not told, since no connection can be made without it; routes that drop packets do not count."""
     async with pi.running():
         assert has_route()
         await pi.looks_and_is_silent("ip route del default")
@@ -217,7 +217,7 @@ async def test_a_network_that_is_lost_is_not_told(pi: Watched) -> None:
 
 
 async def test_a_storm_of_routes_is_survived(pi: Watched) -> None:
-    """More news than the socket holds: some are lost, the change at their end is not."""
+    """The kernel sends more news than the socket holds; some are lost, but the last change is told."""
     routes = "".join(f"route add 10.{high}.{low}.0/24 dev eth0\n" for high in range(40) for low in range(250))
     (pi.host.directory / "routes").write_text(routes)
     async with pi.running():
@@ -229,7 +229,7 @@ async def test_a_storm_of_routes_is_survived(pi: Watched) -> None:
 
 
 async def test_without_netlink_a_change_is_found(pi: Watched) -> None:
-    """Polled, where a sandbox forbids the news."""
+    """Where a sandbox forbids netlink, the watch polls and finds the change."""
 
     class Forbidden(KernelNews):
         def __init__(self) -> None:
@@ -253,7 +253,7 @@ asyncio.run(NetworkWatch(lambda change: print(change.value, flush=True), sleep=t
 
 
 def test_a_process_that_was_stopped_is_told(able: None) -> None:
-    """SIGSTOP for some seconds, and SIGCONT: it knows before its next tick."""
+    """After SIGSTOP for some seconds and SIGCONT, the process tells "resume" by its next tick."""
     with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -268,7 +268,7 @@ def test_a_process_that_was_stopped_is_told(able: None) -> None:
 
 
 async def test_the_news_are_the_kernels_alone(lab: Lab) -> None:
-    """Another program's message to our socket is not taken for the kernel's word."""
+    """A netlink message from another program is ignored."""
     with lab.pi.entered():
         news: NetworkNews = KernelNews()
         with contextlib.closing(news), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as liar:

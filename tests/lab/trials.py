@@ -1,4 +1,4 @@
-"""What a tunnel goes through in its life, as much of it as wanted: each trial breaks something, and mends it again."""
+"""Faults that a tunnel meets in its life: each trial breaks something and mends it again, as often as a test wants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.lab.course import TARGET, Course
-from tests.lab.crowd import Deed, crowd, targets
+from tests.lab.crowd import VisitKind, crowd, targets
 from tests.lab.net import GATEWAYS, Lab
 from tests.lab.sshd import descendants
 from tunneld.core.supervise.lifecycle import State
@@ -26,15 +26,15 @@ from tunneld.profile import Mode
 from tunneld.status.snapshot import TunnelStatus
 
 A_DAY = 86_400  # seconds
-SOON = 60  # seconds; anything that is no day
-ACCEPTS_AGAIN = 1.2  # seconds: who finds no descriptor for a connection, asyncio or sshd, looks again after one
+CLOCK_TOLERANCE = 60  # seconds; much less than a day suffices
+ACCEPTS_AGAIN = 1.2  # seconds: asyncio and sshd try to accept again 1 s after they found no free descriptor
 
 Fault = Callable[[Lab], AbstractContextManager[None]]
 
 
 @contextlib.contextmanager
 def black_hole(lab: Lab) -> Iterator[None]:
-    """Nothing comes through any more, and nobody is told."""
+    """In this block the home's link drops every packet silently."""
     lab.home_link.cut()
     yield
     lab.home_link.mend()
@@ -42,14 +42,14 @@ def black_hole(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unplugged(lab: Lab) -> Iterator[None]:
-    """The cable is pulled out of pi, whose addresses and routes go with it."""
+    """In this block the cable is pulled out of pi, which loses its default route by that."""
     lab.pi.shell("ip link set eth0 down")
     yield
     lab.pi.shell(f"ip link set eth0 up\nip route replace default via {GATEWAYS['pi']}")
 
 
 def flap(course: Course, fault: Fault, *, times: int, up: float = 2, down: float = 2) -> None:
-    """The link is away for `down` seconds and there for `up`, again and again."""
+    """Break the link for `down` seconds and let it work for `up` seconds, `times` times."""
     for _ in range(times):
         with fault(course.lab):
             time.sleep(down)
@@ -57,7 +57,7 @@ def flap(course: Course, fault: Fault, *, times: int, up: float = 2, down: float
 
 
 def reconnect(course: Course, *, times: int, seed: int, within: float = 0.4) -> None:
-    """The relay's sshd loses every session, at whatever moment `within` a new session's first seconds."""
+    """Kill every session at the relay, at a random moment in the first `within` seconds after a session came up."""
     chance = random.Random(seed)
     for _ in range(times):
         sessions = course.wait_up().sessions
@@ -67,7 +67,7 @@ def reconnect(course: Course, *, times: int, seed: int, within: float = 0.4) -> 
 
 
 def relays_take_turns(course: Course, *, times: int, seed: int) -> None:
-    """Of two relays the first is switched off, the second reboots while it is alone, and the first comes back."""
+    """The first of two relays is switched off, the second reboots while it is alone, and the first comes back."""
     chance = random.Random(seed)
     first, second = course.relays
     for _ in range(times):
@@ -82,36 +82,36 @@ def relays_take_turns(course: Course, *, times: int, seed: int) -> None:
 
 
 def _has(status: TunnelStatus, relay: int, *, after: int = 0) -> bool:
-    """Whether this relay has a session after the first so many."""
+    """Whether this relay is up and has had more than `after` sessions."""
     part = status.relays[relay]
     return part.state is State.UP and part.sessions > after
 
 
 def _leads(status: TunnelStatus, relay: int) -> bool:
-    """Whether this is the relay that serves, where only one does."""
+    """Whether this relay serves; in mode "all" each one does."""
     return status.mode == Mode.ALL.value or status.relay == status.relays[relay].relay
 
 
 def end_sessions(course: Course) -> None:
-    """Kill what the relay's sshd runs; it goes on listening."""
+    """Kill the sessions of the relay's sshd; sshd itself goes on listening."""
     for pid in descendants(course.relay_pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def visit(course: Course, *, visits: int, seed: int, turned_away: bool = False) -> Counter[Deed]:
-    """A crowd comes through every kind of forward; see crowd.py."""
+def visit(course: Course, *, visits: int, seed: int, turned_away: bool = False) -> Counter[VisitKind]:
+    """Send a crowd (see crowd.py) through every kind of forward."""
 
-    async def visited() -> Counter[Deed]:
+    async def visited() -> Counter[VisitKind]:
         async with targets([(course.lab.pi, TARGET), (course.lab.relay, TARGET)]):
-            return await crowd(course.ways, visits=visits, seed=seed, turned_away=turned_away)
+            return await crowd(course.entrances, visits=visits, seed=seed, turned_away=turned_away)
 
     return asyncio.run(visited())
 
 
 @contextlib.contextmanager
 def few_descriptors(pid: int, *, more: int = 0) -> Iterator[None]:
-    """A process may open so many more than it has, and then none; what it starts meanwhile has the same limit."""
+    """A process may open only `more` descriptors above its highest in this block; its children inherit the limit."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     highest = max(map(int, os.listdir(f"/proc/{pid}/fd")))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + more, limits[1]))
@@ -124,7 +124,7 @@ def few_descriptors(pid: int, *, more: int = 0) -> Iterator[None]:
 
 
 def relay_without_descriptors(course: Course, *, seconds: float, most: int) -> None:
-    """The relay's sshd can open no more, or 1 more, ... up to `most`, when every session has just ended."""
+    """End every session while the relay's sshd can open 0 more descriptors, then 1, and so on up to `most`."""
     for more in range(most + 1):
         sessions = course.wait_up().sessions
         with few_descriptors(course.relay_pid, more=more):
@@ -134,7 +134,7 @@ def relay_without_descriptors(course: Course, *, seconds: float, most: int) -> N
 
 
 def host_without_descriptors(course: Course, *, seconds: float, most: int) -> None:
-    """tunneld itself can open no more, or not even again what it has just lost, down to `most` of them."""
+    """End every session while tunneld can open 0 more descriptors, then one less than it had, down to `most` less."""
     for less in range(most + 1):
         sessions = course.wait_up().sessions
         with few_descriptors(course.daemon.process.pid, more=-less):
@@ -144,7 +144,7 @@ def host_without_descriptors(course: Course, *, seconds: float, most: int) -> No
 
 
 def visit_without_descriptors(course: Course, *, visits: int, seed: int) -> None:
-    """A crowd for which neither the relay nor the host has enough; then one for which they have."""
+    """A crowd comes while the host lacks descriptors, then each process of the relay; the last crowd finds enough."""
     for pid in (course.daemon.process.pid, *descendants(course.relay_pid)):
         with contextlib.suppress(FileNotFoundError), few_descriptors(pid, more=5):
             visit(course, visits=visits, seed=seed, turned_away=True)
@@ -155,7 +155,7 @@ def visit_without_descriptors(course: Course, *, visits: int, seed: int) -> None
 
 @contextlib.contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Nothing more can be written there."""
+    """In this block the disk is full."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 20, 4096, 1):
@@ -169,7 +169,7 @@ def full(disk: Path) -> Iterator[None]:
 
 
 def few_sessions(course: Course, *, visits: int) -> None:
-    """The relay allows one channel with a program, then none (MaxSessions): mosh may suffer, forwards must not."""
+    """The relay runs one program in each SSH connection, then none (MaxSessions): mosh may fail, forwards must work."""
     relay, usual = course.place.relay, dict(course.place.relay.options)
     for most in (1, 0):
         relay.options = usual | {"MaxSessions": str(most)}
@@ -180,14 +180,14 @@ def few_sessions(course: Course, *, visits: int) -> None:
 
 
 def restart(course: Course) -> None:
-    """The relay reboots."""
+    """Reboot the relay, and wait for a new session."""
     sessions = course.wait_up().sessions
     course.place.relay.restart()
     course.wait_up(sessions=sessions)
 
 
 def without_disk(course: Course, *, times: int) -> None:
-    """No room for a log or for any state, on the host and on the relay, while sessions end and profiles are read."""
+    """The disks of the host and the relay are full while sessions end and the profile is read again."""
     with contextlib.ExitStack() as stack:
         for disk in course.disks:
             stack.enter_context(full(disk))
@@ -210,11 +210,11 @@ def is_full(disk: Path) -> bool:
 
 
 def clock_steps(course: Course, *, seconds: float) -> None:
-    """The wall clock goes back a day, then to a day ahead, and a session ends in each."""
+    """Set the wall clock a day back, then a day ahead, then right; after each step a session is ended."""
     for offset in (-A_DAY, A_DAY, 0):
         sessions = course.wait_up().sessions
         course.clock.set(offset)
-        assert abs(course.held().gauge.clock - datetime.now(UTC).timestamp() - offset) < SOON
+        assert abs(course.held().gauge.clock - datetime.now(UTC).timestamp() - offset) < CLOCK_TOLERANCE
         time.sleep(seconds)
         assert course.wait_up().sessions == sessions, "a session ended because the clock was set"
         end_sessions(course)
@@ -222,7 +222,7 @@ def clock_steps(course: Course, *, seconds: float) -> None:
 
 
 def without_names(course: Course, *, seconds: float, times: int) -> None:
-    """No name server answers, and the relay is known by its name; sessions end, and the next knows where it was."""
+    """The name server is silent, so the relay's name has no address; the next session uses the address known before."""
     asked = course.names.asked
     course.names.silent = True
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""Somebody who types on at his own pace, whatever comes back: what a fault costs is seen in every key after it."""
+"""A typist who types at a steady pace and does not wait for echoes, so that a fault delays every key that it meets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ PACE = 0.12  # seconds between keys: a quick typist
 
 @dataclass(slots=True)
 class Typist:
-    """`pressed`: when each key was (monotonic, s). The keys run through the alphabet, again and again.
+    """Types the alphabet, again and again, and finds when each key's echo was shown.
 
-    `pace`: seconds from a key to the next one. An echo counts where it belongs on the screen and nowhere else, since
-    mosh draws what changed, a row's last letter again where a line wraps, and words of its own when nobody answers.
+    `pressed`: when each key was pressed (monotonic, s). `pace`: gives the seconds until the next key.
+
+    An echo counts only in its own cell of the screen, since mosh also draws other things: what changed, a row's last
+    letter again where a line wraps, and a banner when the server does not answer.
     """
 
     terminal: Terminal
@@ -34,7 +36,7 @@ class Typist:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def type(self, keys: int | None = None) -> None:
-        """So many more keys, or until told to stop."""
+        """Type `keys` more keys; with None, type until `stop`."""
         self.echoed()
         if not self.pressed:
             self._before = self._screen.put
@@ -44,13 +46,13 @@ class Typist:
             self.pressed.append(time.monotonic())
             self.terminal.write(_key(len(self.pressed) - 1))
             due += self.pace()
-            self.echoed()  # a little each time: all at the end would disturb who types beside
+            self.echoed()  # read little by little: to read all at the end would disturb other typists
 
     def stop(self) -> None:
         self._stop.set()
 
     def echoed(self) -> list[float]:
-        """When each key's echo was shown first, in their order; shorter than `pressed` while some have not come."""
+        """When each key's echo was first shown, in the order of the keys; the last echoes may still be missing."""
         with self._looking:
             for chunk, when in self.terminal.arrived(self._seen):
                 self._seen += len(chunk)
@@ -58,7 +60,7 @@ class Typist:
             return self._echoed.copy()
 
     def finish(self, *, timeout: float = 30) -> list[float]:
-        """Stop, wait for the last echo, and return how late each was, in seconds.
+        """Stop, wait for the last echo, and return the seconds from each key to its echo.
 
         Raises:
             AssertionError: a key was not back within `timeout` seconds.
@@ -80,7 +82,7 @@ class Typist:
         cursor = self._screen.place
         self._screen.feed(chunk)
         if self._first is None and self.pressed and self._screen.put > self._before:
-            self._first = cursor  # not where it was at the first key: the end of the prompt's line may come later
+            self._first = cursor  # where the first echo starts; at the first key the prompt may not have been complete
         while (
             self._first is not None
             and len(self._echoed) < len(self.pressed)
@@ -95,7 +97,7 @@ def _key(number: int) -> str:
 
 @contextmanager
 def typing(terminal: Terminal, *, pace: float = PACE) -> Iterator[Typist]:
-    """Somebody types from here to the end of the block."""
+    """A typist types in a thread until the end of the block."""
     typist = Typist(terminal, lambda: pace)
     thread = threading.Thread(target=typist.type, name="typist")
     thread.start()

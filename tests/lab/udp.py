@@ -1,4 +1,4 @@
-"""UDP questions and answers between hosts, asked by the test itself through sockets that live in a namespace."""
+"""UDP questions and answers between hosts: the test itself sends them, through sockets in a host's namespace."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def receive(asking: socket.socket, *, timeout: float) -> bytes | None:
 
 
 def round_trips(asking: socket.socket, address: tuple[str, int], *, count: int, timeout: float = 1) -> list[float]:
-    """Ask `count` times, one after the other; the milliseconds that each answer took."""
+    """Ask `count` times, one after the other, and return the milliseconds that each answer took."""
     taken = []
     for number in range(count):
         asked = time.monotonic()

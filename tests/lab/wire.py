@@ -1,10 +1,10 @@
-"""The program in a `wan` namespace that passes frames between its two interfaces as a real link would.
+"""The program in a `wan` namespace that passes frames between two interfaces as a real link would.
 
-Standard library only; run as `python wire.py SEED` by `lab.link`. It reads one JSON object a line from standard
-input and answers each with one. `{"up": {...}, "down": {...}}` changes `Way`'s fields, for either or both; the answer
-is the counters. It ends at the end of its input.
+Standard library only; `lab.link` runs it as `python wire.py SEED`. It reads a JSON object from each line of
+standard input, such as `{"up": {...}, "down": {...}}`, and changes those fields of `Way`. It answers each line with a
+JSON line of all fields, the counters among them. It ends at the end of its input.
 
-ARP passes at once and untouched: a cut must be a silent black hole, not an "unreachable" from the neighbour.
+ARP always passes at once: without ARP a cut would make neighbours say "unreachable", but it must be silent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import time
 from dataclasses import dataclass, field
 
 SOL_PACKET = 263
-SO_RCVBUFFORCE = 33  # asm/socket.h; beyond net.core.rmem_max, else a burst is lost before the dice are thrown
+SO_RCVBUFFORCE = 33  # asm/socket.h; beyond net.core.rmem_max, else the kernel would drop bursts before we do
 PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h
 ETH_P_ALL = 3
 ARP = b"\x08\x06"
 FRAME = 65536
-BURST = 64  # frames taken from one side before the other is looked at
+BURST = 64  # frames read from one side before the other side has its turn
 SOCKET_BUFFER = 16 << 20
 
 
@@ -38,9 +38,9 @@ class Way:
     jitter: float = 0.0  # seconds, added evenly from 0 to this
     loss: float = 0.0  # 0 to 1
     rate: float = 0.0  # bits a second; 0 is unlimited
-    room: int = 256_000  # bytes that may wait for a limited rate; the rest is dropped
-    cut: bool = False  # a black hole: what is under way is gone too
-    reorder: bool = False  # let jitter overtake; else frames keep their order
+    room: int = 256_000  # bytes that may wait for a limited rate; more are dropped
+    cut: bool = False  # a black hole; frames under way are lost too
+    reorder: bool = False  # jitter may change the order of frames; else they keep it
 
     frames: int = 0  # that came in
     bytes: int = 0
@@ -51,7 +51,7 @@ class Way:
 
 @dataclass
 class Wire:
-    """The link without sockets or a clock: what arrives is kept until it is due."""
+    """The link's logic, without sockets or a clock: frames that arrive are kept until they are due."""
 
     chance: random.Random
     ways: dict[str, Way] = field(default_factory=lambda: {"up": Way(), "down": Way()})
@@ -67,7 +67,7 @@ class Wire:
             return
         way.frames += 1
         way.bytes += len(frame)
-        # The dice are thrown even when cut, so that a cut does not change what follows it.
+        # Draw a random number during a cut too, so that a cut does not change which later frames are lost.
         if (self.chance.random() < way.loss) | way.cut:
             way.lost += 1
             return
@@ -141,7 +141,7 @@ def main(seed: int) -> None:
     while True:
         deadline = wire.deadline()
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-        # select, not poll: its time-out has microseconds.
+        # select, not poll, since the time-out of select counts microseconds.
         ready, _, _ = select.select([0, *(tapped.fileno() for tapped in into.values())], [], [], wait)
         for name, tapped in into.items():
             if tapped.fileno() in ready:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.mosh.jumping import Jump, TwoEnds, jumping, needs_openssh
+from tests.until import wait_until
 from tunneld.core.pair import stun
 from tunneld.core.pair.candidate import Candidate, UdpAddress
 from tunneld.mosh import jump_agent_client, jump_host

@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.lab.machine import wait_until
 from tests.lab.terminal import Terminal
 from tests.mosh.place import NAME, NEEDS_MOSH, Place, children, exit_status, is_alive, place
+from tests.until import wait_until
 from tunneld.mosh.pool_policy import SHORTEST_DENIED
 
 pytestmark = NEEDS_MOSH

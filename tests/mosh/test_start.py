@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.lab.terminal import Terminal
 from tests.mosh.place import NAME, NEEDS_MOSH, PYTHON, Place, children, exit_status, is_alive, place
 from tests.sshd import descendants
+from tests.until import wait_until
 from tunneld.mosh import paths_socket
 
 pytestmark = NEEDS_MOSH

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.machine import wait_until
+from tests.until import wait_until
 from tunneld.shipped import end_predecessor
 from tunneld.shipped.end_predecessor import MOST_RECORDS, Process, Record, open_record, parse_records
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.machine import wait_until
 from tests.oldest import oldest_python
 from tests.sshd import descendants
+from tests.until import wait_until
 from tunneld.shipped import end_with_us
 
 BASH = shutil.which("bash") or ""

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 PAUSE = 0.01  # seconds between two questions
+SOMETHING = "what this test awaits"
 
 
-def wait_until(true: Callable[[], object], *, what: str, timeout: float = 10, every: float = PAUSE) -> None:
+def wait_until(true: Callable[[], object], *, what: str = SOMETHING, timeout: float = 10, every: float = PAUSE) -> None:
     """Return as soon as `true()` holds. It is asked every `every` seconds.
 
     Raises:
@@ -28,7 +29,7 @@ def wait_until(true: Callable[[], object], *, what: str, timeout: float = 10, ev
 async def until(
     true: Callable[[], object],
     *,
-    what: str,
+    what: str = SOMETHING,
     timeout: float = 10,  # noqa: ASYNC109 - asyncio.timeout cannot say what was awaited
     every: float = PAUSE,
 ) -> None:

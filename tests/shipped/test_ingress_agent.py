@@ -24,6 +24,7 @@ import pytest
 
 from tests.oldest import oldest_python
 from tests.shim.scene import MOSH_SIZED, free_udp_ports
+from tests.until import wait_until
 from tunneld.core.stream import frame
 from tunneld.core.stream.carrier import MAX_CONTROL
 from tunneld.core.stream.flow import MAX_FLOWS_OF_SOURCE
@@ -386,13 +387,6 @@ def ask_to_join(path: str, data: bytes, files: list[int]) -> socket.socket:
     if data:
         sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else [])
     return sock
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_streams_are_bounded(relay: Relay) -> None:

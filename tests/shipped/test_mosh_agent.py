@@ -27,6 +27,7 @@ from tests.oldest import oldest_python
 from tests.shipped.test_ingress_agent import ask_to_join
 from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
+from tests.until import wait_until
 from tunneld.core.pair.outbox import OutgoingPacket
 from tunneld.core.stream import frame
 from tunneld.shipped import mosh_agent, own_addresses, pack
@@ -235,13 +236,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     python = oldest_python() if request.param == "Python 3.9" else os.path.realpath(sys.executable)
     yield from place_with(python, tmp_path)
-
-
-def wait_until(is_so: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def agent_of(answer: dict[str, Any]) -> int:

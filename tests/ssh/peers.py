@@ -13,6 +13,7 @@ import asyncssh
 import pytest
 
 from tests.sshd import Sshd
+from tests.until import until
 from tunneld.demo.ssh_server import Server
 from tunneld.profile import Keepalive, Relay
 from tunneld.ssh.connect.dial import dial
@@ -114,9 +115,3 @@ async def exchange(port: int = 0, *, path: Path | None = None, data: bytes = b"h
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something that has no event of its own to wait for."""
-    while not true():  # noqa: ASYNC110 - another process's or asyncssh's inner state, which tells nobody when it changes
-        await asyncio.sleep(0.005)

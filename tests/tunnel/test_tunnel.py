@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.ssh.peers import until
 from tests.sshd import SSHD, Sshd, descendants, free_port, make_key, running_sshd, write_known_hosts
 from tests.tunnel.supervised import (
     echoing,
@@ -25,6 +24,7 @@ from tests.tunnel.supervised import (
     running,
     taken,
 )
+from tests.until import until
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.failures import Failure

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ssh.peers import until
 from tests.sshd import free_port
 from tests.tunnel.supervised import echoing, forward, line, profile_of, relay_of, running, running_relay
+from tests.until import until
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise import canary
 from tunneld.core.supervise.canary import BROKEN_VISIT_AFTER, FIRST_VISIT_AFTER, Finding, Verdict

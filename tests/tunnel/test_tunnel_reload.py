@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.ssh.peers import until
 from tests.sshd import Sshd, descendants, free_port
 from tests.tunnel.supervised import (
     Gate,
@@ -25,6 +24,7 @@ from tests.tunnel.supervised import (
     running,
     taken,
 )
+from tests.until import until
 from tests.virtual import Journal, VirtualTime
 from tunneld.core.supervise.backoff import Limits
 from tunneld.core.supervise.failures import Failure

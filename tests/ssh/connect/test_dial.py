@@ -16,8 +16,9 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd, until
+from tests.ssh.peers import KEEPALIVE, agent, dialled, listening, to_server, to_sshd
 from tests.sshd import Sshd, descendants, free_port, lock_key, make_key, running_sshd, standing_still, write_known_hosts
+from tests.until import until
 from tunneld.core.destination import Destination
 from tunneld.core.supervise.failures import Failure
 from tunneld.demo.ssh_server import Server, Settings, serve

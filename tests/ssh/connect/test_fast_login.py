@@ -10,8 +10,9 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.ssh.peers import KEEPALIVE, agent, dialled, to_server, to_sshd, until
+from tests.ssh.peers import KEEPALIVE, agent, dialled, to_server, to_sshd
 from tests.sshd import Sshd, make_key, running_sshd
+from tests.until import until
 from tunneld.demo.ssh_server import Settings, serve
 from tunneld.profile import Relay
 from tunneld.ssh.connect import fast_login

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.leaping import Leaping, run
-from tests.ssh.peers import dialled, to_sshd, until
+from tests.ssh.peers import dialled, to_sshd
 from tests.sshd import Sshd
+from tests.until import until
 from tunneld.ssh.connect.alive import round_trip
 from tunneld.ssh.connect.keepalive_watch import BYTES_ACKED, KeepaliveWatch
 

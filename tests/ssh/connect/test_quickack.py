@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.ssh.peers import listening, until
+from tests.ssh.peers import listening
+from tests.until import until
 from tunneld.ssh.connect import quickack
 from tunneld.ssh.connect.quickack import BEGINNING, QuickAck
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.leaping import Leaping, run
-from tests.ssh.peers import echo, listening, until
+from tests.ssh.peers import echo, listening
+from tests.until import until
 from tunneld.core.happy_eyeballs import ATTEMPT_DELAY, SocketAddress
 from tunneld.ssh.connect import race
 from tunneld.ssh.connect.race import ATTEMPT_TIMEOUT, MOST_ATTEMPTS, DirectTunnel, Race, verdict

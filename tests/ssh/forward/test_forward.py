@@ -16,8 +16,9 @@ import pytest
 from asyncssh.constants import MSG_REQUEST_SUCCESS
 from asyncssh.packet import SSHPacket
 
-from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_server, to_sshd, until
+from tests.ssh.peers import KEEPALIVE, dialled, echo, exchange, listening, to_server, to_sshd
 from tests.sshd import Sshd, free_port, running_sshd
+from tests.until import until
 from tunneld.core.supervise import canary
 from tunneld.core.supervise.failures import Failure
 from tunneld.demo.ssh_server import Settings, serve

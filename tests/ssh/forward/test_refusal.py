@@ -11,8 +11,9 @@ import asyncssh
 import pytest
 import structlog
 
-from tests.ssh.peers import dialled, to_sshd, until
+from tests.ssh.peers import dialled, to_sshd
 from tests.sshd import running_sshd
+from tests.until import until
 from tunneld.core.supervise.failures import Failure
 from tunneld.profile import Forward, TcpAddress
 from tunneld.ssh.connect.client import client_of

@@ -11,9 +11,10 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.ssh.peers import dialled, echo, exchange, listening, to_server, to_sshd, until
+from tests.ssh.peers import dialled, echo, exchange, listening, to_server, to_sshd
 from tests.sshd import Sshd, free_port, running_sshd
 from tests.tunnel.supervised import line, nothing_left
+from tests.until import until
 from tunneld.core.supervise import canary as core
 from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit
 from tunneld.core.supervise.failures import Failure

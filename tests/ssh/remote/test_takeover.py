@@ -15,8 +15,9 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.ssh.peers import dialled, to_server, to_sshd, until
+from tests.ssh.peers import dialled, to_server, to_sshd
 from tests.sshd import Sshd, descendants, free_port, running_sshd
+from tests.until import until
 from tunneld.demo.ssh_server import Server, Settings, serve
 from tunneld.profile import Relay, TcpAddress
 from tunneld.ssh.remote import takeover

@@ -202,3 +202,27 @@ def test_a_copy_costs_63_bytes_beside_its_datagram(size: int, is_allowed: bool) 
     """35 in the packet, and 28 of IPv4 and UDP; 2000 bytes may be spent at once."""
     end = End(budget=8.0)
     assert end.outbox.spend(end.path, bytes(size), NOW) is is_allowed
+
+
+def test_copies_wait_for_the_earliest() -> None:
+    """Of three further copies each leaves in its own time."""
+    end = End()
+    end.loses(0.15)
+    end.outbox.plan_copies(7, b"key", NOW + 9)
+    end.outbox.take_due_copies(NOW + 9)
+    places = []
+    while (due := end.outbox.due()) < inf:
+        places.append([(round(due - NOW - 9, 6), copy.place) for copy in end.outbox.take_due_copies(due)])
+    assert places == [[(0.004, 1)], [(0.012, 2)], [(0.028, 3)]]
+
+
+def test_all_that_waits_is_counted() -> None:
+    """Packets, answers, copies, and datagrams whose copies are not planned yet."""
+    end = End()
+    end.outbox.plan_copies(7, b"key", NOW)
+    end.outbox.take_due_copies(NOW)
+    assert len(end.outbox) == 1
+    end.outbox.plan_copies(8, b"key", NOW)
+    end.outbox.answer(end.path, 9)
+    end.outbox.send(end.path, 8, b"key", NOW)
+    assert len(end.outbox) == 4

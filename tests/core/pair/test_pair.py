@@ -6,13 +6,16 @@ import json
 import random
 from collections import Counter
 
-from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
+import pytest
+
+from tests.core.pair.internet import CLIENT, FAR, SECRET, START, Internet, home, office
 from tunneld.core.pair import packet, stun
 from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.dispatch import CALM_FLOW, DOUBTING_FLOW
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.pair import PING_EVERY, Deliver, Event, Gather, Pair
 from tunneld.core.stream import frame
+from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import Frame
 
 
@@ -243,3 +246,83 @@ def test_streams_are_pinged_while_they_are_idle() -> None:
     client.tick(START + PING_EVERY + 1)
     assert far.receive("ssh", ping, START + PING_EVERY) == []
     assert client.outgoing("ssh", START + PING_EVERY + 1) == b""
+
+
+def offers(data: bytes) -> list[int]:
+    """The rounds of the offers among the bytes of a stream."""
+    frames = frame.FrameDecoder().feed(frame.PREAMBLE + data)
+    return [frame.body(each)["round"] for each in frames if each.kind == frame.OFFER]
+
+
+def test_a_path_that_died_makes_both_ends_try_again() -> None:
+    """The addresses are offered again, and this machine's own are gathered anew."""
+    net = settled()
+    client = net.client.pair
+    assert client.outgoing("ssh", net.now) == b""
+    client.unsendable("4", UdpAddress(FAR, 42000), net.now)
+    client.packets(net.now)
+    events = client.tick(net.now + 10)
+    assert Gather("went silent") in events
+    assert len(offers(client.outgoing("ssh", net.now + 10))) >= 1
+
+
+def test_an_unsendable_packet_to_nowhere_is_only_counted() -> None:
+    """No path leads there, or the one that does has never answered."""
+    client, _ = pairs()
+    client.open("4", 4, 41000, START)
+    client.sees_peer([FAR], START)
+    client.unsendable("4", UdpAddress("192.0.2.66", 1), START)
+    client.unsendable("4", UdpAddress(FAR, 42000), START)
+    assert client.counts["packets_unsendable"] == 2
+
+
+def test_a_move_pings_the_streams() -> None:
+    """A stream that did not survive it is noticed."""
+    client, _ = pairs()
+    client.moved(START)
+    assert client.outgoing("ssh", START) == Frame(frame.PING).encode()
+
+
+def test_thirty_two_changes_are_remembered() -> None:
+    """The oldest are forgotten."""
+    client, _ = pairs()
+    for number in range(40):
+        client.moved(START + number)
+    assert [when - START for when, _ in client.history] == [*range(8, 40)]
+
+
+def test_datagrams_and_offers_are_counted() -> None:
+    """Each datagram once at either end; an offer that came before is ignored."""
+    client, far = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    data = client.outgoing("ssh", START)
+    assert offers(data) == [1]
+    for _ in range(2):
+        far.receive("ssh", data, START)
+    assert far.counts["offers_ignored"] == 1
+    client.send(b"key", START)
+    talk(client, far)
+    assert (client.counts["datagrams_out"], far.counts["datagrams_in"]) == (1, 1)
+
+
+def test_a_datagram_over_the_largest_is_dropped() -> None:
+    """And counted; the largest passes."""
+    client, far = pairs()
+    client.send(bytes(MAX_DATAGRAM + 1), START)
+    assert client.counts == {"datagrams_oversize": 1}
+    client.send(bytes(MAX_DATAGRAM), START)
+    assert talk(client, far) == [Deliver(bytes(MAX_DATAGRAM))]
+
+
+@pytest.mark.parametrize(("datagrams", "probes"), [(3, 0), (4, 2)])
+def test_somebody_types_who_causes_four_datagrams_in_three_seconds(datagrams: int, probes: int) -> None:
+    """The path is probed each second for these three seconds; otherwise each ten."""
+    net = settled()
+    net.wiretap.clear()
+    for _ in range(datagrams):
+        net.sends(net.client, b"key")
+    net.stands(4)
+    opener = Seal(SECRET, Counter(), is_client=False)
+    came = [opener.open(data) for sink, _, data in net.wiretap if sink is net.far]
+    assert sum(each.kind == packet.PROBE for each in came if each) == probes

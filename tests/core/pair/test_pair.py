@@ -426,3 +426,23 @@ def test_the_snapshot_says_what_copies_cost() -> None:
     assert shown["redundancy"]["spent_kbit"] == 1.2  # 1800 bytes in 12.3 s
     pair.moved(net.now)
     assert pair.snapshot(net.now + 1.26)["history"][-1] == {"ago": 1.3, "what": "the network changed"}
+
+
+def test_copies_may_cost_64_kbit_by_default() -> None:
+    """Until a path is in use, there is no room to show, and a datagram leaves once."""
+    client, _ = pairs()
+    assert client.snapshot(START)["redundancy"] == {
+        "copies": 1,
+        "budget_kbit": 64.0,
+        "room_kbit": None,
+        "spent_kbit": 0.0,
+    }
+
+
+def test_an_answer_to_no_question_of_ours_is_counted() -> None:
+    """So is an answer that cannot be read."""
+    client, _ = pairs()
+    seal = Seal(bytes(32), Counter(), is_client=False)
+    for body in (packet.answer_body(7, 1), b""):
+        client.arrive("4", UdpAddress(FAR, 42000), seal.close(packet.ANSWER, body), START)
+    assert client.counts == {"packets_unasked": 2}

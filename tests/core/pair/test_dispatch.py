@@ -10,7 +10,7 @@ import pytest
 from tests.core.pair.sample_paths import HERE, NOW, answers
 from tunneld.core.pair import packet
 from tunneld.core.pair.candidate import Candidate
-from tunneld.core.pair.dispatch import CALM_FLOW, DOUBTING_FLOW, TELL_DEATH_FOR, Dispatch
+from tunneld.core.pair.dispatch import CALM_FLOW, DOUBTING_FLOW, Dispatch
 from tunneld.core.pair.outbox import Outbox
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.path import DEAD_AFTER, DOUBT_AFTER, Path
@@ -28,21 +28,30 @@ RTT = 0.05
 class End:
     """One end: a stream, and as many paths as it is given, the first of them in use for a minute already."""
 
-    def __init__(self, paths: int = 1, *, has_stream: bool = True, budget: float = 64.0) -> None:
+    def __init__(
+        self,
+        paths: int = 1,
+        *,
+        has_stream: bool = True,
+        budget: float = 64.0,
+        is_client: bool = True,
+        rtts: tuple[float, ...] = (RTT, RTT),
+    ) -> None:
         began = NOW - 60
         self.counts = Counter[str]()
-        self.seal = Seal(bytes(32), self.counts, is_client=True)
+        self.is_client = is_client
+        self.seal = Seal(bytes(32), self.counts, is_client=is_client)
         self.paths = Paths(self.counts, began)
         self.outbox = Outbox(self.seal, self.paths, Budget(budget, began), self.counts)
         self.streams = {"ssh": StreamCarrier("ssh", began, dedicated=True)} if has_stream else {}
         for stream in self.streams.values():
             hello = frame.message(frame.HELLO, {"versions": [frame.PROTOCOL_VERSION]})
             stream.receive(frame.PREAMBLE + hello.encode(), began)
-        self.dispatch = Dispatch(self.streams, self.paths, self.outbox, self.counts, began, is_client=True)
+        self.dispatch = Dispatch(self.streams, self.paths, self.outbox, self.counts, began, is_client=is_client)
         self.paths.open("4", 4, began)
         self.paths.offer([Candidate("lan", HERE._replace(port=1 + port)) for port in range(paths)], began)
-        for path in self.paths:
-            answers(path, RTT, began)
+        for path, rtt in zip(self.paths, rtts, strict=False):
+            answers(path, rtt, began)
         self.paths.review(began + 1)
         self.flows(began)
 
@@ -68,7 +77,7 @@ class End:
 
     def left(self) -> list[tuple[int, bytes]]:
         """The ports and datagrams of what leaves over UDP now."""
-        opener = Seal(bytes(32), Counter(), is_client=False)
+        opener = Seal(bytes(32), Counter(), is_client=not self.is_client)
         found = []
         for each in self.outbox.take():
             opened = opener.open(each.data)
@@ -106,8 +115,8 @@ def test_the_peer_hears_of_a_paths_death_for_five_seconds() -> None:
     assert end.paths.review(died) == "went silent"
     assert end.paths.current is None
     assert end.sends(died) == [DOUBTING_FLOW]
-    assert end.sends(died + TELL_DEATH_FOR - 0.01) == [DOUBTING_FLOW]
-    assert end.sends(died + TELL_DEATH_FOR) == [CALM_FLOW]
+    assert end.sends(died + 4.99) == [DOUBTING_FLOW]
+    assert end.sends(died + 5) == [CALM_FLOW]
 
 
 def test_without_a_path_from_the_beginning_there_is_no_doubt() -> None:
@@ -259,3 +268,64 @@ def test_a_larger_datagram_than_before_has_the_paths_asked(size: int, grown: boo
     assert end.sends(NOW, bytes(size)) == ([CALM_FLOW] if grown else [])
     assert end.paths.full == max(1216, size)
     assert (end.path.due(in_use=True, is_active=False) <= NOW) is grown
+
+
+def test_the_flows_on_the_wire() -> None:
+    """Flow 0 is calm, and flow 1 tells of doubt: peers of other versions rely on that."""
+    assert (CALM_FLOW, DOUBTING_FLOW) == (0, 1)
+
+
+@pytest.mark.parametrize(("is_client", "times"), [(True, 3), (False, 8)])
+def test_only_mosh_servers_datagrams_are_echoes(is_client: bool, times: int) -> None:
+    """The client's end sends an unanswered datagram again three times, and mosh-server's end five times more."""
+    end = End(is_client=is_client)
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    end.left()
+    sent = []
+    while (due := end.dispatch.due()) < inf:
+        end.dispatch.tick(due)
+        sent += end.left()
+    assert sent == [(1, b"key")] * times
+
+
+def test_the_first_path_says_when_an_answer_is_late_and_how_often_to_send_again() -> None:
+    """It took the datagram, whatever the round trip of the path that shares the copies."""
+    end = End(2, rtts=(0.2, 0.22))
+    usual = end.path.rtt or 0.0
+    assert usual == pytest.approx(0.2)
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    late = end.dispatch.due()
+    assert late == NOW + end.path.trips.late
+    end.dispatch.tick(late)
+    assert end.dispatch.due() == pytest.approx(late + usual / 8)
+
+
+def test_the_newest_datagram_says_whose_turn_it_is() -> None:
+    """An older one that was sent again before goes with it, though a turn ahead."""
+    end = End(2)
+    end.sends(NOW, b"old")
+    end.dispatch.tick(NOW)
+    end.left()
+    late = end.dispatch.due()
+    end.dispatch.tick(late)
+    assert end.left() == [(2, b"old")]
+    end.sends(late, b"new")
+    end.dispatch.tick(late)
+    end.left()
+    end.dispatch.tick(end.dispatch.due())
+    assert end.left() == [(2, b"new"), (2, b"old")]
+
+
+def test_a_copy_that_the_budget_does_not_allow_is_left_out() -> None:
+    """And counted; the datagram itself leaves in any case."""
+    end = End(budget=0.1)  # 25 bytes at once
+    for step in range(10):
+        end.path.loss.learn(10 * step, 9 * step, NOW - 10 + step)
+    end.sends(NOW)
+    end.dispatch.tick(NOW)
+    end.dispatch.tick(NOW + SPACING[-1])
+    assert end.left() == [(1, b"key")]
+    assert end.counts["copies_out"] == 0
+    assert end.counts["copies_over_budget"] == 2

@@ -87,3 +87,72 @@ def test_any_answers_leave_it_small_and_sane(answers: list[tuple[float, int, int
         share = estimate(loss, now)
         assert share is None or 0 <= share <= 1
     assert len(loss._entries) <= REMEMBERED / 0.2 + 2
+
+
+def told(*answers: tuple[float, int, int], of: float = 60) -> tuple[int, int]:
+    """How many packets the answers are about, and how many were lost; an answer is its second, sent and came."""
+    loss = Loss()
+    for after, sent, came in answers:
+        loss.learn(sent, came, NOW + after)
+    return loss.lately(of, NOW + max((after for after, _, _ in answers), default=0))
+
+
+def test_a_loss_shows_in_two_answers() -> None:
+    """No answer, or one, says nothing; the last answer alone may have overtaken what it misses."""
+    assert told() == (0, 0)
+    assert told((0, 50, 40)) == (0, 0)
+    assert told((0, 0, 0), (1, 20, 10)) == (20, 0)
+    assert told((0, 0, 0), (1, 50, 50), (2, 100, 90)) == (100, 0)
+    assert told((0, 0, 0), (1, 50, 40), (2, 100, 90)) == (100, 10)
+
+
+def test_an_answer_that_was_overtaken_says_nothing() -> None:
+    """It is about fewer packets than the answer before; one about as many is news."""
+    assert told((0, 10, 10), (1, 30, 30), (2, 20, 20)) == (20, 0)
+    assert told((0, 0, 0), (1, 10, 0), (2, 20, 10), (3, 20, 20)) == (20, 0)
+
+
+@pytest.mark.parametrize(("came", "expected"), [(50, (200, 50)), (49, (50, 0))])
+def test_a_peer_counts_anew_when_its_count_falls_below_half(came: int, expected: tuple[int, int]) -> None:
+    """Half of the last count may still be the old count."""
+    assert told((0, 0, 0), (1, 100, 100), (2, 150, came), (3, 200, 150 if came == 50 else 99)) == expected
+
+
+@pytest.mark.parametrize(("after", "expected"), [(30, 20), (30.1, 10)])
+def test_answers_are_remembered_for_half_a_minute(after: float, expected: int) -> None:
+    """However long a period is asked about."""
+    assert told((0, 0, 0), (15, 10, 10), (after, 20, 20)) == (expected, 0)
+
+
+@pytest.mark.parametrize(("of", "expected"), [(10, 20), (9.9, 10)])
+def test_the_answers_of_a_period_count(of: float, expected: int) -> None:
+    """An answer as old as the period is its first."""
+    assert told((0, 0, 0), (5, 10, 10), (10, 20, 20), of=of) == (expected, 0)
+
+
+@pytest.mark.parametrize(("after", "expected"), [(0.75, (100, 0)), (0.85, (200, 10))])
+def test_a_period_begins_with_its_worst_answer(after: float, expected: tuple[int, int]) -> None:
+    """The worst of its first 0.8 seconds."""
+    assert told((0, 0, 0), (after, 100, 90), (2, 150, 140), (3, 200, 190)) == expected
+
+
+@pytest.mark.parametrize(("before", "lost"), [(0.75, 0), (0.85, 10)])
+def test_a_period_ends_with_its_best_answer(before: float, lost: int) -> None:
+    """The best of its last 0.8 seconds."""
+    assert told((0, 0, 0), (5 - before, 100, 100), (4.5, 150, 140), (5, 200, 190)) == (200, lost)
+
+
+def test_a_loss_is_at_most_what_was_sent_and_at_least_nothing() -> None:
+    """Whatever the peer's counts say."""
+    assert told((0, 10, 20), (1, 20, 15), (2, 20, 15)) == (10, 10)
+    assert told((0, 10, 0), (1, 20, 20), (2, 30, 30)) == (20, 0)
+
+
+def test_answers_in_quick_succession_take_one_entry() -> None:
+    """A hundred answers within a second leave about five entries."""
+    loss = Loss()
+    for number in range(101):
+        loss.learn(number, number, NOW + number / 100)
+    assert 5 <= len(loss._entries) <= 7
+    loss.forget()
+    assert loss.lately(REMEMBERED, NOW + 1) == (0, 0)

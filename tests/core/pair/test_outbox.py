@@ -10,7 +10,7 @@ import pytest
 from tests.core.pair.sample_paths import HERE, NOW, answers
 from tunneld.core.pair import packet
 from tunneld.core.pair.candidate import Candidate
-from tunneld.core.pair.outbox import MAX_PACKETS, UNMEASURED_FOR, Outbox, OutgoingPacket
+from tunneld.core.pair.outbox import MAX_PACKETS, Outbox, OutgoingPacket
 from tunneld.core.pair.packet import Seal
 from tunneld.core.pair.path import COMPANION_AFTER, Path
 from tunneld.core.pair.paths import Paths
@@ -73,8 +73,8 @@ def test_copies_are_as_many_as_the_loss_asks_for() -> None:
     """Two on a path that is new, or unmeasured for five seconds; none further without a budget or a path."""
     end = End()
     assert end.outbox.copies(NOW) == 2
-    assert end.outbox.copies(NOW + UNMEASURED_FOR - 0.01) == 2
-    assert end.outbox.copies(NOW + UNMEASURED_FOR) == 1
+    assert end.outbox.copies(NOW + 4.99) == 2
+    assert end.outbox.copies(NOW + 5) == 1
     end.loses(0.15)
     assert end.outbox.copies(NOW + 9) == 4
     end.paths.current = None
@@ -178,3 +178,51 @@ def test_the_budget_is_one_for_all_paths() -> None:
     datagram = bytes(1000)
     assert end.outbox.spend(end.path, datagram, NOW)
     assert not end.outbox.spend(other, datagram, NOW)
+
+
+def test_512_datagrams_wait_for_their_copies_to_be_planned() -> None:
+    """One more has none, and is counted."""
+    end = End()
+    for number in range(513):
+        end.outbox.plan_copies(number, b"key", NOW)
+    assert len(end.outbox) == 512
+    assert end.counts["copies_refused"] == 1
+
+
+def test_copies_are_planned_when_the_first_datagram_asks_for_it() -> None:
+    """A later one does not put that off."""
+    end = End()
+    end.outbox.plan_copies(7, b"key", NOW)
+    end.outbox.plan_copies(8, b"key", NOW + 0.001)
+    assert end.outbox.due() == NOW
+
+
+@pytest.mark.parametrize(("size", "is_allowed"), [(1937, True), (1938, False)])
+def test_a_copy_costs_63_bytes_beside_its_datagram(size: int, is_allowed: bool) -> None:
+    """35 in the packet, and 28 of IPv4 and UDP; 2000 bytes may be spent at once."""
+    end = End(budget=8.0)
+    assert end.outbox.spend(end.path, bytes(size), NOW) is is_allowed
+
+
+def test_copies_wait_for_the_earliest() -> None:
+    """Of three further copies each leaves in its own time."""
+    end = End()
+    end.loses(0.15)
+    end.outbox.plan_copies(7, b"key", NOW + 9)
+    end.outbox.take_due_copies(NOW + 9)
+    places = []
+    while (due := end.outbox.due()) < inf:
+        places.append([(round(due - NOW - 9, 6), copy.place) for copy in end.outbox.take_due_copies(due)])
+    assert places == [[(0.004, 1)], [(0.012, 2)], [(0.028, 3)]]
+
+
+def test_all_that_waits_is_counted() -> None:
+    """Packets, answers, copies, and datagrams whose copies are not planned yet."""
+    end = End()
+    end.outbox.plan_copies(7, b"key", NOW)
+    end.outbox.take_due_copies(NOW)
+    assert len(end.outbox) == 1
+    end.outbox.plan_copies(8, b"key", NOW)
+    end.outbox.answer(end.path, 9)
+    end.outbox.send(end.path, 8, b"key", NOW)
+    assert len(end.outbox) == 4

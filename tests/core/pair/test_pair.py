@@ -6,13 +6,16 @@ import json
 import random
 from collections import Counter
 
-from tests.core.pair.internet import CLIENT, FAR, START, Internet, home, office
+import pytest
+
+from tests.core.pair.internet import CLIENT, FAR, SECRET, START, Internet, home, office
 from tunneld.core.pair import packet, stun
 from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.dispatch import CALM_FLOW, DOUBTING_FLOW
 from tunneld.core.pair.packet import Seal
-from tunneld.core.pair.pair import PING_EVERY, Deliver, Event, Gather, Pair
+from tunneld.core.pair.pair import Deliver, Event, Gather, Pair
 from tunneld.core.stream import frame
+from tunneld.core.stream.flow import MAX_DATAGRAM
 from tunneld.core.stream.frame import Frame
 
 
@@ -237,9 +240,209 @@ def test_streams_are_pinged_while_they_are_idle() -> None:
     """Each three seconds, so that a stream that died is noticed."""
     client, far = pairs()
     assert client.outgoing("ssh", START) == b""
-    client.tick(START + PING_EVERY)
+    client.tick(START + 2.9)
+    assert client.outgoing("ssh", START + 2.9) == b""
+    client.tick(START + 3)
     ping = Frame(frame.PING).encode()
-    assert client.outgoing("ssh", START + PING_EVERY) == ping
-    client.tick(START + PING_EVERY + 1)
-    assert far.receive("ssh", ping, START + PING_EVERY) == []
-    assert client.outgoing("ssh", START + PING_EVERY + 1) == b""
+    assert client.outgoing("ssh", START + 3) == ping
+    client.tick(START + 4)
+    assert far.receive("ssh", ping, START + 3) == []
+    assert client.outgoing("ssh", START + 4) == b""
+
+
+def offers(data: bytes) -> list[int]:
+    """The rounds of the offers among the bytes of a stream."""
+    frames = frame.FrameDecoder().feed(frame.PREAMBLE + data)
+    return [frame.body(each)["round"] for each in frames if each.kind == frame.OFFER]
+
+
+def test_a_path_that_died_makes_both_ends_try_again() -> None:
+    """The addresses are offered again, and this machine's own are gathered anew."""
+    net = settled()
+    client = net.client.pair
+    assert client.outgoing("ssh", net.now) == b""
+    client.unsendable("4", UdpAddress(FAR, 42000), net.now)
+    client.packets(net.now)
+    events = client.tick(net.now + 10)
+    assert Gather("went silent") in events
+    assert len(offers(client.outgoing("ssh", net.now + 10))) >= 1
+
+
+def test_an_unsendable_packet_to_nowhere_is_only_counted() -> None:
+    """No path leads there, or the one that does has never answered."""
+    client, _ = pairs()
+    client.open("4", 4, 41000, START)
+    client.sees_peer([FAR], START)
+    client.unsendable("4", UdpAddress("192.0.2.66", 1), START)
+    client.unsendable("4", UdpAddress(FAR, 42000), START)
+    assert client.counts["packets_unsendable"] == 2
+
+
+def test_a_move_pings_the_streams() -> None:
+    """A stream that did not survive it is noticed."""
+    client, _ = pairs()
+    client.moved(START)
+    assert client.outgoing("ssh", START) == Frame(frame.PING).encode()
+
+
+def test_thirty_two_changes_are_remembered() -> None:
+    """The oldest are forgotten."""
+    client, _ = pairs()
+    for number in range(40):
+        client.moved(START + number)
+    assert [when - START for when, _ in client.history] == [*range(8, 40)]
+
+
+def test_datagrams_and_offers_are_counted() -> None:
+    """Each datagram once at either end; an offer that came before is ignored."""
+    client, far = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    data = client.outgoing("ssh", START)
+    assert offers(data) == [1]
+    for _ in range(2):
+        far.receive("ssh", data, START)
+    assert far.counts["offers_ignored"] == 1
+    client.send(b"key", START)
+    talk(client, far)
+    assert (client.counts["datagrams_out"], far.counts["datagrams_in"]) == (1, 1)
+
+
+def test_a_datagram_over_the_largest_is_dropped() -> None:
+    """And counted; the largest passes."""
+    client, far = pairs()
+    client.send(bytes(MAX_DATAGRAM + 1), START)
+    assert client.counts == {"datagrams_oversize": 1}
+    client.send(bytes(MAX_DATAGRAM), START)
+    assert talk(client, far) == [Deliver(bytes(MAX_DATAGRAM))]
+
+
+def probes(net: Internet) -> int:
+    """How many probes have reached the far end since the wiretap was cleared."""
+    opener = Seal(SECRET, Counter(), is_client=False)
+    came = [opener.open(data) for sink, _, data in net.wiretap if sink is net.far]
+    return sum(each.kind == packet.PROBE for each in came if each)
+
+
+@pytest.mark.parametrize(("datagrams", "count"), [(3, 0), (4, 2)])
+def test_somebody_types_who_causes_four_datagrams_in_three_seconds(datagrams: int, count: int) -> None:
+    """The path is probed each second for these three seconds; otherwise each ten."""
+    net = settled()
+    net.wiretap.clear()
+    for _ in range(datagrams):
+        net.sends(net.client, b"key")
+    net.stands(4)
+    assert probes(net) == count
+
+
+def test_datagrams_longer_ago_do_not_mean_that_somebody_types() -> None:
+    """The first of the four counts: three seconds after it the path is no longer probed each second."""
+    net = settled()
+    net.sends(net.client, b"key")
+    net.stands(1)
+    net.wiretap.clear()
+    for _ in range(3):
+        net.sends(net.client, b"key")
+    net.stands(4)
+    assert probes(net) == 1
+
+
+def test_no_datagram_is_rescued_from_a_path_that_answers() -> None:
+    """The answer to one datagram leaves the next one where it is."""
+    net = settled()
+    for _ in range(3):
+        net.sends(net.client, b"key")
+        net.stands(0.03)
+    net.stands(2)
+    assert net.client.pair.counts["datagrams_rescued"] == 0
+
+
+def test_a_new_stream_carries_the_offer_again() -> None:
+    """The peer may never have had it."""
+    client, _ = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    assert offers(client.outgoing("ssh", START)) == [1]
+    client.attach("second", START)
+    assert offers(client.outgoing("second", START).removeprefix(frame.PREAMBLE)) == [2]
+
+
+def test_a_pair_without_a_path_tries_again_after_five_seconds() -> None:
+    """It gathers its addresses anew, and offers them again, whether or not they have changed."""
+    client, _ = pairs()
+    client.open("4", 4, 41000, START)
+    client.offer([], START)
+    client.outgoing("ssh", START)
+    assert client.tick(START + 4.9) == []
+    client.outgoing("ssh", START + 4.9)
+    assert client.tick(START + 5) == [Gather("time to try again")]
+    assert offers(client.outgoing("ssh", START + 5)) == [2]
+
+
+def test_what_a_stream_dropped_is_counted_when_it_goes() -> None:
+    """60 datagrams of 1000 bytes do not fit into its queue; a stream that is not there changes nothing."""
+    client, _ = pairs()
+    for _ in range(60):
+        client.send(bytes(1000), START)
+    dropped = client.streams["ssh"].dropped
+    assert dropped > 0
+    client.detach("ssh")
+    client.detach("ssh")
+    assert client.counts["datagrams_stale"] == dropped
+
+
+def test_what_the_peer_sends_too_large_is_dropped() -> None:
+    """And counted; the largest is passed on."""
+    _, far = pairs()
+    largest = bytes(MAX_DATAGRAM)
+    assert far._deliver(0, largest + b"x", START) == []
+    assert far._deliver(1, largest, START) == [Deliver(largest)]
+    assert (far.counts["datagrams_oversize"], far.counts["datagrams_in"]) == (1, 1)
+
+
+def test_an_answer_that_no_stun_server_was_asked_for_is_counted() -> None:
+    """It changes nothing."""
+    client, _ = pairs()
+    assert client.arrive("4", UdpAddress("192.0.2.66", 1), stun.request(bytes(12)), START) == []
+    assert client.counts == {"packets_unasked": 1}
+
+
+def test_the_snapshot_says_what_copies_cost() -> None:
+    """In tenths of a kbit/s, of 64 by default; times are tenths of a second."""
+    net = settled()
+    pair = net.client.pair
+    assert pair.snapshot(net.now)["redundancy"] == {
+        "copies": 1,
+        "budget_kbit": 64.0,
+        "room_kbit": 64.0,
+        "spent_kbit": 0.0,
+    }
+    (path,) = pair._paths
+    assert path.headroom
+    path.headroom.halve(net.now + 1)
+    pair._outbox.budget.allows(1800, net.now)
+    shown = pair.snapshot(net.now + 2.3)
+    assert shown["redundancy"]["room_kbit"] == 33.4  # 32, and 1.3 s of 64 in a minute
+    assert shown["redundancy"]["spent_kbit"] == 1.2  # 1800 bytes in 12.3 s
+    pair.moved(net.now)
+    assert pair.snapshot(net.now + 1.26)["history"][-1] == {"ago": 1.3, "what": "the network changed"}
+
+
+def test_copies_may_cost_64_kbit_by_default() -> None:
+    """Until a path is in use, there is no room to show, and a datagram leaves once."""
+    client, _ = pairs()
+    assert client.snapshot(START)["redundancy"] == {
+        "copies": 1,
+        "budget_kbit": 64.0,
+        "room_kbit": None,
+        "spent_kbit": 0.0,
+    }
+
+
+def test_an_answer_to_no_question_of_ours_is_counted() -> None:
+    """So is an answer that cannot be read."""
+    client, _ = pairs()
+    seal = Seal(bytes(32), Counter(), is_client=False)
+    for body in (packet.answer_body(7, 1), b""):
+        client.arrive("4", UdpAddress(FAR, 42000), seal.close(packet.ANSWER, body), START)
+    assert client.counts == {"packets_unasked": 2}

@@ -82,3 +82,32 @@ def test_a_flood_is_cut(relaying: Relaying) -> None:
     relaying.pass_on(FARS, FAR, 0)
     passed = sum(relaying.pass_on(CLIENTS, NEAR, now / 10000) is not None for now in range(30000))
     assert PACKET_RATE * 3 <= passed <= PACKET_RATE * 4
+
+
+def test_a_packet_of_any_size_between_passes(relaying: Relaying) -> None:
+    """The shortest has one byte beside its identity and its tag; the longest is the longest that an end takes."""
+    relaying.pass_on(FARS, FAR, 0)
+    for size in (25, LARGEST_PACKET):
+        assert relaying.pass_on(CLIENTS[:9].ljust(size, b"x"), NEAR, 0) == FAR
+
+
+def test_what_is_refused_is_counted() -> None:
+    """A thousand packets pass at once, and one more each millisecond; a stranger's packet takes no place of theirs."""
+    counts = Counter[str]()
+    relaying = Relaying(identities(SECRET), counts)
+    relaying.pass_on(b"noise", NEAR, 1000)
+    assert counts == {"packets_of_strangers": 1}
+    for _ in range(1000):
+        relaying.pass_on(FARS, FAR, 1000)
+    assert counts == {"packets_of_strangers": 1}
+    relaying.pass_on(FARS, FAR, 1000)
+    assert counts == {"packets_of_strangers": 1, "packets_refused_rate": 1}
+    assert [relaying.pass_on(CLIENTS, NEAR, 1000 + 1 / 512) for _ in range(2)] == [FAR, None]
+
+
+@pytest.mark.parametrize(("later", "source"), [(30, NEAR), (30.1, NEAR_6)])
+def test_a_family_is_silent_after_half_a_minute(relaying: Relaying, later: float, source: UdpAddress) -> None:
+    """As long as the end was heard there within 30 s of its last packet, an answer keeps the family."""
+    relaying.pass_on(CLIENTS, NEAR, 1000)
+    relaying.pass_on(CLIENTS, NEAR_6, 1000 + later)
+    assert relaying.pass_on(FARS, FAR, 1000 + later) == source

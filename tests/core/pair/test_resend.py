@@ -97,3 +97,18 @@ def test_what_mosh_has_sent_anew_by_now_does_not_go_again() -> None:
 def test_the_oldest_give_way() -> None:
     unanswered = of(*range(2 * MAX_UNANSWERED))
     assert [late.waiting.number for late in unanswered] == [*reversed(range(MAX_UNANSWERED, 2 * MAX_UNANSWERED))]
+
+
+def test_eight_datagrams_are_remembered() -> None:
+    """Each is sent again three times, and five times more where it is an echo."""
+    assert len(list(of(*range(20)))) == 8
+    assert len(moments(of(1))) == 3
+    assert len(moments(of(1, has_echoes=True))) == 3 + 5
+
+
+@pytest.mark.parametrize(("age", "going"), [(1.09, [1]), (1.1, [])])
+def test_the_age_at_which_mosh_sends_anew(age: float, going: list[int]) -> None:
+    """After mosh's longest timeout of a second and its acknowledgement delay of 100 ms."""
+    unanswered = UnansweredDatagrams(has_echoes=False)
+    unanswered.add(Waiting(0, 1, b"key", 0.0), [1], 0.5, 0.08)
+    assert numbers(unanswered, age) == going

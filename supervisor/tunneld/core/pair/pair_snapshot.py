@@ -1,7 +1,6 @@
 """What a pair shows to people: its paths, streams and choice as plain values, ready for JSON.
 
-Times are seconds, loss is a share from 0 to 1; None (null) where nothing is known. Tested in
-tests/core/pair/test_pair.py."""
+Times are seconds, loss is a share from 0 to 1; None (null) where nothing is known."""
 
 from __future__ import annotations
 

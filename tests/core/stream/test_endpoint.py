@@ -191,3 +191,16 @@ def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
     assert talk.outlet.tick(talk.now + INGRESS_IDLE + 1) == []
     ended = talk.outlet.tick(talk.now + OUTLET_IDLE + SWEEP_INTERVAL)
     assert [end.flow.number for end in ended if isinstance(end, FlowEnded)] == [flow]
+
+
+def test_each_datagram_is_counted_once() -> None:
+    """At both ends: what came in from the other end, what went out to it, and what is refused."""
+    talk, flow = met()
+    talk.server_sends(flow, b"\x80answer")
+    talk.server_sends(flow, bytes(1473))
+    talk.client_sends(MOSH + bytes(1473))
+    talk.client_sends(b"short")
+    talk.passes(1)
+    counted = ("datagrams_in", "datagrams_out", "datagrams_oversize", "datagrams_not_mosh")
+    ingress, outlet = ([side.counters().get(name, 0) for name in counted] for side in (talk.ingress, talk.outlet))
+    assert (ingress, outlet) == ([1, 1, 1, 1], [1, 1, 1, 0])

@@ -263,3 +263,9 @@ def test_whatever_the_peer_says_the_bounds_hold(steps: list[tuple[float, int, in
                 assert window.room == room
         assert MIN_WINDOW <= window.size <= MAX_WINDOW
         assert 0 <= sent - total <= MAX_WINDOW
+
+
+def test_the_datagrams_and_seconds_of_a_window() -> None:
+    """8 datagrams at first, from 2 to 12 later; the route's shortest round trip counts for half a minute or more."""
+    assert (FIRST_WINDOW, MIN_WINDOW, MAX_WINDOW) == (8, 2, 12)
+    assert (GOOD_DELAY, LATE_INTERVAL, SHORTEST_RTT_AGE) == (0.15, 0.5, 30)

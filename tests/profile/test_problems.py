@@ -131,6 +131,20 @@ def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("relays", "said"),
+    [
+        ("[[relay]]\n" * 2, ["2: relay[1].host", "3: relay[2].host"]),
+        ("[[relay]]\nhost = 1\n" * 2, ["3: relay[1].host", "5: relay[2].host"]),
+        ("relay = [1, 1]\n", ["2: relay[1]", "2: relay[2]"]),
+    ],
+)
+def test_relays_without_a_host_are_not_called_the_same(write: Write, relays: str, said: list[str]) -> None:
+    """Each is wrong by itself, and that is all that is said."""
+    file = write('mode = "all"\n' + relays + FORWARD)
+    assert [": ".join(problem.split(": ")[:2]) for problem in problems(file)] == said
+
+
 TWO = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "R."\nport = 22\n'
 TWICE = '[[relay]]\nhost = "r"\n' * 2
 OTHER_USER = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "r"\nuser = "u"\n'
@@ -163,6 +177,7 @@ def test_relays_that_conflict(write: Write, text: str, said: str) -> None:
         TWO.replace("R.", "s") + LOCAL,
         'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL.replace("127.0.0.1:80", "127.0.0.1:0"),
         'mode = "all"\n' + RELAY + LOCAL,
+        'mode = "all"\n' + RELAY.replace("[relay]", "[[relay]]") + LOCAL,
     ],
 )
 def test_relays_that_do_not_conflict(write: Write, text: str) -> None:

@@ -183,7 +183,7 @@ def test_what_is_somebody_elses_is_let_be(place: Path) -> None:
 
 def test_a_deep_folder_for_temporary_files_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Unix socket's path has no room for it."""
-    for length, is_used in ((join_socket.LONGEST_JOIN_PLACE, True), (join_socket.LONGEST_JOIN_PLACE + 1, False)):
+    for length, is_used in ((70, True), (71, False)):
         folder = "/" + "x" * (length - 1)
         monkeypatch.setenv("TMPDIR", folder)
         assert join_socket.root() == (folder if is_used else "/tmp")
@@ -210,3 +210,14 @@ def test_an_agent_needs_no_list_of_the_folder(place: Path) -> None:
     one = Owner(place, "65534")
     assert one.folder.parent == place
     one.kill()
+
+
+def test_a_socket_whose_owner_is_busy_is_let_be(place: Path) -> None:
+    """Its backlog is full, so nobody can connect at once, and a sweep does not wait."""
+    path = place / f"tunneld-far-{ended_process()}.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as one:
+        busy.bind(str(path))
+        busy.listen(0)
+        one.connect(str(path))
+        join_socket.sweep(str(place), "tunneld-far-")
+        assert path.exists()

@@ -23,6 +23,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's 
         ("127.0.0.1", "*", True),
         ("127.0.0.1", "127.0.0.2", False),
         ("127.0.0.1", "::1", False),
+        ("127.0.0.2", "localhost", False),
+        ("127.0.0.2", "relay.example.net", True),
         ("0.0.0.0", "127.0.0.1", True),
         ("::1", "::1", True),
         ("::1", "localhost", True),
@@ -35,6 +37,19 @@ def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None
     with socket.create_server((bound, 0), family=family) as listener:
         user = user_name(os.geteuid())
         assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
+
+
+def test_a_kernel_without_ipv4_tells_of_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each family has a table of its own."""
+
+    def without_ipv4(path: str) -> object:
+        if path == "/proc/net/tcp":
+            raise FileNotFoundError(path)
+        return open(path)
+
+    monkeypatch.setattr(port_holders, "open", without_ipv4, raising=False)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        assert holders([("::1", listener.getsockname()[1])]) == [[True, user_name(os.geteuid())]]
 
 
 def test_a_free_port_is_held_by_nobody() -> None:

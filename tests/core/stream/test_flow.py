@@ -94,6 +94,13 @@ def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
         assert seen._bits.bit_length() <= REPLAY_WINDOW
 
 
+def test_a_long_conversation_costs_no_memory() -> None:
+    """Numbers that have left the window are forgotten."""
+    seen = SeenNumbers()
+    assert all(seen.accepts(number) for number in range(3 * REPLAY_WINDOW))
+    assert seen._bits.bit_length() == REPLAY_WINDOW
+
+
 # Rate
 
 
@@ -127,6 +134,7 @@ def test_a_whole_token_is_needed(after: float, is_allowed: bool) -> None:
 def test_an_unanswered_flow_has_a_rate() -> None:
     """It sends twenty datagrams at once, and ten a second after that."""
     flow = Flow(60001 << 16, "key", None, 1000.0)
+    assert (flow.next_number, flow.answered, flow.opened, flow.heard) == (0, False, 1000, 1000)
     assert sum(flow.rate.allows(1000.0) for _ in range(100)) == 20
     assert sum(flow.rate.allows(1001.0) for _ in range(100)) == 10
 
@@ -137,7 +145,7 @@ def test_an_unanswered_flow_has_a_rate() -> None:
 def test_the_bounds_of_a_tunnel() -> None:
     """256 flows, 64 of one address, a minute of idleness; 32 new flows a second, and 128 at once."""
     assert Bounds() == (256, 64, 60, 32, 128)
-    assert OUTLET_IDLE == 180
+    assert (OUTLET_IDLE, REPLAY_WINDOW) == (180, 1024)
 
 
 def test_flow_numbers_count_up_and_wrap() -> None:

@@ -133,6 +133,14 @@ def test_as_much_noise_as_is_allowed() -> None:
         FrameDecoder().feed(b"x" * (MAX_NOISE + 1) + PREAMBLE)
 
 
+def test_what_cannot_become_a_preamble_is_noise() -> None:
+    """The last seven bytes may be the beginning of one; those before them are bounded as soon as they come."""
+    decoder = FrameDecoder()
+    assert decoder.feed(b"x" * (65536 + 7)) == []
+    with pytest.raises(ProtocolError, match="no preamble in the first 65536 bytes"):
+        decoder.feed(b"x")
+
+
 def test_a_length_over_the_bound_is_refused_before_its_payload_comes() -> None:
     """Nobody can make us wait for, or hold, more than the bound."""
     largest = Frame(DATAGRAM, payload=bytes(MAX_PAYLOAD))

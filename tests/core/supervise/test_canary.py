@@ -106,6 +106,7 @@ def test_both_ends_of_a_visit_note_its_steps() -> None:
     """Each step is told at once; of several reasons the first one counts."""
     told: list[int] = []
     visit = Visit("127.0.0.1", lambda: told.append(len(visit.steps)))
+    assert (visit.why, visit.is_mixed_up) == ("", False)
     visit.saw(Step.ARRIVED)
     visit.saw(Step.FAILED, "Connection refused")
     visit.saw(Step.FORBIDDEN, "open failed")
@@ -137,6 +138,15 @@ def test_one_broken_visit_is_an_accident(verdict: Verdict) -> None:
     assert beat.due == 50 + 30
     beat.note(broken, interval=300, chance=0.5)
     assert beat.is_lost
+
+
+def test_the_first_two_visits_may_cost_the_session() -> None:
+    """A forward whose first two visits are broken has never worked."""
+    beat, lost = Beat(0), []
+    for _ in range(2):
+        beat.note(Finding(Verdict.BROKEN), interval=300, chance=0.5)
+        lost.append(beat.is_lost)
+    assert lost == [False, True]
 
 
 def test_a_visit_may_be_put_off_and_brought_forward() -> None:

@@ -381,6 +381,28 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
             3,
             'relay.mode: unknown key here: write mode = "failover" above the first',
         ),
+        (
+            RELAY + FORWARD + "[[keepalive]]\n",
+            6,
+            r"keepalive: is a list of tables, and a single one .*: write \[keepalive\]",
+        ),
+        (
+            RELAY + 'user = ["u"]\n' + FORWARD,
+            3,
+            r'relay.user: \["u"\] is a list, and text is needed: write for example',
+        ),
+        (
+            RELAY + FORWARD + "[keepalive]\nintervall = 3\n",
+            7,
+            "keepalive.intervall: unknown key: did you mean interval",
+        ),
+        (
+            RELAY + FORWARD.replace('"127.0.0.1:2222"', "2222"),
+            4,
+            r"forward\[1\].listen: 2222 is a number, and text is needed",
+        ),
+        (RELAY + "[[forward]]\nto = 'a:1'\n", 3, r"forward\[1\].listen: is missing"),
+        ("forward = [1]\n" + RELAY, 1, r"forward\[1\]: 1 is a number, and a table is needed: write \[\[forward\]\]"),
         (RELAY + "[relay.mosh]\n" + FORWARD, 3, r"relay.mosh: unknown key here: write \[mosh\]"),
         (RELAY + FORWARD + '"a b\\n" = 1\n', 6, r'forward\[1\]."a b\\n": unknown key'),
         (RELAY + FORWARD + "[extra.table]\nx = 1\n", 6, "extra: unknown key"),

@@ -338,7 +338,7 @@ def test_where_nothing_can_be_written_nothing_is_ended(
 def test_a_session_waits_until_the_record_is_free(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another session of the profile may be looking at it: for as long as it takes to end one process, and longer."""
     held = open_record("key")
-    monkeypatch.setattr(end_predecessor.time, "sleep", lambda _: os.close(held))
+    monkeypatch.setattr("tunneld.shipped.end_predecessor.time.sleep", lambda _: os.close(held))
     assert end_predecessor.take_over("key", "ours", True) == ("alone", True)
     assert end_predecessor.LOCK_TIMEOUT == 3
 

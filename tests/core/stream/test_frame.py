@@ -20,6 +20,7 @@ from tunneld.core.stream.frame import (
     PING,
     PONG,
     PREAMBLE,
+    PROTOCOL_VERSION,
     REPORT,
     SERVE,
     SERVING,
@@ -61,6 +62,11 @@ def test_the_documentation_shows_the_same_bytes() -> None:
     text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
     assert f"    {PREAMBLE.hex(' ')} " in text
     assert f"    {Frame(DATAGRAM, 60001 << 16 | 1, 0, bytes(8) + b'...').encode().hex(' ')}\n" in text
+
+
+def test_the_version_on_the_wire() -> None:
+    """An endpoint of another version would refuse this one."""
+    assert PROTOCOL_VERSION == 1
 
 
 def test_the_preamble_on_the_wire() -> None:

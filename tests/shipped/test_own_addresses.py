@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +112,34 @@ def test_twelve_addresses_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_addresses, "_ipv4", lambda: ["127.0.0.1", *many])
     monkeypatch.setattr(own_addresses, "_ipv6", lambda: ["2001:db8::1"])
     assert own_addresses.own() == ["10.0.0.7", *many[:7], *many[8:12]]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "slept"),
+    [
+        pytest.param({"CLOCK_BOOTTIME": 900, "CLOCK_MONOTONIC": 600}, 300, id="Linux"),
+        pytest.param({"CLOCK_MONOTONIC": 900, "CLOCK_UPTIME_RAW": 500}, 400, id="macOS"),
+        pytest.param({"CLOCK_MONOTONIC": 900}, 0, id="a system that does not tell"),
+    ],
+)
+def test_how_long_the_machine_has_slept(clocks: dict[str, int], slept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The difference of two clocks, of which one stands still in sleep. Here a clock's number is what it shows."""
+    monkeypatch.setattr(own_addresses, "time", SimpleNamespace(**clocks, clock_gettime=float))
+    assert own_addresses.slept() == slept
+
+
+def test_the_source_is_where_packets_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel chooses it by the route to the far host; None where that leads nowhere."""
+    monkeypatch.setattr(own_addresses, "FAR_HOSTS", {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "no address"})
+    assert own_addresses.source(socket.AF_INET) == "127.0.0.1"
+    assert own_addresses.source(socket.AF_INET6) is None
+
+
+def test_a_port_is_ours_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only Linux has the table."""
+
+    def missing(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(own_addresses, "open", missing, raising=False)
+    assert own_addresses.is_own_port(socket.AF_INET, 1)

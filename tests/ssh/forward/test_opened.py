@@ -34,6 +34,14 @@ def test_a_place_that_becomes_free_is_given_again(opened: OpenForward, monkeypat
     assert (opened.total, opened.refused, opened.connections) == (4, 1, 2)
 
 
+def test_a_row_of_connections_that_are_turned_away_is_one_line(opened: OpenForward, events: list[Any]) -> None:
+    """512 run at once; who comes after those is counted, and the log tells of the first."""
+    for _ in range(514):
+        opened.admit()
+    assert (opened.connections, opened.refused) == (512, 2)
+    assert [(each["event"], each["limit"]) for each in events] == [("connections_refused", 512)]
+
+
 def test_a_canary_that_finds_it_full_is_told_and_not_counted(
     opened: OpenForward, monkeypatch: pytest.MonkeyPatch, events: list[Any]
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneld.profile import PortRange, TcpAddress, UnixAddress, parse_address
-from tunneld.profile.address import LONGEST_SOCKET_PATH, parse_host, parse_ports
+from tunneld.profile.address import LONGEST_SOCKET_PATH, parse_host, parse_path, parse_ports
 
 HOSTS = st.one_of(
     st.ip_addresses(v=4).map(str),
@@ -101,3 +101,21 @@ def test_any_text_is_an_address_or_refused_in_words(text: str) -> None:
 def test_a_host_is_a_name_or_an_ip_address(host: str) -> None:
     """Names may be international, have underscores, and end with the root's dot."""
     assert parse_host(host) == host
+
+
+@pytest.mark.parametrize(
+    ("path", "is_right"), [("/" + "x" * 106, True), ("/" + "x" * 107, False), ("/" + "é" * 53, True)]
+)
+def test_a_sockets_path_has_at_most_107_bytes(path: str, is_right: bool) -> None:
+    """So many fit before the NUL in sockaddr_un (unix(7))."""
+    if is_right:
+        assert parse_path(path) == UnixAddress(path)
+    else:
+        with pytest.raises(ValueError, match="at most 107 bytes"):
+            parse_path(path)
+
+
+def test_addresses_are_values() -> None:
+    """Equal ones are one member of a set."""
+    assert len({parse_address("a:1"), parse_address("a:1"), parse_address("/a"), parse_address("/a")}) == 2
+    assert len({parse_ports("1-2"), PortRange(1, 2)}) == 1

@@ -20,7 +20,7 @@ from tunneld.profile import (
     load,
     parse_address,
 )
-from tunneld.profile.overlap import overlap
+from tunneld.profile.overlap import Listener, overlap, overlapping
 
 SSH = TcpAddress("127.0.0.1", 22)
 
@@ -140,3 +140,11 @@ def test_a_conflict_is_reported_at_its_line(tmp_path: Path) -> None:
         (tmp_path / f"{name}.toml").write_text(text)
     (problem,) = conflicts([load(str(tmp_path / f"{name}.toml")) for name in ("a", "b")])
     assert (problem.file.name, problem.line) == ("b.toml", 5)
+
+
+def test_the_first_of_several_that_overlap_is_named() -> None:
+    """Only listeners on one machine overlap; this host has its own ports."""
+    remote, local = Direction.REMOTE, Direction.LOCAL
+    hosts = [(local, "127.0.0.1"), (remote, "127.0.0.1"), (remote, "0.0.0.0"), (remote, "127.0.0.1"), (local, "::1")]
+    listeners = [Listener(index, where, TcpAddress(host, 80)) for index, (where, host) in enumerate(hosts)]
+    assert [(later.index, earlier.index) for later, earlier in overlapping(listeners)] == [(2, 1), (3, 1)]

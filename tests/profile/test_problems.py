@@ -131,6 +131,20 @@ def test_a_wrong_line_about_one_of_several_relays(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("relays", "said"),
+    [
+        ("[[relay]]\n" * 2, ["2: relay[1].host", "3: relay[2].host"]),
+        ("[[relay]]\nhost = 1\n" * 2, ["3: relay[1].host", "5: relay[2].host"]),
+        ("relay = [1, 1]\n", ["2: relay[1]", "2: relay[2]"]),
+    ],
+)
+def test_relays_without_a_host_are_not_called_the_same(write: Write, relays: str, said: list[str]) -> None:
+    """Each is wrong by itself, and that is all that is said."""
+    file = write('mode = "all"\n' + relays + FORWARD)
+    assert [": ".join(problem.split(": ")[:2]) for problem in problems(file)] == said
+
+
 TWO = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "R."\nport = 22\n'
 TWICE = '[[relay]]\nhost = "r"\n' * 2
 OTHER_USER = '[[relay]]\nhost = "r"\n[[relay]]\nhost = "r"\nuser = "u"\n'
@@ -163,6 +177,7 @@ def test_relays_that_conflict(write: Write, text: str, said: str) -> None:
         TWO.replace("R.", "s") + LOCAL,
         'mode = "all"\n' + TWO.replace("R.", "s") + LOCAL.replace("127.0.0.1:80", "127.0.0.1:0"),
         'mode = "all"\n' + RELAY + LOCAL,
+        'mode = "all"\n' + RELAY.replace("[relay]", "[[relay]]") + LOCAL,
     ],
 )
 def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
@@ -366,6 +381,28 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
             3,
             'relay.mode: unknown key here: write mode = "failover" above the first',
         ),
+        (
+            RELAY + FORWARD + "[[keepalive]]\n",
+            6,
+            r"keepalive: is a list of tables, and a single one .*: write \[keepalive\]",
+        ),
+        (
+            RELAY + 'user = ["u"]\n' + FORWARD,
+            3,
+            r'relay.user: \["u"\] is a list, and text is needed: write for example',
+        ),
+        (
+            RELAY + FORWARD + "[keepalive]\nintervall = 3\n",
+            7,
+            "keepalive.intervall: unknown key: did you mean interval",
+        ),
+        (
+            RELAY + FORWARD.replace('"127.0.0.1:2222"', "2222"),
+            4,
+            r"forward\[1\].listen: 2222 is a number, and text is needed",
+        ),
+        (RELAY + "[[forward]]\nto = 'a:1'\n", 3, r"forward\[1\].listen: is missing"),
+        ("forward = [1]\n" + RELAY, 1, r"forward\[1\]: 1 is a number, and a table is needed: write \[\[forward\]\]"),
         (RELAY + "[relay.mosh]\n" + FORWARD, 3, r"relay.mosh: unknown key here: write \[mosh\]"),
         (RELAY + FORWARD + '"a b\\n" = 1\n', 6, r'forward\[1\]."a b\\n": unknown key'),
         (RELAY + FORWARD + "[extra.table]\nx = 1\n", 6, "extra: unknown key"),

@@ -333,3 +333,37 @@ def test_where_nothing_can_be_written_nothing_is_ended(
     monkeypatch.setattr(end_predecessor, "record_folders", lambda: ["/proc/nowhere"])
     assert end_predecessor.take_over("key", "ours", True) == ("unrecorded", False)
     assert stale.poll() is None
+
+
+def test_a_session_waits_until_the_record_is_free(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another session of the profile may be looking at it: for as long as it takes to end one process, and longer."""
+    monkeypatch.setattr(end_predecessor, "record_folders", lambda: [str(home)])
+    held = open_record("key")
+    monkeypatch.setattr("tunneld.shipped.end_predecessor.time.sleep", lambda _: os.close(held))
+    assert end_predecessor.take_over("key", "ours", True) == ("alone", True)
+    assert end_predecessor.LOCK_TIMEOUT == 3
+
+
+@pytest.mark.parametrize(("pid", "is_session"), [(0, False), (1, False), (2, True)])
+def test_the_first_process_is_no_session(
+    own: Process, monkeypatch: pytest.MonkeyPatch, pid: int, is_session: bool
+) -> None:
+    """In a container that may be an sshd, and everything would end with it."""
+    monkeypatch.setattr(end_predecessor, "SSHD_NAMES", (own.name,))
+    own.pid = pid
+    assert own.is_session is is_session
+
+
+@needs_root
+def test_a_process_that_is_only_in_part_ours_is_no_session() -> None:
+    """Its real user is another one than its effective user."""
+    with process(preexec_fn=lambda: os.setresuid(65534, 0, 0)) as started:
+        mixed = Process(started.pid)
+        assert mixed.uids == {0, 65534}
+        assert not mixed.is_session
+
+
+def test_a_process_starts_at_a_tick_since_boot(stale: subprocess.Popen[bytes]) -> None:
+    """So that nobody who is given its number later can be taken for it."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    assert 0 <= uptime - Process(stale.pid).start / os.sysconf("SC_CLK_TCK") < 60

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import sys
 
 import pytest
 
@@ -23,6 +25,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's 
         ("127.0.0.1", "*", True),
         ("127.0.0.1", "127.0.0.2", False),
         ("127.0.0.1", "::1", False),
+        ("127.0.0.2", "localhost", False),
+        ("127.0.0.2", "relay.example.net", True),
         ("0.0.0.0", "127.0.0.1", True),
         ("::1", "::1", True),
         ("::1", "localhost", True),
@@ -35,6 +39,29 @@ def test_who_holds_a_port_is_told(bound: str, asked: str, clashes: bool) -> None
     with socket.create_server((bound, 0), family=family) as listener:
         user = user_name(os.geteuid())
         assert holders([(asked, listener.getsockname()[1])]) == [[True, user] if clashes else None]
+
+
+def test_a_kernel_without_ipv4_tells_of_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each family has a table of its own."""
+
+    def without_ipv4(path: str) -> object:
+        if path == "/proc/net/tcp":
+            raise FileNotFoundError(path)
+        return open(path)
+
+    monkeypatch.setattr(port_holders, "open", without_ipv4, raising=False)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        assert holders([("::1", listener.getsockname()[1])]) == [[True, user_name(os.geteuid())]]
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the line is of a little-endian machine")
+def test_a_line_of_the_table_of_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address is four words of 32 bits in the machine's order; what listens comes before what does not."""
+    line = "0: B80D0120785634120000000001000000:1F90 0:0 {} 0:0 00:0 0 1000 0 1\n"
+    text = "header\n" + line.format("0A") + line.format("01") + line.format("0A")
+    monkeypatch.setattr(port_holders, "open", lambda path: io.StringIO(text if "6" in path else ""), raising=False)
+    address = socket.inet_pton(socket.AF_INET6, "2001:db8:1234:5678::1")
+    assert port_holders.listening_sockets() == [(address, 8080, 1000)]
 
 
 def test_a_free_port_is_held_by_nobody() -> None:

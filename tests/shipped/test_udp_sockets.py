@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tunneld.shipped.udp_sockets import MAX_BATCH, batch, bound_everywhere
+from tunneld.shipped.udp_sockets import LONGEST_PACKET, batch, bound_everywhere
 
 
 def test_a_batch_ends_when_nothing_is_left() -> None:
@@ -35,8 +35,23 @@ def test_a_batch_is_bounded(is_broken: bool) -> None:
             raise ConnectionRefusedError
         return calls
 
-    assert len(list(batch(read))) == (0 if is_broken else MAX_BATCH)
-    assert calls == MAX_BATCH
+    assert len(list(batch(read))) == (0 if is_broken else 64)
+    assert calls == 64
+
+
+def test_a_packet_of_any_ethernet_is_read_whole() -> None:
+    """2048 bytes are read: Ethernet carries 1500."""
+    assert LONGEST_PACKET == 2048
+
+
+def test_a_socket_of_ipv6_takes_ipv6_alone() -> None:
+    """So that the socket of IPv4 may have the same port."""
+    try:
+        sock = bound_everywhere(6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with sock:
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
 
 
 def test_a_socket_of_each_family_may_have_the_same_port() -> None:

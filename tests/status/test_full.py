@@ -112,6 +112,7 @@ def test_a_target_that_does_not_answer_is_shown() -> None:
     ("canary", "target", "words"),
     [
         (CanaryStatus("passes", rtt=0.0421, ago=75), None, "passes in 42 ms (1 min ago)"),
+        (CanaryStatus("passes", rtt=2.5, ago=75), None, "passes in 2500 ms (1 min ago)"),
         (CanaryStatus("passes", "it accepts", 0.021, 5), None, "passes in 21 ms: it accepts (5 s ago)"),
         (CanaryStatus("passes", "it is used", ago=5), "timed out", "passes: it is used; last target fault: timed out"),
         (CanaryStatus("target", "refused", ago=5), "refused", "the tunnel passes, its TARGET FAILS: refused (5 s ago)"),

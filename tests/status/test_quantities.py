@@ -14,7 +14,11 @@ from tunneld.status.quantities import counted, duration
         (0.4, "0 s"),
         (59.6, "1 min"),
         (61, "1 min 1 s"),
+        (3599.4, "59 min 59 s"),
         (3600, "1 h"),
+        (86399, "23 h 59 min"),
+        (86400, "1 d"),
+        (172800, "2 d"),
         (86400 * 400 + 3600 * 5, "400 d 5 h"),
     ],
 )

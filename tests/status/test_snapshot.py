@@ -77,6 +77,18 @@ def test_an_older_daemon_may_say_less() -> None:
     assert from_json('{"name":"pi-home","state":"up","since":1.5,"relay":"relay:22"}') == SMALL_DATAGRAM
 
 
+def test_what_is_not_said_is_nothing() -> None:
+    """The numbers of a status are 0 unless it says otherwise, and nothing has failed, stalled or been tried."""
+    tunnel = SMALL_DATAGRAM
+    assert (tunnel.running, tunnel.uptime, tunnel.attempts, tunnel.sessions, tunnel.pid) == (0, 0, 0, 0, 0)
+    assert (tunnel.failure, tunnel.next_try_in, tunnel.rtt, tunnel.silence, tunnel.serves_in) == (None,) * 5
+    assert (tunnel.mosh.state, tunnel.mosh.flows) == ("off", 0)
+    assert CarrierStatus("stream-1") == CarrierStatus("stream-1", None, stalled=False, queued=0, sent=0, received=0)
+    assert CanaryStatus("passes") == CanaryStatus("passes", text="", rtt=None, ago=0)
+    forward = ForwardStatus("remote", "127.0.0.1:1", None, required=True)
+    assert (forward.state, forward.listening, forward.connections, forward.total) == ("waiting", "", 0, 0)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"state":"up"}', '{"state":"asleep"}', '{"state":[]}'])
 def test_what_is_no_status_is_a_value_error(text: str) -> None:
     """Garbage on the socket is one kind of error, whatever it is."""

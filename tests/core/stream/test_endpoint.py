@@ -191,3 +191,56 @@ def test_the_outlet_ends_a_flow_by_itself_in_the_end() -> None:
     assert talk.outlet.tick(talk.now + INGRESS_IDLE + 1) == []
     ended = talk.outlet.tick(talk.now + OUTLET_IDLE + SWEEP_INTERVAL)
     assert [end.flow.number for end in ended if isinstance(end, FlowEnded)] == [flow]
+
+
+def test_each_datagram_is_counted_once() -> None:
+    """At both ends: what came in from the other end, what went out to it, and what is refused."""
+    talk, flow = met()
+    talk.server_sends(flow, b"\x80answer")
+    talk.server_sends(flow, bytes(1473))
+    talk.client_sends(MOSH + bytes(1473))
+    talk.client_sends(b"short")
+    talk.passes(1)
+    counted = ("datagrams_in", "datagrams_out", "datagrams_oversize", "datagrams_not_mosh")
+    ingress, outlet = ([side.counters().get(name, 0) for name in counted] for side in (talk.ingress, talk.outlet))
+    assert (ingress, outlet) == ([1, 1, 1, 1], [1, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("datagram", "counter"),
+    [
+        (bytes(23), "datagrams_not_mosh"),
+        (bytes(24), "datagrams_out"),
+        (b"\x80" + bytes(23), "datagrams_not_mosh"),
+        (b"\x7f" + bytes([0xFF] * 23), "datagrams_out"),
+        (bytes(1472), "datagrams_out"),
+        (bytes(1473), "datagrams_oversize"),
+    ],
+)
+def test_what_a_client_may_send(datagram: bytes, counter: str) -> None:
+    """It has 24 to 1472 bytes, and the top bit of the first one is 0."""
+    ingress = Ingress()
+    ingress.arrive(PORT, "client", datagram, START, source="client")
+    counts = {name: count for name, count in ingress.counters().items() if name.startswith("datagrams")}
+    assert counts.pop("datagrams_without_carrier", 0) == (counter == "datagrams_out")
+    assert counts == {counter: 1, "datagrams_stale": 0}
+
+
+def test_a_client_without_an_answer_sends_twenty_at_once() -> None:
+    """The next one is refused, and counted once."""
+    ingress = Ingress()
+    for _ in range(21):
+        ingress.arrive(PORT, "client", MOSH, START, source="client")
+    assert (ingress.counters()["datagrams_out"], ingress.counters()["datagrams_refused_rate"]) == (20, 1)
+
+
+def test_datagrams_are_numbered_one_by_one() -> None:
+    """After 2^32 of them the numbers begin anew."""
+    talk, number = met()
+    flow = talk.outlet.flows.get(number)
+    assert flow
+    numbers = []
+    for flow.next_number in (0, 1, 0xFFFFFFFF):
+        talk.outlet.send(flow, MOSH, talk.now)
+        numbers.append(flow.next_number)
+    assert numbers == [1, 2, 0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tunneld.core.stream.flow import (
     EVICTION_GRACE,
     INGRESS_IDLE,
+    OUTLET_IDLE,
     REPLAY_WINDOW,
     Bounds,
     Flow,
@@ -93,6 +94,13 @@ def test_numbers_from_anywhere_cost_no_memory(numbers: list[int]) -> None:
         assert seen._bits.bit_length() <= REPLAY_WINDOW
 
 
+def test_a_long_conversation_costs_no_memory() -> None:
+    """Numbers that have left the window are forgotten."""
+    seen = SeenNumbers()
+    assert all(seen.accepts(number) for number in range(3 * REPLAY_WINDOW))
+    assert seen._bits.bit_length() == REPLAY_WINDOW
+
+
 # Rate
 
 
@@ -114,7 +122,59 @@ def test_a_rate_is_never_exceeded(pauses: list[float]) -> None:
     assert taken <= 20 + 10 * sum(pauses) + 1e-6
 
 
+@pytest.mark.parametrize(("after", "is_allowed"), [(0.0, False), (0.75, False), (1.0, True)])
+def test_a_whole_token_is_needed(after: float, is_allowed: bool) -> None:
+    """Looking for a token takes none."""
+    rate = Rate(1, 1)
+    assert rate.allows(1000.0)
+    assert rate.has_token(1000.0 + after) is rate.has_token(1000.0 + after) is is_allowed
+    assert rate.allows(1000.0 + after) is is_allowed
+
+
+def test_an_unanswered_flow_has_a_rate() -> None:
+    """It sends twenty datagrams at once, and ten a second after that."""
+    flow = Flow(60001 << 16, "key", None, 1000.0)
+    assert (flow.next_number, flow.answered, flow.opened, flow.heard) == (0, False, 1000, 1000)
+    assert sum(flow.rate.allows(1000.0) for _ in range(100)) == 20
+    assert sum(flow.rate.allows(1001.0) for _ in range(100)) == 10
+
+
 # FlowTable
+
+
+def test_the_bounds_of_a_tunnel() -> None:
+    """256 flows, 64 of one address, a minute of idleness; 32 new flows a second, and 128 at once."""
+    assert Bounds() == (256, 64, 60, 32, 128)
+    assert (OUTLET_IDLE, REPLAY_WINDOW) == (180, 1024)
+
+
+def test_flow_numbers_count_up_and_wrap() -> None:
+    """The serial has 16 bits below the port."""
+    table = FlowTable(PLENTY)
+    numbers = [table.fresh_number(60001) for _ in range(0x10001)]
+    port = 60001 << 16
+    assert numbers[:2] == [port + 1, port + 2]
+    assert numbers[-3:] == [port + 0xFFFF, port, port + 1]
+
+
+@pytest.mark.parametrize(("age", "is_evicted"), [(4.75, False), (5.0, True)])
+def test_an_unanswered_flow_has_five_seconds(age: float, is_evicted: bool) -> None:
+    """After those it gives way, and each outcome is counted once."""
+    here = Table(PLENTY._replace(flows=1))
+    here.open("a")
+    here.now += age
+    assert bool(here.open("b")) is is_evicted
+    outcome = {"flows_evicted": 1, "flows_opened": 2} if is_evicted else {"flows_refused_full": 1, "flows_opened": 1}
+    assert here.table.counts == outcome
+
+
+@pytest.mark.parametrize(("idle", "is_expired"), [(60.0, False), (60.25, True)])
+def test_a_flow_expires_after_more_than_a_minute(idle: float, is_expired: bool) -> None:
+    """A whole minute is still allowed; each flow that expires is counted once."""
+    here = Table()
+    flow = here.open("a")
+    assert here.table.expired(here.now + idle) == ([flow] if is_expired else [])
+    assert here.table.counts["flows_expired"] == is_expired
 
 
 def test_a_flow_is_found_by_key_and_number() -> None:

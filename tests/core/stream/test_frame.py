@@ -20,6 +20,7 @@ from tunneld.core.stream.frame import (
     PING,
     PONG,
     PREAMBLE,
+    PROTOCOL_VERSION,
     REPORT,
     SERVE,
     SERVING,
@@ -61,6 +62,11 @@ def test_the_documentation_shows_the_same_bytes() -> None:
     text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
     assert f"    {PREAMBLE.hex(' ')} " in text
     assert f"    {Frame(DATAGRAM, 60001 << 16 | 1, 0, bytes(8) + b'...').encode().hex(' ')}\n" in text
+
+
+def test_the_version_on_the_wire() -> None:
+    """An endpoint of another version would refuse this one."""
+    assert PROTOCOL_VERSION == 1
 
 
 def test_the_preamble_on_the_wire() -> None:
@@ -131,6 +137,14 @@ def test_as_much_noise_as_is_allowed() -> None:
     assert FrameDecoder().feed(b"x" * MAX_NOISE + PREAMBLE + Frame(PING).encode()) == [Frame(PING)]
     with pytest.raises(ProtocolError):
         FrameDecoder().feed(b"x" * (MAX_NOISE + 1) + PREAMBLE)
+
+
+def test_what_cannot_become_a_preamble_is_noise() -> None:
+    """The last seven bytes may be the beginning of one; those before them are bounded as soon as they come."""
+    decoder = FrameDecoder()
+    assert decoder.feed(b"x" * (65536 + 7)) == []
+    with pytest.raises(ProtocolError, match="no preamble in the first 65536 bytes"):
+        decoder.feed(b"x")
 
 
 def test_a_length_over_the_bound_is_refused_before_its_payload_comes() -> None:

@@ -222,6 +222,55 @@ def test_a_flow_that_ended_leaves_nothing() -> None:
     assert filled.queue.dropped == 0
 
 
+def test_a_datagram_at_the_bound_of_its_age_is_fresh() -> None:
+    """It may be 1.1 s old, and 0.25 s where a newer one of its flow waits."""
+    for sizes, age in (([500], 1.1), ([500, 501], 0.25)):
+        filled = Filled()
+        filled.push(*sizes)
+        assert filled.pop_all(at=age) == list(range(len(sizes)))
+        filled.push(*sizes)
+        filled.pop_all(at=age + 0.01)
+        assert filled.queue.dropped == 1
+
+
+def test_an_instruction_that_last_moved_at_the_bound_goes_on() -> None:
+    """1.1 s after its last datagram left, the next one still does."""
+    filled = Filled()
+    filled.push(1252, 300)
+    assert filled.queue.pop(0.0)
+    assert filled.pop_all(at=1.1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("size", "pause", "is_the_rest"),
+    [(1199, 0.0, False), (1200, 0.0, True), (1200, 0.2, True), (1200, 0.25, False)],
+)
+def test_what_is_the_rest_of_an_instruction(size: int, pause: float, is_the_rest: bool) -> None:
+    """What follows a datagram of at least 1200 bytes within less than 0.25 s; it is dropped if that one was."""
+    filled = Filled()
+    filled.push(size, at=0.0)
+    assert filled.pop_all(at=MAX_AGE + 0.01) == []
+    filled.push(70, at=pause)
+    assert filled.pop_all(at=pause) == ([] if is_the_rest else [1])
+
+
+@pytest.mark.parametrize(("last", "dropped"), [(960, 0), (961, 1)])
+def test_48_kib_may_wait_and_no_byte_more(last: int, dropped: int) -> None:
+    """Each datagram counts 64 bytes beyond its own."""
+    filled = Filled()
+    filled.push(*[960] * 47, last)
+    assert filled.queue.dropped == dropped
+
+
+def test_a_stranger_of_whom_nothing_waits_loses_nothing() -> None:
+    """Then it is the flow with most bytes that does."""
+    filled = Filled()
+    filled.push(70, flow=100, stranger=True)
+    assert filled.pop_all() == [0]
+    filled.push(*[960] * 49, flow=1)
+    assert filled.queue.dropped == 1
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([24, 70, 300, 500, 1252, 1472])), max_size=300))
 def test_without_time_or_excess_nothing_is_dropped(pushed: list[tuple[int, int]]) -> None:
     """Each flow's datagrams come out complete and in order unless the queue was over its bound."""

@@ -263,3 +263,34 @@ def test_whatever_the_peer_says_the_bounds_hold(steps: list[tuple[float, int, in
                 assert window.room == room
         assert MIN_WINDOW <= window.size <= MAX_WINDOW
         assert 0 <= sent - total <= MAX_WINDOW
+
+
+def test_the_datagrams_and_seconds_of_a_window() -> None:
+    """8 datagrams at first, from 2 to 12 later; the route's shortest round trip counts for half a minute or more."""
+    assert (FIRST_WINDOW, MIN_WINDOW, MAX_WINDOW) == (8, 2, 12)
+    assert (GOOD_DELAY, LATE_INTERVAL, SHORTEST_RTT_AGE) == (0.15, 0.5, 30)
+
+
+@pytest.mark.parametrize(("answered", "size"), [(0.65, 10), (0.66, 9)])
+def test_how_late_an_acknowledgement_may_be(answered: float, size: int) -> None:
+    """A round trip that is 0.15 s above the shortest one is still good."""
+    line = Line(now=0.0)
+    line.round_trips(1, 0.25)
+    assert line.window.size == 9
+    line.send()
+    line.now = answered
+    line.answer(9)
+    assert line.window.size == size
+
+
+@pytest.mark.parametrize(("after", "size"), [(0.49, 9), (0.5, 4.5)])
+def test_how_long_everything_may_be_late(after: float, size: float) -> None:
+    """Half a second after the first late acknowledgement the next one halves the window."""
+    line = Line(now=0.0)
+    line.round_trips(1, 0.25)
+    line.send(2)
+    line.now = 2.0
+    line.answer()
+    line.now += after
+    line.answer()
+    assert line.window.size == size

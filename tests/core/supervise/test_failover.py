@@ -232,3 +232,17 @@ def test_when_an_earlier_relay_serves_again_is_known() -> None:
     relays.after(RETURN_AFTER)
     assert relays.failover.serving == FIRST
     assert relays.failover.returns_at(FIRST) is None
+
+
+def test_the_seconds_of_a_failover() -> None:
+    """A head start of 2 to 6 s, 3 s until somebody relies on a relay, and an hour as the longest return delay."""
+    assert (DRAWN, SETTLED_AFTER, MAX_RETURN_DELAY) == ((2, 6), 3, 3600)
+
+
+@pytest.mark.parametrize(("served", "serving"), [(2.9, FIRST), (3.0, SECOND)])
+def test_an_earlier_relay_replaces_one_that_has_just_begun(served: float, serving: int) -> None:
+    """After 3 s somebody relies on the relay that serves, and the earlier one has to wait for its return delay."""
+    relays = Relays()
+    relays.after(HEAD_START)
+    relays.after(0, second=True)
+    assert relays.after(served, first=True)[0] == serving

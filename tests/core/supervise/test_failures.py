@@ -27,6 +27,21 @@ def test_what_costs_the_relay_nothing() -> None:
     assert cheap == {Failure.NETWORK: Share(1 / 60, 1 / 4), Failure.CLOSED: Share(1 / 5, 1)}
 
 
+def test_the_pace_of_each_class() -> None:
+    """The longest first wait as a multiple of `initial`, the shortest wait as a part of that, and the least seconds."""
+    paces = {each: (each.rule.pace.times, each.rule.pace.part, each.rule.pace.least) for each in Failure}
+    assert paces == {
+        Failure.NETWORK: (1, 1 / 2, 0),
+        Failure.CLOSED: (1, 1 / 2, 0),
+        Failure.REFUSED: (4, 1 / 4, 0),
+        Failure.AUTHENTICATION: (1, 1 / 2, 60),
+        Failure.HOST_KEY: (1, 1 / 2, 60),
+        Failure.FORWARD_BUSY: (5, 1 / 2, 0),
+        Failure.FORWARD_FORBIDDEN: (10, 1 / 2, 15),
+        Failure.PROTOCOL: (5, 1 / 2, 0),
+    }
+
+
 def test_what_needs_a_person_is_tried_once_a_minute() -> None:
     """OpenSSH's PerSourcePenalties would lock the address out at a shorter pace."""
     assert all(each.rule.pace == Pace(least=60) for each in Failure if each.rule.needs_person)

@@ -28,7 +28,7 @@ def test_silence_makes_doubt() -> None:
     liveness = Liveness(INTERVAL, 0)
     liveness.tick(10, 500)
     assert liveness.deadline() == 10 + SHORTEST_PATIENCE
-    liveness.tick(11, 500)
+    assert not liveness.tick(11, 500)
     assert liveness.doubted
     assert liveness.deadline() is None
 
@@ -48,7 +48,7 @@ def test_an_answer_behind_a_long_queue_is_waited_for() -> None:
     liveness = Liveness(INTERVAL, 0)
     liveness.tick(10, 500)
     for second, acknowledged in ((11, 600), (12, 700), (13, 800)):
-        liveness.tick(second, acknowledged)
+        assert not liveness.tick(second, acknowledged)
         assert not liveness.doubted
     liveness.tick(14, 800)
     assert liveness.doubted
@@ -145,3 +145,19 @@ def test_whatever_happens_a_silent_session_is_doubted_soon(steps: list[tuple[str
         assert due <= end
         liveness.tick(max(due, now), 0)
     assert liveness.doubted
+
+
+def test_the_seconds_of_patience() -> None:
+    """An answer may take a second, a quarter after a nudge, three round trips on a slow line, and 5 s at most."""
+    assert (SHORTEST_PATIENCE, HURRIED_PATIENCE, ROUND_TRIPS, LONGEST_PATIENCE) == (1, 0.25, 3, 5)
+
+
+def test_the_round_trip_is_smoothed() -> None:
+    """Each new one counts for an eighth (RFC 6298, 2.3)."""
+    liveness = Liveness(INTERVAL, 0)
+    liveness.tick(10, 0)
+    liveness.answered(10.75)
+    assert liveness.rtt == 0.75
+    liveness.tick(20.75, 0)
+    liveness.answered(21)
+    assert liveness.rtt == 0.6875

@@ -97,6 +97,15 @@ def test_a_login_that_came_to_nothing_is_a_lost_session() -> None:
     assert waits == pytest.approx([0, 1, 2, 4], abs=0.001)
 
 
+def test_a_login_that_came_to_nothing_is_never_stable() -> None:
+    """It was up for no time at all, though the profile may call each session stable."""
+    timeline, waits = started(Limits(stable_after=0)), []
+    for now in range(200, 204):
+        waits.append(lost(timeline, now, Failure.REFUSED, logged_in=True))
+        dialled_again(timeline, now)
+    assert waits == pytest.approx([4, 8, 16, 32], abs=0.001)
+
+
 def test_only_a_session_that_was_up_for_long_enough_is_stable() -> None:
     """Its time counts from its being up, not from the dial."""
     for up_at, wait in ((200, 0), (201, 1)):

@@ -34,6 +34,14 @@ def test_a_place_that_becomes_free_is_given_again(opened: OpenForward, monkeypat
     assert (opened.total, opened.refused, opened.connections) == (4, 1, 2)
 
 
+def test_a_row_of_connections_that_are_turned_away_is_one_line(opened: OpenForward, events: list[Any]) -> None:
+    """512 run at once; who comes after those is counted, and the log tells of the first."""
+    for _ in range(514):
+        opened.admit()
+    assert (opened.connections, opened.refused) == (512, 2)
+    assert [(each["event"], each["limit"]) for each in events] == [("connections_refused", 512)]
+
+
 def test_a_canary_that_finds_it_full_is_told_and_not_counted(
     opened: OpenForward, monkeypatch: pytest.MonkeyPatch, events: list[Any]
 ) -> None:
@@ -106,18 +114,29 @@ def test_a_canary_s_connection_is_closed_with_its_visit(opened: OpenForward) -> 
     assert opened.visit_of("127.0.0.1") is None
 
 
+def test_nothing_is_known_of_a_forward_that_has_just_opened(opened: OpenForward) -> None:
+    """Nobody has come, and no canary has asked."""
+    assert (opened.total, opened.failed, opened.refused, opened.connections) == (0, 0, 0, 0)
+    assert (opened.target_error, opened.finding) == (None, None)
+    assert not (opened.heard or opened.speaks_first or opened.takes_program or opened.is_closed)
+
+
 def test_a_row_of_failures_is_one_line_for_each_reason(opened: OpenForward, events: list[Any]) -> None:
     """And one line when the target answers again; a canary's failures are logged but not counted."""
+    opened.target_answered()
+    assert events == []
     for reason in ("refused", "refused", "no route", "no route"):
         opened.target_failed(reason)
     canary = visit()
     opened.target_failed("no route", canary)
     opened.target_answered()
-    opened.target_answered()
-    assert [(each["event"], each.get("reason")) for each in events] == [
-        ("target_failed", "refused"),
-        ("target_failed", "no route"),
-        ("target_answers", None),
+    told = [
+        ("target_failed", "127.0.0.1:22", "refused"),
+        ("target_failed", "127.0.0.1:22", "no route"),
+        ("target_answers", "127.0.0.1:22", None),
     ]
+    assert [(each["event"], each["to"], each.get("reason")) for each in events] == told
+    opened.target_answered()
+    assert len(events) == len(told)
     assert (opened.failed, opened.target_error) == (4, None)
     assert Step.FAILED in canary.steps

@@ -121,8 +121,7 @@ class FrameDecoder:
         found = self._buffer.find(PREAMBLE)
         if found < 0:
             # The last bytes may be the beginning of a preamble: they stay in the buffer.
-            noise = max(0, len(self._buffer) - len(PREAMBLE) + 1)
-            if noise > MAX_NOISE:
+            if len(self._buffer) - len(PREAMBLE) + 1 > MAX_NOISE:
                 raise ProtocolError(f"no preamble in the first {MAX_NOISE} bytes")
             return False
         if found > MAX_NOISE:

@@ -211,6 +211,15 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_full_output_is_told_in_a_sentence() -> None:
+    """No disk for it: the exit code and the line on stderr are ours, and Python says nothing at exit."""
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "tunneld", "profile", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "tunneld: cannot write the output: No space left on device; make room, or write it elsewhere\n"
+    assert (done.returncode, done.stderr) == (69, said)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_what_the_frame_calls(name: str) -> None:
     """Each row of the table has its module, with add(parser) and run(args), and a help of its own."""

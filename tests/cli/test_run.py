@@ -61,7 +61,7 @@ def test_an_error_is_the_services_status_too(profiles: Path, monkeypatch: pytest
         with pytest.raises(UsageError, match="name the profiles"):
             run.run(arguments())
         assert systemd.texts() == [
-            "STATUS=name the profiles to run, or write --all: `tunneld run NAME` or `tunneld run --all`"
+            "STATUS=name the profiles to run, or write --all, and not both: `tunneld run NAME` or `tunneld run --all`"
         ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tunneld.cli import status
+from tunneld.cli.status import NotRunningError
 from tunneld.core.supervise.lifecycle import State
 from tunneld.errors import RightsError, UnavailableError
 from tunneld.status.snapshot import TunnelStatus, to_json
@@ -129,7 +130,7 @@ def test_a_folder_is_hidden_where_its_names_or_its_sockets_are(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int, hidden: bool
 ) -> None:
     """Who may read it sees the names, but only who may enter it can ask. (Root, as whom tests run, may do all.)"""
-    monkeypatch.setattr(os, "access", lambda _, wanted: mode >> 6 & wanted == wanted)
+    monkeypatch.setattr(os, "access", lambda _, wanted, **__: mode >> 6 & wanted == wanted)
     assert status._is_hidden(run_folder) is hidden
     assert not status._is_hidden(run_folder / "missing")
 
@@ -155,3 +156,18 @@ def test_a_socket_that_we_may_not_open_is_said(run_folder: Path, monkeypatch: py
     monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(RightsError, match=r"run `tunneld status` as root$"):
         run("pi")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder is made as root")
+def test_a_runtime_folder_of_another_user_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who came by `su` may have it still; what it holds is not theirs."""
+    others = tmp_path / "others"
+    others.mkdir(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(others))
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    os.seteuid(54321)
+    try:
+        with pytest.raises(NotRunningError, match="pi is not running"):
+            status.ask(status._find("pi"))
+    finally:
+        os.seteuid(0)

@@ -195,6 +195,7 @@ def test_relays_that_do_not_conflict(write: Write, text: str) -> None:
         ("relay:2200", 'holds a port: write host = "relay" and port = 2200'),
         ("[::1]:2200", 'holds a port: write host = "::1" and port = 2200'),
         ("[::1]", "is not a host"),
+        (":22", "is not a host"),
         ("relay[", "is not a host"),
         ("relay]", "is not a host"),
         ("relay:99999", "'99999' is not a port: write a number from 1 to 65535"),

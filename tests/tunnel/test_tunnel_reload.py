@@ -79,6 +79,24 @@ async def test_mosh_comes_after_the_channel_that_was_held_has_ended(
         assert tunnel.status().sessions == 1
 
 
+async def test_reloads_without_mosh_keep_the_held_channel(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
+    """However many there are: the relay's program for the channel goes on, and mosh may come later."""
+    port = free_port()
+    profile = profile_of(relay_of(relay), forward(free_port()))
+    async with running(profile, journal, time) as tunnel:
+        await journal.says("session_established")
+        await until(lambda: cats(relay), what="a channel is held")
+        held = cats(relay)
+        for initial in (2, 3, 4):
+            profile = replace(profile, backoff=Limits(initial=initial))
+            await tunnel.apply(profile)
+            for _ in range(20):  # turns of the loop, in which the session would take the change up
+                await asyncio.sleep(0)
+        assert cats(relay) == held
+        await tunnel.apply(replace(profile, mosh=Mosh(PortRange(port, port), "127.0.0.1", "127.0.0.2")))
+        await journal.says("mosh_ready")
+
+
 async def test_changed_forwards_alone_blink(relay: Sshd, journal: Journal, time: VirtualTime) -> None:
     """One is new, one is gone, one has another target: a connection through the fourth goes on, in the same session."""
     stays, goes, comes, moves = (free_port() for _ in range(4))

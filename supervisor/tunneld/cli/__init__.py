@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from importlib import import_module
 from tunneld import __version__
 from tunneld.cli.arguments import Parser, unknown
 from tunneld.core.printable import one_line
-from tunneld.errors import ProfileError, TunneldError, UsageError
+from tunneld.errors import ProfileError, TunneldError, UnavailableError, UsageError
 
 # The help texts live here, so that `tunneld --help` imports no command.
 COMMANDS = {
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError as error:
         return READER_GONE if _reader_is_gone() else _report(error)
+    except OSError as error:
+        return _report(_no_room(error) or error)
     except Exception as error:
         return _report(error)
     finally:
@@ -126,13 +129,21 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def _no_room(error: OSError) -> UnavailableError | None:
+    """The error for the user where the output found no room; None where `error` is about something else."""
+    if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return UnavailableError(f"cannot write the output: {error.strerror}; make room, or write it elsewhere")
+
+
 def _discard_unwritten() -> None:
-    """Drop what stderr does not take (a full disk). At exit Python would try again, and choose its own exit code."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    """Drop what a stream does not take (a full disk). At exit Python would try again, and choose its own exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _reader_is_gone() -> bool:

@@ -87,7 +87,9 @@ def _chosen(args: argparse.Namespace) -> tuple[tuple[Profile, ...], tuple[Proble
     from tunneld.profile import load_all
 
     if bool(args.names) == args.all:
-        raise UsageError("name the profiles to run, or write --all: `tunneld run NAME` or `tunneld run --all`")
+        raise UsageError(
+            "name the profiles to run, or write --all, and not both: `tunneld run NAME` or `tunneld run --all`"
+        )
     return _all_that_can_run() if args.all else (load_all(list(dict.fromkeys(args.names))), ())
 
 

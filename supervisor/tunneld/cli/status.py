@@ -147,12 +147,17 @@ def _find(name: str) -> Path:
 
 
 def _sockets(folder: Path, pattern: str = "*.sock") -> list[Path]:
-    return [] if _is_hidden(folder) else sorted(folder.glob(pattern))
+    return sorted(folder.glob(pattern)) if _is_open(folder) else []
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def _is_hidden(folder: Path) -> bool:
     """Whether there may be tunnels in it that this user cannot see."""
-    return folder.exists() and not os.access(folder, os.R_OK | os.X_OK)
+    # os.path: a folder in another user's folder is not there, and no PermissionError.
+    return os.path.exists(folder) and not _is_open(folder)
 
 
 def _not_ours(folder: Path) -> str:

@@ -45,9 +45,9 @@ def relay_host(text: str) -> str:
         host, port = split_host_port(text)
     except ValueError:
         host, port = text, None
-    if port and port.isdecimal():
+    if host and port and port.isdecimal():
         raise ValueError(f'{text!r} holds a port: write host = "{host}" and port = {parse_port(port)}')
-    if not is_one_word(text) or "[" in text or "]" in text:
+    if not host or not is_one_word(text) or "[" in text or "]" in text:
         raise ValueError(f'{text!r} is not a host: write a name or an address, as "relay.example.net"')
     return text
 

@@ -132,8 +132,8 @@ class Session:
             self._end(error)
 
     def accompany(self, companion: Companion | None) -> None:
-        """Have this companion from now on; if there is one already, that one goes on."""
-        if self._companion is None:
+        """Have this companion from now on; if there is one already, that one goes on. None changes nothing."""
+        if self._companion is None and companion is not None:
             self._companion = companion
             self._without_companion.interrupt()
 

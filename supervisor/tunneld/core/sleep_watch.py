@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LONGEST_NAP = 2.0
-"""Seconds for which a machine may sleep without its mattering: NATs and peers notice nothing before."""
+"""Seconds. A sleep of at most that long is ignored: NATs and peers do not notice it."""
 
 LONGEST_LATENESS = 3.0
 """Seconds by which a look may be late. When it is later, the process was stopped, or a virtual machine was paused, and

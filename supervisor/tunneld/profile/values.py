@@ -1,6 +1,7 @@
-"""A profile as values: frozen, with its paths expanded and everything checked. Here stand the defaults, too.
+"""A profile as values: frozen, with its paths expanded and everything checked.
 
-Two profiles are equal when nothing in them differs; a reload relies on that.
+Two profiles are equal when nothing in them differs; a reload relies on that. The defaults
+stand here, and those of [backoff] in core/supervise/backoff.py.
 
 Tested in tests/profile/test_load.py.
 """

@@ -1,4 +1,5 @@
-"""One life of the agent on the relay: started over SSH, told to open the ingress, and served until it ends.
+"""One life of the agent on the relay. The daemon starts it over SSH, tells it to open the ingress, and exchanges
+datagrams with it until it ends.
 
 The control stream is a session channel of the tunnel's own SSH connection. It starts the agent, and carries datagrams
 until the dedicated streams are there. Datagrams from the agent go to mosh-server through the flows' sockets.

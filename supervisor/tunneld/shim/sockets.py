@@ -43,6 +43,7 @@ class FlowSockets:
             sock.close()
 
     def close_all(self) -> None:
+        """Close the sockets of all flows."""
         for sock in self._sockets.values():
             self._loop.remove_reader(sock)
             sock.close()

@@ -32,12 +32,12 @@ MAX_AGENT_STREAMS = 6
 """Two dedicated ones, twice as many while they are being replaced, and the control stream."""
 
 LONGEST_STREAM_NAME = 64
-"""Bytes of a stream's name that count."""
+"""Bytes: a longer name of a stream is cut."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 SILENCE_AT_FIRST = 60.0
-"""Seconds without a byte of the daemon, after which the agent ends, until SERVE says how many."""
+"""Seconds without a byte from the daemon after which the agent ends. This holds until SERVE gives the limit."""
 
 LONGEST_SILENCE = 86400.0
 """Seconds. A daemon that asks for more has made a mistake."""

@@ -51,7 +51,7 @@ STUN_ANSWER_RATE = 20.0
 name."""
 
 UNVISITED_LIMIT = 60.0
-"""Seconds until an agent leaves that no end has reached: a firewall before it lets no UDP in."""
+"""Seconds after which an agent leaves that no end has reached: probably a firewall keeps UDP out."""
 
 SILENCE_LIMIT = 90.0
 """Seconds without a packet of either end, after which the agent leaves. A path that answers is asked every 10 s, and
@@ -61,7 +61,7 @@ LONE_END_LIMIT = 24 * 3600.0
 """Seconds for which one end may wait for the other: a laptop sleeps, and a person wants its session the next day."""
 
 LIFE_LIMIT = 30 * 24 * 3600.0
-"""Seconds after which it leaves in any case, so that nobody can record packets and keep it alive by repeating them."""
+"""Seconds after which the agent leaves in any case: else somebody could record packets, and keep it alive with them."""
 
 
 class JumpAgent:
@@ -125,6 +125,7 @@ class JumpAgent:
         return min(max(heard) + SILENCE_LIMIT, other + LONE_END_LIMIT, self._began + LIFE_LIMIT)
 
     def close(self) -> None:
+        """Close the sockets and the selector."""
         for sock in self._sockets.values():
             sock.close()
         self._selector.close()

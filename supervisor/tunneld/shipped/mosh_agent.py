@@ -1,4 +1,4 @@
-"""The far agent: the end of a pair beside mosh-server, on a machine where nothing of ours is installed.
+"""The mosh agent: the end of a pair beside mosh-server, on a machine where nothing of ours is installed.
 
 `tunneld mosh` starts it over SSH from its source text (see tunneld.shipped.pack), in two stages. The first is short and
 starts mosh-server (tunneld.shipped.start_mosh_server); this is the second. The agent outlives the SSH session: another
@@ -38,7 +38,7 @@ from tunneld.shipped.udp_sockets import ADDRESS_FAMILIES
 STREAM_NAME = re.compile(rb"[a-z0-9-]{1,32}")
 
 MAX_MOSH_STREAMS = 6
-"""Two, as many that replace them, and two that are dead without anybody's knowing yet."""
+"""Two in use, two that replace them, and two that are dead without our knowing it yet."""
 
 CHECK_EVERY = 1.0
 """Seconds between two looks at mosh-server and at the streams."""
@@ -53,15 +53,15 @@ SERVER_GRACE = 1.0
 """Seconds for mosh-server to end by itself after its client has ended; then it gets SIGTERM."""
 
 GOODBYE_LIMIT = 15.0
-"""Seconds after the client's end until the agent leaves, whether or not mosh-server has ended: it says goodbye for
-ten."""
+"""Seconds after the client's end until the agent leaves in any case. mosh-server repeats its goodbye for ten
+seconds."""
 
 MAX_NAMED = 8
 """Addresses that are taken of one message: STUN servers, or those of a jump host's agent."""
 
 
 class MoshAgent:
-    """One mosh-server, the far end of one pair, and any number of SSH sessions, one after the other.
+    """One mosh-server, the end of one pair beside it, and any number of SSH sessions, one after the other.
 
     `secret` is the pair's. Its loop waits for streams, sockets, mosh-server's end and the clock.
     """
@@ -105,7 +105,7 @@ class MoshAgent:
         elif kind == frame.SERVE and body.get("leave") is True:
             self._leave()
         else:
-            raise ProtocolError("a client names a relay or STUN servers, or leaves, and says nothing else")
+            raise ProtocolError("the client sent a SERVE without relay, stun or leave")
 
     # UDP
 

@@ -1,8 +1,8 @@
-"""Packs our programs for machines where nothing of ours is installed. This file alone of its folder is not sent.
+"""Packs our programs for machines where nothing of ours is installed. Of this folder, this file alone is never sent.
 
 A command line carries a one-liner of Python. It reads the program's source text from standard input, or holds the text
-itself where that is short. Nothing is written to the far disk, and any login shell passes the command on unchanged: it
-holds no `$`, `!`, backslash or backquote.
+itself where that is short. Nothing is written to the other machine's disk, and any login shell passes the command on
+unchanged: it holds no `$`, `!`, backslash or backquote.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ def module(name, source):
 """Begins a program of several modules: `module` makes one of them from its text, as an import would."""
 
 _FIRST_MODULE = "shipped.start_mosh_server"
-"""The module that is a far agent's first stage."""
+"""The module that is the mosh agent's first stage."""
 
 _EARLY_MODULES = tuple(f"core.stream.{name}" for name in ("flow", "frame", "queue", "window", "carrier", "choice"))
 """Modules of the second stage that are sent with the first.
 
 A TCP connection that was idle sends some 14 kB and then waits for an acknowledgement. When it has sent that much with
-the command, it sends twice as much at once as soon as the far side takes input, and that is all the rest."""
+the command, it may send twice as much in the next flight, as soon as the other machine takes input; that is enough for
+the rest."""
 
 _FIRST_STAGE = """
 stage = sys.modules["tunneld.shipped.start_mosh_server"]
@@ -95,7 +96,7 @@ def ingress_agent_program() -> bytes:
 
 
 def mosh_agent_command(wanted: Mapping[str, Any]) -> str:
-    """The command line of a far agent's first stage. `wanted` are the arguments of start_mosh_server.Wanted.
+    """The command line of the mosh agent's first stage. `wanted` are the arguments of start_mosh_server.Wanted.
 
     Every user of that machine may read a command line, so nothing secret is in it.
     """
@@ -126,7 +127,7 @@ def join_program(path: str, name: str) -> bytes:
 
 
 def rejoin_program(path: str, name: str, host: str) -> bytes:
-    """The same for a far agent on `host`, which also hears this session's SSH_CONNECTION.
+    """The same for a mosh agent on `host`, which also hears this session's SSH_CONNECTION.
 
     The program exits with NO_JOIN_SOCKET or OTHER_MACHINE when it finds no agent.
     """
@@ -145,7 +146,7 @@ def shipped(name: str) -> tuple[str, ...]:
     """A module of ours and all modules of ours that it imports, each after those that it needs.
 
     Names are dotted and start below the package: `core.stream.frame`. Only imports of the form `from tunneld.x import`
-    count, at a module's top level. Any other import of a module of ours would fail on the far side; a test in
+    count, at a module's top level. Any other import of a module of ours would fail on the other machine; a test in
     tests/shipped/test_pack.py finds such imports.
     """
     order: list[str] = []
@@ -165,7 +166,7 @@ def command(program: bytes) -> str:
 def whole_command(program: bytes) -> str:
     """The command line that holds a compressed program and runs it.
 
-    This saves a round trip: standard input waits until the far side has accepted the command.
+    This saves a round trip: standard input waits until the other machine has accepted the command.
     """
     return _one_liner(f"exec(zlib.decompress(binascii.a2b_base64('{b64encode(program).decode()}')))")
 
@@ -173,7 +174,7 @@ def whole_command(program: bytes) -> str:
 def _one_liner(python: str) -> str:
     """The command line for Python code, in which `io`, `sys`, `binascii` and `zlib` are imported.
 
-    With `-I` and `-S`, neither the far user's environment nor their site packages can change what runs.
+    With `-I` and `-S`, neither that user's environment nor their site packages can change what runs.
     """
     oldest = ", ".join(map(str, OLDEST_PYTHON))
     one_liner = (

@@ -44,4 +44,5 @@ class SelectorLoop:
             heapq.heappop(self._alarms)[2]()
 
     def close(self) -> None:
+        """Close the selector; what it watched stays open."""
         self._selector.close()

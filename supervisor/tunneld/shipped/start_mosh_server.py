@@ -1,4 +1,4 @@
-"""The first stage of the far agent: it starts mosh-server and says its key, while the second stage is still under way.
+"""The first stage of the mosh agent: it starts mosh-server and says its key, while the second stage is still under way.
 
 A person waits for this, so the module imports next to nothing: signal, typing, re and json take half as long to import
 as mosh-server takes to start, each of them. So what it says is put together by hand, in the form that

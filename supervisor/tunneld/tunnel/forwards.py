@@ -30,7 +30,7 @@ FREEING_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 # Seconds until an optional forward is asked for again in that case. Nobody waits for it.
 FREED_PAUSE = 0.1
 
-# Seconds by which a forward may be asked for before it is due: sums of floats lose as much.
+# A forward may be asked for so many seconds too early: sums of floats are no more exact.
 DUE_TOLERANCE = 0.001
 
 # Seconds between two requests for a port that stays taken, at most: a request costs the relay a packet, and people who

@@ -12,7 +12,7 @@ from tunneld.ssh.connect.failure import SessionError
 from tunneld.tunnel.context import TunnelContext
 from tunneld.tunnel.interruptible import Interruptible
 
-# Seconds that a dial is given although the network changes once more: changes come in rows.
+# Seconds. A dial that is younger goes on when the network changes again: such changes come several at a time.
 SHORTEST_DIAL = 1.0
 
 DialSecond = Callable[[float], Awaitable[asyncssh.SSHClientConnection]]

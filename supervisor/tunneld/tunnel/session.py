@@ -36,8 +36,8 @@ from tunneld.tunnel.second_dial import SecondDial
 # find out by itself.
 CLOSE_TIME = 3.0
 
-# Seconds without a fault until the events that got no line are summed up, and the next fault is news again. Longer than
-# any backoff: a link that flaps every minute is one piece of news, not sixty an hour.
+# After so many seconds without a fault, one log line counts the events that got no line, and the next fault is logged
+# again. This is longer than any backoff: a link that flaps every minute is one piece of news, not sixty an hour.
 CALM_TIME = 600.0
 
 Companion = Callable[[asyncssh.SSHClientConnection], Coroutine[Any, Any, None]]
@@ -266,7 +266,7 @@ class Session:
         """Go to another address when the relay's name leads there."""
         name, self._peer = first_hop(connection)
         if not await self._names(name).moved(self._peer):
-            return  # that will never be known
+            return  # the answers for this name will never prove anything
         NAMES.forget(name)  # else a slow name server would lead us back to where we are
         await self._dial_second("the relay's name leads to another address now")
 
@@ -277,7 +277,9 @@ class Session:
     # The end
 
     def _end(self, error: SessionError) -> None:
-        if not isinstance(self._error, ReplacedError):  # else somebody relies on what the handover has
+        if not isinstance(
+            self._error, ReplacedError
+        ):  # a ReplacedError stays: the handover already holds the next connection
             self._error = error
         self._ended.set()
 

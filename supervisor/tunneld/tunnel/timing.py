@@ -14,7 +14,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A clock, a way to sleep by it, and dice."""
+    """A clock, a sleep that follows this clock, and random numbers."""
 
     clock: Callable[[], float] = time.monotonic  # seconds from anywhere; never goes back
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep  # for so many seconds of that clock

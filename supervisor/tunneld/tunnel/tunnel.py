@@ -1,9 +1,9 @@
 """A tunnel: a profile's running form. Sessions one after the other, with a backoff between them, until it is stopped.
 
-Its state, clocks and counters are core/supervise/timeline.py's; what is done stands here. The session is what is
-retried, not the dial: a relay that accepts and drops waits longer each time. No failure class is final: each can be
-mended from the relay's side or by a person at the host (a key file that is missing may be put there), and a host behind
-NAT that gave up would be out of everybody's reach. FAILED is for a fault of our own.
+Its state, clocks and counters are core/supervise/timeline.py's; what is done stands here. What is retried is the
+session, not only the dial: where a relay accepts a session and soon drops it, the tunnel waits longer each time. No
+failure class is final: each can be mended from the relay's side or by a person at the host (a missing key file may be
+put there), and a host behind NAT that gave up would be out of everybody's reach. FAILED is for a fault of our own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class RenewedError(Exception):
-    """Something changed in a way that only a new session can follow: dial at once."""
+    """Something changed that the present session cannot follow: dial a new session at once."""
 
 
 class Tunnel:
@@ -251,7 +251,7 @@ class Tunnel:
 
     def _established(self) -> None:
         if self._timeline.is_stopping:
-            return  # asked for while the relay's answer was under way; the session is about to be closed
+            return  # a stop was asked for while the relay's answer was on its way; the session is about to be closed
         down_for = self._timeline.established(self._now)
         self._changed()
         relay, attempts = address_of(self._profile.relay), self._timeline.attempts

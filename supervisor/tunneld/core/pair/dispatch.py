@@ -13,8 +13,8 @@ from tunneld.core.stream.choice import SMALL_DATAGRAM, choose
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
 CALM_FLOW, DOUBTING_FLOW = 0, 1
-"""Flow numbers of datagrams on a stream. A datagram on DOUBTING_FLOW tells the peer that the sender's path may have
-died, so that the peer does not rely on it either."""
+"""Flow numbers of datagrams on a stream of a pair. DOUBTING_FLOW tells the peer: the sender's path may be dead, so use
+other carriers as well."""
 
 TELL_DEATH_FOR = 5.0
 """Seconds after a path's death for which datagrams stay on DOUBTING_FLOW: by then the peer has noticed by itself."""
@@ -83,7 +83,8 @@ class Dispatch:
                 self._send_again(unanswered, late[0].times, now)
 
     def rescue(self, now: float) -> None:
-        """The path went silent: send what it took last over all other carriers. The peer drops what it has."""
+        """The path went silent: send the datagrams that it took last over all other carriers. The peer drops those that
+        it already has."""
         for unanswered in self._unanswered:
             number, datagram, since = unanswered.waiting.number, unanswered.waiting.datagram, unanswered.waiting.since
             if unanswered.is_rescued or now - since >= MAX_AGE:

@@ -14,10 +14,10 @@ ENTRY_EVERY = 0.2
 """Seconds between two entries, so that the list stays short."""
 
 OVERTAKEN = 0.8
-"""Seconds at each end of a period in which one entry counts, because packets overtake each other. At the period's end
-it is the best entry: a packet that was only overtaken has come by one of them. At the period's beginning it is the
-worst: a better one was taken when its probe had been overtaken itself, and would show losses afterwards that never
-were."""
+"""Seconds at each end of a period within which one entry is chosen, since packets overtake each other, and any single
+entry may be wrong. At the end of a period the entry with the fewest missing packets counts: a packet that was only
+overtaken has arrived by then. At the beginning the entry with the most missing packets counts: with a better one,
+packets that were only late would look lost afterwards."""
 
 MIN_SAMPLE = 20
 """Packets of which a share of losses can be told."""

@@ -54,7 +54,7 @@ class Packet(NamedTuple):
 
 
 def identities(secret: bytes) -> tuple[bytes, bytes]:
-    """The identities of the client's and of the far end's packets, in this order, 8 bytes each.
+    """The identities of the client's and of the server end's packets, in this order, 8 bytes each.
 
     They are not secret: a relay on the way is told them, so that it can tell the two ends apart.
     """

@@ -38,7 +38,7 @@ DEFAULT_BUDGET = 64.0
 """kbit/s that copies may cost. A typist's datagrams, each sent four times, cost 20."""
 
 BUSY = 4, 3.0
-"""So many datagrams within so many seconds mean that somebody is typing; idle, mosh makes two."""
+"""Somebody is typing when so many datagrams pass within so many seconds. mosh alone sends two in that time."""
 
 MAX_HISTORY = 32
 """Changes of the choice that are remembered for people."""

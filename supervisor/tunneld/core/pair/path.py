@@ -2,8 +2,8 @@
 
 A candidate is tried with a few probes. If it answers, a probe as long as a full datagram follows. Once that is answered
 as well, the path may be used. From then on probes go out regularly, and small datagrams ask for answers themselves, so
-that a missing answer reveals a dead path within half a second. Only answers to our own packets judge a path, never what
-else comes in: a path may have died in one direction alone.
+that half a second without an answer puts the path in doubt, and 2.5 s count as its death. Only answers to our own
+packets judge a path, never what else comes in: a path may have died in one direction alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RECHECK_AFTER = 5.0
 
 MAX_FULL_PROBES = 6
 """Full probes that may stay unanswered, while small ones are answered, before a path counts as narrow. At a loss of 15
-% each way, one path in two thousand is wronged."""
+% each way, one good path in two thousand is called narrow by mistake."""
 
 HOLD_AFTER_SILENCE, HOLD_AFTER_LOSS = 2.0, 30.0
 """Seconds for which a path is held back: after it went silent for the second time, and after it lost too much. Each
@@ -106,6 +106,7 @@ class Path:
 
     @property
     def is_direct(self) -> bool:
+        """Whether the path leads to the peer without our agent on a jump host."""
         return self.kind != "relay"
 
     @property
@@ -238,6 +239,7 @@ class Path:
         return self.is_silent(now) or (self._warned is not None and not self._is_peers_doubt)
 
     def is_dead(self, now: float) -> bool:
+        """Whether no answer has come for so long that the path is given up."""
         return self.waited(now) >= self._dead_after
 
     def passes(self) -> bool:

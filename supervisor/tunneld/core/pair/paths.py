@@ -31,7 +31,7 @@ FORGET_AFTER = 60.0
 """Seconds without a packet of the peer's after which a path that is not offered is forgotten."""
 
 BETTER_BY, BETTER_SHARE = 0.005, 0.9
-"""A round trip is shorter only if it is by 5 ms, and by a tenth; nobody feels less."""
+"""A better path must have a round trip that is shorter by 5 ms and by a tenth: nobody feels less than that."""
 
 MIN_STAY, MAX_STAY = 1.0, 60.0
 """Seconds on a path before a better one counts: at first and at most. The first move is free, because the relay is
@@ -159,6 +159,7 @@ class Paths:
         return any(path.is_direct and path.is_open(now) for path in self)
 
     def find(self, local: str, remote: UdpAddress) -> Path | None:
+        """The path from this socket to this address; None where there is none."""
         return self._paths.get((local, remote))
 
     # Time

@@ -25,6 +25,8 @@ QUESTION_TIMES = (0.0, 0.2, 0.6, 1.4, 3.0)
 6.2.1, but shorter and fewer."""
 
 MAX_SERVERS = 4
+"""STUN servers that are asked; more are ignored."""
+
 MAX_HOSTS = 8
 """Addresses that SSH shows for the peer."""
 

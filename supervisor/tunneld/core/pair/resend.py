@@ -1,10 +1,10 @@
 """Small datagrams that the peer has not answered, and when they are sent again.
 
-mosh waits for a round trip and 100 ms more before it sends again. Here the first late answer makes all unanswered
+mosh itself sends again a round trip and 100 ms after the first time. Here the first late answer makes all unanswered
 datagrams leave again, a few times, a few milliseconds apart. The newest goes first: it brings everything that the
 peer's mosh has not acknowledged, and mosh takes no round trip from datagrams that arrive behind a newer one.
 
-Where mosh does measure a late round trip from a datagram that was sent again, mosh-server takes the line for a slow one
+Where mosh does measure a late round trip from a datagram that was sent again, mosh-server takes the link for a slow one
 and holds the next echoes back. So the resending ends soon, and mosh's own retransmission, a new datagram that is not
 late, does the rest. Only mosh-server's newest datagram is sent for longer: it is the echo that somebody waits for.
 """
@@ -17,7 +17,7 @@ from math import inf
 from tunneld.core.stream.queue import MAX_AGE, Waiting
 
 RESEND_PAUSE, TRIP_SHARE = 0.0125, 1 / 8
-"""Seconds from one time to the next, or this share of the round trip if that is longer: a long line is often slow
+"""Seconds from one time to the next, or this share of the round trip if that is longer: a long link is often slow
 too."""
 
 RESENDS = 3

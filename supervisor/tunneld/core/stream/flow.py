@@ -155,7 +155,8 @@ class FlowTable:
         """Make a flow if the bounds allow it; `group` is whom it counts for, None for nobody.
 
         Returns:
-            The flow, or None when it was refused; and the flow that was evicted for it, if any.
+            The flow, or None when it was refused; and a list of the flows that were evicted for it: none or one,
+            which the table holds no more.
         """
         if not self._new.has_token(now):
             self.counts["flows_refused_rate"] += 1

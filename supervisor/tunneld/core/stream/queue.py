@@ -45,6 +45,7 @@ class Waiting(NamedTuple):
 
     @property
     def cost(self) -> int:
+        """Bytes that the datagram counts for in the queue."""
         return len(self.datagram) + DATAGRAM_COST
 
 

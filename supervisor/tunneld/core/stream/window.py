@@ -16,7 +16,8 @@ MIN_WINDOW = 2
 
 FIRST_WINDOW = 8
 MAX_WINDOW = 12
-"""Datagrams. Fewer than 8 starve TCP's fast retransmit of duplicate acknowledgements; more only wait in buffers."""
+"""Datagrams. With fewer than 8, TCP's fast retransmit lacks duplicate acknowledgements; those beyond 12 would only wait
+in buffers."""
 
 GOOD_DELAY = 0.15
 """Seconds above the shortest round trip that still count as good: a person feels a longer queue."""

@@ -3,8 +3,8 @@
 What costs the relay nothing (the relay is away, or nothing listens there) is tried again in a rhythm that follows the
 outage: every second at first, then in proportion, so that whoever waits adds a fixed share to the outage. What costs
 the relay an answer doubles with each failure of its class. A wait is drawn evenly between a floor and an envelope
-("full jitter", so that a thousand hosts do not come back to a restarted relay in step; the floor because a draw without
-one came as low as 0.13 s). Time and chance are arguments.
+("full jitter", so that a thousand hosts do not come back to a restarted relay in step). The floor is there because
+without it a wait was once drawn as short as 0.13 s. Time and chance are arguments.
 """
 
 from __future__ import annotations

@@ -79,8 +79,7 @@ RULES: dict[Failure, FailureRule] = {
     Failure.NETWORK: FailureRule(
         Pace(),
         "nothing at first: tunneld dials again by itself; if this lasts, try ssh to the relay from here",
-        # A packet into the dark each second is a byte rate that nobody notices, and a link comes back for one host
-        # alone.
+        # One packet a second costs nobody anything, and when a link comes back, only this one host comes back with it.
         share=Share(outage=1 / 60, maximum=1 / 4),
     ),
     Failure.CLOSED: FailureRule(
@@ -115,7 +114,7 @@ RULES: dict[Failure, FailureRule] = {
     ),
     Failure.FORWARD_FORBIDDEN: FailureRule(
         Pace(times=10, least=15),  # the relay's administrator has to allow it
-        "have it allowed, or give the forward another address; tunneld asks for it again by itself",
+        "ask the relay's owner to allow it, or give the forward another address; tunneld asks for it again by itself",
     ),
     Failure.PROTOCOL: FailureRule(
         Pace(times=5),

@@ -28,7 +28,7 @@ class Event(str, Enum):
     ESTABLISHED = "established"  # every required forward listens and the session answers
     LOST = "lost"  # the attempt or the session ended; it may be tried again
     RETRY = "retry"  # the backoff is over, or something changed that makes a dial worthwhile
-    REFUSED = "refused"  # a fault of our own that no retry can mend
+    CRASHED = "crashed"  # a fault of our own that no retry can mend
     STOP = "stop"  # somebody asked for the end
     DRAINED = "drained"  # the session is closed
 
@@ -42,10 +42,10 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.DIALING: {
         Event.ESTABLISHED: State.UP,
         Event.LOST: State.BACKOFF,
-        Event.REFUSED: State.FAILED,
+        Event.CRASHED: State.FAILED,
         Event.STOP: State.DRAINING,
     },
-    State.UP: {Event.LOST: State.BACKOFF, Event.REFUSED: State.FAILED, Event.STOP: State.DRAINING},
+    State.UP: {Event.LOST: State.BACKOFF, Event.CRASHED: State.FAILED, Event.STOP: State.DRAINING},
     State.BACKOFF: {Event.RETRY: State.DIALING, Event.STOP: State.DRAINING},
     State.DRAINING: {Event.DRAINED: State.STOPPED},
     State.STOPPED: {},

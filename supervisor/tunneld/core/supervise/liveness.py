@@ -18,7 +18,7 @@ HURRIED_PATIENCE = 0.25
 """Seconds to wait for an answer when something has happened that may well have ended the session."""
 
 ROUND_TRIPS = 3.0
-"""How many round trips to wait for an answer: it may have to be sent again once."""
+"""How many round trips to wait for an answer: it may get lost once, and then has to be sent again."""
 
 FORGETTING = 0.75
 """The part of a long round trip that still counts after each shorter one that follows it."""

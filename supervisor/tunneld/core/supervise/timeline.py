@@ -54,14 +54,15 @@ class Timeline:
 
     @property
     def is_up(self) -> bool:
+        """Whether the tunnel has a session that is up."""
         return self.state is State.UP
 
     def outage(self, now: float) -> float:
-        """For how long there has been no session that was up and answered."""
+        """Seconds for which there has been no session that was up and answered; 0 while one is up."""
         return 0.0 if self.is_up else now - self._down_since
 
     def dialling_for(self, now: float) -> float:
-        """The age of the attempt that is under way."""
+        """Seconds since the attempt that is under way began."""
         return now - self._dialled
 
     # Steps
@@ -80,7 +81,7 @@ class Timeline:
         self.failure, self.next_try = PastFailure(failure, text, now), now + wait
 
     def established(self, now: float) -> float:
-        """The session is up. Returns how long the tunnel was down."""
+        """The session is up. Returns for how many seconds the tunnel was down."""
         self._move(Event.ESTABLISHED, now)
         self.next_try = None
         self.sessions += 1
@@ -144,7 +145,7 @@ class Timeline:
         if self.state is State.BACKOFF:
             self._move(Event.RETRY, now)
         if self.state in {State.DIALING, State.UP}:
-            self._move(Event.REFUSED, now)
+            self._move(Event.CRASHED, now)
         self.failure = PastFailure(None, text, now)
 
     def _wait(self, failure: Failure, now: float, chance: float) -> float:

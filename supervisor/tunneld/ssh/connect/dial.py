@@ -53,7 +53,8 @@ async def dial(relay: Relay, keepalive: Keepalive, *, outage: float = 0.0) -> as
 
     Args:
         relay: where to, and with which files.
-        keepalive: asyncssh ends the connection when this many questions stay unanswered.
+        keepalive: asyncssh asks each hop after `interval` seconds of silence, and ends a connection when `count`
+            questions in a row stay unanswered.
         outage: seconds for which the relay has been out of reach; the longer, the slower it is asked.
 
     Raises:

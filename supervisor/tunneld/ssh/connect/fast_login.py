@@ -1,4 +1,4 @@
-"""Leave out the round trips of a login that nobody needs.
+"""Leave out those round trips of a login that are not needed.
 
 After TCP, the greeting and the key exchange, asyncssh asks "may I log in?", "without a key?" and "would this key do?",
 and then signs: four round trips. Here it signs at once, and OpenSSH lets us in after two round trips: it has both

@@ -1,1 +1,1 @@
-"""Programs that we run on the far side of an SSH connection."""
+"""Programs that we run on the relay."""

@@ -1,4 +1,4 @@
-"""Run a program on the far side of an SSH connection, with its standard streams as callbacks."""
+"""Run a program on the relay, over an SSH connection, with its standard streams as callbacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_STDERR = 4096
 """Bytes of standard error that are kept: its last line says why the program ended."""
 
 FULL_CHANNEL = 64 * 1024
-"""Bytes that wait in the channel for a far side that does not read; with more, the channel counts as full."""
+"""Bytes that wait in the channel for a relay that does not read; with more, the channel counts as full."""
 
 
 class RemoteProgram(asyncssh.SSHClientSession[bytes]):
@@ -71,7 +71,7 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
             self._channel.write(data)
 
     def close(self) -> None:
-        """Hear no more from the program, and end its input: then it leaves, and the far side closes the channel.
+        """Hear no more from the program, and end its input: then it leaves, and the relay closes the channel.
 
         If we closed the channel ourselves, that could cost the connection. When the program lives on (a shell that
         hangs in its start-up files), sshd asks for signs of life on the channel that we have closed, where no client
@@ -85,13 +85,13 @@ class RemoteProgram(asyncssh.SSHClientSession[bytes]):
 
 
 async def start(connection: asyncssh.SSHClientConnection, program: bytes, remote: RemoteProgram) -> None:
-    """Run a program made by `tunneld.shipped.pack` on the far side.
+    """Run a program made by `tunneld.shipped.pack` on the relay.
 
     Args:
         remote: becomes the program's session; not used before.
 
     Raises:
-        asyncssh.ChannelOpenError: the far side runs no commands for us, its answer cannot be read, or the connection
+        asyncssh.ChannelOpenError: the relay runs no commands for us, its answer cannot be read, or the connection
             is lost.
     """
     try:

@@ -80,6 +80,7 @@ def test_the_module_is_the_command() -> None:
         (["xyzzy"], "tunneld: unknown command 'xyzzy': write one of run, status, enable, disable, demo, mosh, profile"),
         (["--nope"], "tunneld: unrecognized arguments: --nope (see `tunneld --help`)"),
         (["--vers"], "tunneld: unrecognized arguments: --vers (see `tunneld --help`)"),
+        (["status", "--jsn"], "tunneld: unrecognized arguments: --jsn (see `tunneld status --help`)"),
         (
             ["profile", "show"],
             "tunneld: the following arguments are required: NAME (see `tunneld profile show --help`)",

@@ -42,7 +42,13 @@ def test_foreign_words_are_shortened() -> None:
         (-15, "", "", "ssh to home was ended by signal 15"),
         (1, "said", "noise", "home does not let our agent run (exit status 1); it says: noise"),
         (1, "said", "", "home does not let our agent run (exit status 1); it says: said"),
-        (0, "", "", "home does not let our agent run: its session ended with status 0"),
+        (
+            0,
+            "",
+            "",
+            "home does not let our agent run: its session ended with status 0. Is there a forced command "
+            "(command= before the key, ForceCommand), or no shell? Use an account that may run commands",
+        ),
     ],
 )
 def test_each_way_to_fail_has_its_sentence(status: int, said: str, noise: str, sentence: str) -> None:

@@ -380,7 +380,7 @@ def test_a_default_can_be_the_one_that_is_wrong(write: Write) -> None:
         (
             RELAY + "mode = 'all'\n" + FORWARD,
             3,
-            'relay.mode: unknown key here: write mode = "failover" above the first',
+            "relay.mode: unknown key here: move the line above the first",
         ),
         (
             RELAY + FORWARD + "[[keepalive]]\n",

@@ -68,9 +68,12 @@ def _run(argv: list[str]) -> int:
     parser = _parser(chosen)
     end = argv.index("--") if chosen in RUNS_A_PROGRAM and "--" in argv else len(argv)
     try:
-        args = parser.parse_args(argv[:end], argparse.Namespace(command_line=argv[end + 1 :]))
+        args, unread = parser.parse_known_args(argv[:end], argparse.Namespace(command_line=argv[end + 1 :]))
     except SystemExit as leaving:  # --help and --version
         return int(leaving.code or 0)
+    if unread:
+        asked = f"{parser.prog} {args.command}" if args.command else parser.prog
+        raise UsageError(f"unrecognized arguments: {' '.join(unread)} (see `{asked} --help`)")
     if args.command is None:
         parser.print_help(sys.stderr)
         return UsageError.exit_code

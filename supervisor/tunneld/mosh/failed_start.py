@@ -45,7 +45,10 @@ def unexpected(host: str, status: int, said: str, noise: str) -> Exception:
         return UnavailableError(f"ssh to {host} was ended by signal {-status}")
     if words:
         return UnavailableError(f"{host} does not let our agent run (exit status {status}); it says: {words}")
-    return UnavailableError(f"{host} does not let our agent run: its session ended with status {status}")
+    return UnavailableError(
+        f"{host} does not let our agent run: its session ended with status {status}. Is there a forced command "
+        "(command= before the key, ForceCommand), or no shell? Use an account that may run commands"
+    )
 
 
 def unserved(host: str, answer: dict[str, Any]) -> TunneldError:

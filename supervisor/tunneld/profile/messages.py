@@ -80,7 +80,7 @@ def _unknown(location: Location) -> str:
     if near := get_close_matches(key, fields, n=1):
         return f"unknown key: did you mean {near[0]}?"
     if key in Document.model_fields:
-        return f"unknown key here: write {_at_the_top(key)}"
+        return f"unknown key here: {_at_the_top(key)}"
     tables = [str(table) for table in Document.model_fields if key in _fields((table, 0))]
     if tables:
         return f"unknown key here: it belongs in {' or '.join(map(_header, tables))}"
@@ -132,7 +132,7 @@ def _header(table: str) -> str:
 def _at_the_top(key: str) -> str:
     """Where to write a key of the whole file: a table anywhere, and another key before the first table's header."""
     is_table = any(_models(Document.model_fields[key].annotation))
-    return _header(key) if is_table else f"{_example((key,))} above the first table"
+    return f"write {_header(key)}" if is_table else "move the line above the first table"
 
 
 def _fields(location: Location) -> dict[str, FieldInfo]:

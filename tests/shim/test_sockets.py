@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tunneld.core.stream.flow import MAX_DATAGRAM, Flow
-from tunneld.shim.sockets import READS_AT_ONCE, FlowSockets
+from tunneld.shim.sockets import FlowSockets
+from tunneld.shipped.udp_sockets import MAX_BATCH
 
 
 @pytest.fixture
@@ -76,11 +77,11 @@ async def test_one_busy_flow_leaves_the_others_their_turn(server: socket.socket)
     sockets, loop, flow = Sockets(), asyncio.get_running_loop(), flow_to(server.getsockname()[1])
     sockets.send(flow, b"hello")
     _, address = await loop.sock_recvfrom(server, 2000)
-    for _ in range(READS_AT_ONCE + 1):
+    for _ in range(MAX_BATCH + 1):
         await loop.sock_sendto(server, b"back", address)
     sockets.answers.clear()
     sockets._read(flow, sockets._sockets[flow.number])
-    assert len(sockets.answers) <= READS_AT_ONCE
+    assert len(sockets.answers) <= MAX_BATCH
     sockets.close_all()
 
 

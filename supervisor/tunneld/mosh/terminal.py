@@ -14,12 +14,10 @@ import termios
 from collections.abc import Callable, Mapping
 
 from tunneld.errors import UnavailableError
+from tunneld.shipped.start_mosh_server import COMMON_LOCALES
 
 COUNT_TIMEOUT = 5.0
 """Seconds for mosh-client to count the terminal's colours, which takes milliseconds."""
-
-COMMON_LOCALES = ("C.UTF-8", "en_US.UTF-8")
-"""UTF-8 locales of which most systems have at least one; macOS has the second."""
 
 DECIDING = ("LC_ALL", "LC_CTYPE", "LANG")
 """Variables that decide the character set; the first one that is set wins (locale(7))."""

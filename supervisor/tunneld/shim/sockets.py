@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunneld.core.stream.flow import MAX_DATAGRAM, Flow
-
-READS_AT_ONCE = 64
-"""Datagrams that are read from one socket before other sockets have their turn."""
+from tunneld.shipped.udp_sockets import MAX_BATCH
 
 
 class FlowSockets:
@@ -63,7 +61,7 @@ class FlowSockets:
         return sock
 
     def _read(self, flow: Flow, sock: socket.socket) -> None:
-        for _ in range(READS_AT_ONCE):
+        for _ in range(MAX_BATCH):
             try:
                 datagram = sock.recv(MAX_DATAGRAM + 1)
             except BlockingIOError:

@@ -27,9 +27,9 @@ shell seldom has these folders in its PATH."""
 COERCED_CTYPES = ("C.UTF-8", "C.utf8", "UTF-8")
 """What Python puts into LC_CTYPE when it finds the C locale (PEP 538); mosh-server must see what sshd gave us."""
 
-LAST_RESORT_CTYPES = ("C.UTF-8", "en_US.UTF-8")
-"""Character types that most machines have. They are tried where the machine has no UTF-8 locale by default, and not the
-client's locale either."""
+COMMON_LOCALES = ("C.UTF-8", "en_US.UTF-8")
+"""UTF-8 locales of which most machines have at least one; macOS has the second. They are tried where the machine has no
+UTF-8 locale by default, and not the client's locale either."""
 
 IGNORED_SIGNALS = (13, 25)
 """SIGPIPE and SIGXFSZ (which has another number on MIPS alone). Python ignores them, and a person's shell must not."""
@@ -104,7 +104,7 @@ class Refused(Exception):
 def begin(wanted: Wanted) -> Running:
     """Start mosh-server, greet the client, and say SERVING. When mosh-server does not start, say why and exit."""
     keeper = detach()
-    family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in LAST_RESORT_CTYPES)]
+    family, locales = 6, [wanted.locale, *({"LC_CTYPE": charset} for charset in COMMON_LOCALES)]
     while True:
         try:
             port, key, pid = _hear(wanted, *_spawn(wanted, LOOPBACK_HOSTS[family], locales[0]))

@@ -10,12 +10,11 @@ import asyncssh
 
 from tunneld.core.supervise.canary import Finding, Step, Verdict, Visit, judge, step_timeout
 from tunneld.profile import ForwardAddress, TcpAddress, UnixAddress
+from tunneld.shipped.start_mosh_server import LOOPBACK_HOSTS
 from tunneld.ssh.connect.alive import wait_for_answer
 from tunneld.ssh.connect.failure import SessionError
 from tunneld.ssh.forward.opened import OpenForward
 from tunneld.ssh.remote.canary_caller import CallerChannel, CallerProgram
-
-LOOPBACK_OF = {4: "127.0.0.1", 6: "::1"}  # by the version of IP
 
 ALL_FORBIDDEN = (
     "the relay lets us try nothing from its side: that takes AllowTcpForwarding yes, and a permitopen for this port "
@@ -50,7 +49,7 @@ def addresses_on_relay(listening: ForwardAddress) -> list[ForwardAddress]:
         host = ip_address(listening.host)
     except ValueError:
         return [listening]  # a name: the relay knows what it means
-    loopback = TcpAddress(LOOPBACK_OF[host.version], listening.port)
+    loopback = TcpAddress(LOOPBACK_HOSTS[host.version], listening.port)
     if host.is_unspecified:
         return [loopback]
     return [listening] if host.is_loopback else [listening, loopback]

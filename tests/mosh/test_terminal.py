@@ -13,7 +13,8 @@ import pytest
 
 from tunneld.errors import UnavailableError
 from tunneld.mosh import terminal
-from tunneld.mosh.terminal import COMMON_LOCALES, ColorCount, charset
+from tunneld.mosh.terminal import ColorCount, charset
+from tunneld.shipped.start_mosh_server import COMMON_LOCALES
 
 
 @pytest.fixture(autouse=True)

@@ -347,6 +347,7 @@ async def test_a_proxy_command_makes_the_connection(sshd: Sshd, tmp_path: Path) 
     config, proxy = tmp_path / "config", tmp_path / "proxy.py"
     proxy.write_text(
         "import os, socket, sys, threading\n"
+        "open(sys.argv[0] + '.pid', 'w').write(str(os.getpid()))\n"
         "there = socket.create_connection(('127.0.0.1', int(sys.argv[2])))\n"
         "def back():\n"
         "    while data := there.recv(65536):\n"
@@ -359,6 +360,7 @@ async def test_a_proxy_command_makes_the_connection(sshd: Sshd, tmp_path: Path) 
     known = write_known_hosts(tmp_path / "known", sshd.host_key, port=sshd.port, address="relay.invalid")
     async with dialled(to_sshd(sshd, host="relay.invalid", known_hosts=known, ssh_config=config)) as connection:
         assert (await connection.run("echo in")).stdout == "in\n"
+    await until(lambda: not Path(f"/proc/{Path(f'{proxy}.pid').read_text()}").exists(), what="the proxy has ended")
 
 
 async def test_without_ssh_config_the_users_file_is_not_read(

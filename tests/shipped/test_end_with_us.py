@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.oldest import oldest_python
 from tests.sshd import descendants
 from tests.until import wait_until
 from tunneld.shipped import end_with_us
@@ -39,10 +38,9 @@ def guarded() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-@pytest.fixture(params=["this Python", "Python 3.9"])
-def guarding(request: pytest.FixtureRequest, guarded: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    python = oldest_python() if request.param == "Python 3.9" else sys.executable
-    with guards(guarded, python=python) as process:
+@pytest.fixture
+def guarding(any_python: str, guarded: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    with guards(guarded, python=any_python) as process:
         yield process
 
 

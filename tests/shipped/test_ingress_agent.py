@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 
-from tests.oldest import oldest_python
 from tests.shim.scene import MOSH_SIZED, free_udp_ports
 from tests.until import wait_until
 from tunneld.core.stream import frame
@@ -156,11 +155,10 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     yield from relay_with(os.path.realpath(sys.executable), tmp_path)
 
 
-@pytest.fixture(params=["this Python", "Python 3.9"])
-def any_relay(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Relay]:
+@pytest.fixture
+def any_relay(any_python: str, tmp_path: Path) -> Iterator[Relay]:
     """A relay with the Python of these tests, and one with the oldest that an agent runs on."""
-    python = oldest_python() if request.param == "Python 3.9" else os.path.realpath(sys.executable)
-    yield from relay_with(python, tmp_path)
+    yield from relay_with(any_python, tmp_path)
 
 
 def client(port: int, host: str = "127.0.0.1") -> socket.socket:

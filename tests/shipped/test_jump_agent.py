@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.oldest import oldest_python
+from tests.shipped.conftest import Clock
 from tunneld.core.pair import stun
 from tunneld.core.pair.candidate import UdpAddress
 from tunneld.core.pair.packet import DATAGRAM, Seal, identities
@@ -224,19 +225,6 @@ def _can_bind(probe: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

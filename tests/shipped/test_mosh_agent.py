@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 
-from tests.oldest import oldest_python
 from tests.shipped.test_ingress_agent import ask_to_join
 from tests.shipped.test_pair_loop import PATIENCE, SECRET, End, until
 from tests.sshd import Sshd, descendants, running_sshd
@@ -232,10 +231,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
     yield from place_with(os.path.realpath(sys.executable), tmp_path)
 
 
-@pytest.fixture(params=["this Python", "Python 3.9"])
-def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    python = oldest_python() if request.param == "Python 3.9" else os.path.realpath(sys.executable)
-    yield from place_with(python, tmp_path)
+@pytest.fixture
+def any_place(any_python: str, tmp_path: Path) -> Iterator[Place]:
+    yield from place_with(any_python, tmp_path)
 
 
 def agent_of(answer: dict[str, Any]) -> int:

@@ -7,24 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.shipped.conftest import Clock
 from tunneld.shipped.selector_loop import SelectorLoop
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
 def loop(clock: Clock) -> Iterator[SelectorLoop]:
+    clock.now = 100.0
     loop = SelectorLoop(clock)
     yield loop
     loop.close()

@@ -12,15 +12,13 @@ import pwd
 from pathlib import Path
 
 from tunneld.errors import BusyError, RightsError, UnavailableError, UsageError
+from tunneld.profile.address import LONGEST_SOCKET_PATH
 from tunneld.shipped.private_folder import WRITING, NotPrivateError, make_private
 
 SYSTEM_FOLDER = Path("/run/tunneld")
 
 # The user as whom the system's services run. That folder belongs to this user then, and its group may look into it.
 SERVICE_USER = "tunneld"
-
-# sockaddr_un.sun_path has 108 bytes, and the last one is the zero at the end (unix(7)).
-SUN_PATH_BYTES = 107
 
 
 def own_directory() -> Path:
@@ -69,9 +67,9 @@ def socket_path(folder: Path, name: str) -> Path:
         UsageError: it is longer than the kernel allows.
     """
     path = folder / f"{name}.sock"
-    if len(os.fsencode(path)) > SUN_PATH_BYTES:
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise UsageError(
-            f"{path} is too long for a socket (at most {SUN_PATH_BYTES} bytes): give the profile a shorter name"
+            f"{path} is too long for a socket (at most {LONGEST_SOCKET_PATH} bytes): give the profile a shorter name"
         )
     return path
 

@@ -180,7 +180,8 @@ def standing_still(pids: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # it ended with one that goes on already
+                os.kill(pid, signal.SIGCONT)
 
 
 def descendants(pid: int) -> Iterator[int]:
